@@ -1,0 +1,172 @@
+"""The epoch table: one row before training and one after every epoch, across all phases."""
+
+from __future__ import annotations
+
+import csv
+import math
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from fastai.callback.core import Callback
+
+from gportuguese.metrics import Measures, TokenSums
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One line of `epochs.csv`: the published columns, and bits per byte."""
+
+    epoch: int
+    """Epochs finished; 0 is before training."""
+    phase: str
+    train_loss: float
+    """Mean nats per token over the epoch's training steps; nan before training."""
+    loss: float
+    accuracy: float
+    perplexity: float
+    bits_per_byte: float
+
+    def numbers(self) -> list[str]:
+        """The cells as text, floats to nine digits."""
+        return [f"{v:.9g}" if isinstance(v, float) else str(v) for v in asdict(self).values()]
+
+
+@dataclass(frozen=True)
+class EpochTime:
+    """Seconds of one epoch, kept apart from its numbers, which must repeat to the byte."""
+
+    epoch: int
+    train_seconds: float
+    valid_seconds: float
+
+
+def write_epochs(path: Path, rows: list[EpochRow]) -> None:
+    """Writes `epochs.csv`."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(EpochRow))
+        writer.writerows(row.numbers() for row in rows)
+
+
+def read_epochs(path: Path) -> list[EpochRow]:
+    """The rows of an `epochs.csv`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            EpochRow(int(row["epoch"]), row["phase"], *(float(row[n]) for n in _FLOATS))
+            for row in csv.DictReader(file)
+        ]
+
+
+_FLOATS = ("train_loss", "loss", "accuracy", "perplexity", "bits_per_byte")
+
+
+class EpochTable(Callback):
+    """Measures the validation pass of every epoch and appends a row, over all fits of a run.
+
+    fastai's recorder starts again at each fit and knows no bits per byte; this one counts on
+    and flushes `epochs.csv` after each epoch.
+    """
+
+    order = 70
+
+    def __init__(
+        self,
+        folder: Path,
+        bytes_per_token: torch.Tensor,
+        rows: list[EpochRow],
+        times: list[EpochTime],
+        on_row: Callable[[EpochRow, EpochTime], None],
+    ) -> None:
+        self.folder, self.bytes_per_token = folder, bytes_per_token
+        self.rows, self.times, self.on_row = rows, times, on_row
+        self.phase = ""
+
+    def before_train(self) -> None:
+        self.start = time.monotonic()
+        self.train_nats = torch.zeros((), dtype=torch.float64, device=self.bytes_per_token.device)
+        self.num_passes = 0
+
+    def before_validate(self) -> None:
+        self.valid_start = time.monotonic()
+        self.sums = TokenSums(self.bytes_per_token)
+
+    def after_loss(self) -> None:
+        if self.training:
+            self.train_nats += self.learn.loss.detach()
+            self.num_passes += 1
+        else:
+            self.sums.add(self.learn.loss_func.nats_BT, self.learn.pred, self.learn.yb[0])
+
+    def after_epoch(self) -> None:
+        self.add_row(
+            self.phase,
+            self.train_nats.item() / self.num_passes,
+            self.sums.measures(),
+            self.valid_start - self.start,
+            time.monotonic() - self.valid_start,
+        )
+
+    def add_row(
+        self, phase: str, train_loss: float, measures: Measures, train_seconds: float, valid: float
+    ) -> None:
+        """Appends a row and flushes the file."""
+        row = EpochRow(len(self.rows), phase, train_loss, **asdict(measures))
+        self.rows.append(row)
+        self.times.append(EpochTime(row.epoch, round(train_seconds, 2), round(valid, 2)))
+        write_epochs(self.folder / "epochs.csv", self.rows)
+        self.on_row(row, self.times[-1])
+
+
+class TensorBoardLog(Callback):
+    """Training loss and rate every `every` passes, the measures every epoch."""
+
+    order = 75
+    every = 10
+
+    def __init__(self, folder: Path, first_pass: int) -> None:
+        self.folder, self.num_passes = folder, first_pass
+        self.writer: Any = None
+
+    def before_fit(self) -> None:
+        from torch.utils.tensorboard import SummaryWriter
+
+        self.writer = SummaryWriter(str(self.folder))
+
+    def after_batch(self) -> None:
+        if not self.training:
+            return
+        self.num_passes += 1
+        if self.num_passes % self.every == 0:
+            self.writer.add_scalar("train/loss", self.learn.loss.item(), self.num_passes)
+            self.writer.add_scalar("train/lr", self.opt.hypers[-1]["lr"], self.num_passes)
+
+    def after_epoch(self) -> None:
+        row = self.learn.epoch_table.rows[-1]
+        for name in _FLOATS:
+            value = getattr(row, name)
+            if not math.isnan(value):
+                self.writer.add_scalar(f"epoch/{name}", value, row.epoch)
+
+    def after_fit(self) -> None:
+        self.writer.close()
+
+
+class Meter(Callback):
+    """Tells `advance` how many training tokens were done and how fast."""
+
+    order = 80
+    run_valid = False
+
+    def __init__(self, advance: Callable[[float, str], None]) -> None:
+        self.advance = advance
+        self.num_tokens = 0
+        self.start = time.monotonic()
+
+    def after_batch(self) -> None:
+        self.num_tokens += self.learn.yb[0].numel()
+        rate = self.num_tokens / (time.monotonic() - self.start)
+        self.advance(self.learn.yb[0].numel(), f"{rate:,.0f} tokens/s")

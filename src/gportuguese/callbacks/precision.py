@@ -1,0 +1,63 @@
+"""Mixed precision on any device: autocast, and a loss scale for fp16."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import torch
+from fastai.callback.core import Callback, CancelStepException
+
+_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def autocast(device: str, precision: str) -> AbstractContextManager[object]:
+    """The context in which a forward pass runs in `precision`."""
+    if precision == "fp32":
+        return nullcontext()
+    return torch.autocast(torch.device(device).type, _DTYPES[precision])
+
+
+class Precision(Callback):
+    """Autocast around forward pass and loss; with fp16, a dynamic loss scale.
+
+    A step whose scaled gradients overflow is left out, before clipping and the optimizer.
+    The scaler is given this callback in the optimizer's place: it asks for `param_groups`, and
+    calls `step` only if the gradients are finite.
+    """
+
+    order = 10
+
+    def __init__(self, device: str, precision: str) -> None:
+        self.device, self.precision = device, precision
+        enabled = precision == "fp16"
+        self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=enabled)
+
+    def before_batch(self) -> None:
+        self.context = autocast(self.device, self.precision)
+        self.context.__enter__()
+
+    def after_loss(self) -> None:
+        self.context.__exit__(None, None, None)
+
+    def before_backward(self) -> None:
+        self.learn.loss_grad = self.scaler.scale(self.loss_grad)
+
+    @property
+    def param_groups(self) -> list[dict[str, Any]]:
+        return self.learn.opt.opt.param_groups  # type: ignore[no-any-return]
+
+    def step(self, *_: Any) -> None:
+        self.is_finite = True
+
+    def before_step(self) -> None:
+        if not self.scaler.is_enabled():
+            return
+        self.is_finite = False
+        self.scaler.unscale_(self)
+        self.scaler.step(self)
+        if not self.is_finite:
+            raise CancelStepException("the scaled gradients overflowed")
+
+    def after_step(self) -> None:  # also runs after a cancelled step
+        self.scaler.update()

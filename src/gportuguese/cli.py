@@ -1,0 +1,186 @@
+"""gpt-pt: one command per stage. The only module that prints or exits."""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NoReturn
+
+import yaml
+
+from gportuguese import __version__
+from gportuguese.config import Config, UserError, as_tree, load_config
+from gportuguese.pipeline import STAGES, Pipeline
+from gportuguese.world import init_world
+
+_HELP = {
+    "dump": "verify or fetch the Wikipedia dump",
+    "corpus": "clean documents and split them",
+    "tokenizer": "train the byte-level BPE tokenizer",
+    "tokens": "tokenize the documents into memory-mapped files",
+    "align": "give the base model embeddings for the new vocabulary",
+    "train": "run the recipe to its epoch table, building whatever is missing before it",
+    "evaluate": "report, epoch table, curves and samples of the trained model",
+}
+
+
+def main(arguments: Sequence[str] | None = None) -> NoReturn:
+    """Runs one command and exits: 0 done, 2 a problem the user can mend, 130 interrupted."""
+    args = _parser().parse_args(arguments)
+    _set_up_logging()
+    try:
+        args.run(args)
+        sys.stdout.flush()
+    except UserError as error:
+        if args.debug:
+            raise
+        print(f"gpt-pt: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print(f"gpt-pt: interrupted; go on with: {_command_line()}", file=sys.stderr)
+        sys.exit(130)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    sys.exit(0)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="gpt-pt",
+        description="Takes a GPT-2 (or any causal LM with byte-level BPE) into Portuguese, or any "
+        "language with a Wikipedia.",
+    )
+    parser.add_argument("--version", action="version", version=f"gportuguese {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for stage in STAGES:
+        _add_command(commands, stage.name, _HELP[stage.name], _run_stage)
+    _add_command(commands, "status", "which stages are done and which is next", _run_status)
+    _add_command(commands, "config", "print the resolved config", _run_config)
+    _add_command(commands, "lr-find", "fastai's learning-rate finder for phase one", _run_lr_find)
+    generate = commands.add_parser("generate", help="continue a prompt with a trained model")
+    generate.set_defaults(run=_run_generate)
+    generate.add_argument("model", help="folder of a model, such as train-.../model")
+    generate.add_argument("prompt")
+    generate.add_argument("--next-word", action="store_true", help="only the most likely next word")
+    generate.add_argument("--max-new-tokens", type=int, default=50)
+    generate.add_argument("--top-k", type=int, default=40, help="0: all tokens (default: 40)")
+    generate.add_argument("--top-p", type=float, default=1.0)
+    generate.add_argument("--temperature", type=float, default=1.0)
+    generate.add_argument("--repetition-penalty", type=float, default=1.0)
+    generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument("--device", default="auto")
+    generate.add_argument("--debug", action="store_true", help="show tracebacks")
+    return parser
+
+
+def _add_command(commands: argparse._SubParsersAction, name: str, text: str, run: object) -> None:  # type: ignore[type-arg]
+    command = commands.add_parser(name, help=text, description=text)
+    command.set_defaults(run=run, command=name)
+    command.add_argument("--config", type=Path, help="a YAML file (default: the packaged demo)")
+    command.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="SECTION.KEY=VALUE",
+        help="change one setting; may be repeated",
+    )
+    command.add_argument("--debug", action="store_true", help="show tracebacks")
+
+
+def _set_up_logging() -> None:
+    log = logging.getLogger("gportuguese")
+    log.setLevel(logging.INFO)
+    handler: logging.Handler = logging.StreamHandler()
+    if sys.stderr.isatty():
+        from rich.console import Console
+        from rich.logging import RichHandler
+
+        console = Console(stderr=True)
+        handler = RichHandler(console=console, show_path=False, show_level=False, highlighter=None)
+        handler.setFormatter(logging.Formatter("%(message)s"))
+    else:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
+    log.handlers = [handler]
+    # the base model's weights are complete without a network; progress is ours to show
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
+
+
+def _config(args: argparse.Namespace) -> Config:
+    return load_config(args.config, tuple(args.set))
+
+
+def _run_stage(args: argparse.Namespace) -> None:
+    config = _config(args)
+    artifact = Pipeline(config).build(args.command, init_world(config.runtime))
+    if args.command in ("train", "evaluate"):
+        from gportuguese.report import epochs_markdown
+
+        print(epochs_markdown(artifact))
+        print()
+    print(artifact.folder)
+    if args.command == "train":
+        print(f"next: {_command_line(command='evaluate')}", file=sys.stderr)
+
+
+def _run_status(args: argparse.Namespace) -> None:
+    following = None
+    for stage in Pipeline(_config(args)).status():
+        print(f"{stage.name:10} {stage.state:8} {stage.folder or ''}".rstrip())
+        if following is None and stage.state != "done":
+            following = stage.name
+    print("next: " + (_command_line(command=following) if following else "nothing, all is done"))
+
+
+def _run_config(args: argparse.Namespace) -> None:
+    tree = as_tree(_config(args))
+    print(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False, width=100), end="")
+
+
+def _run_lr_find(args: argparse.Namespace) -> None:
+    config = _config(args)
+    world, pipeline = init_world(config.runtime), Pipeline(config)
+    inputs = {name: pipeline.build(name, world) for name in ("align", "tokens")}
+    from gportuguese import train
+
+    picture = inputs["align"].folder.parent / f"lr-find-{inputs['align'].digest}.png"
+    rate = train.find_rate(config, inputs, picture, world)
+    print(f"suggested lr_max: {rate:.2e}\n{picture}")
+
+
+def _run_generate(args: argparse.Namespace) -> None:
+    from gportuguese import generate
+    from gportuguese.config import RuntimeConfig
+
+    device = init_world(RuntimeConfig(device=args.device)).device
+    writer = generate.Writer.load(args.model, device)
+    if args.next_word:
+        print(writer.next_word(args.prompt))
+        return
+    print(args.prompt, end="", flush=True)
+    sampling = generate.Sampling(
+        max_new_tokens=args.max_new_tokens,
+        top_k=args.top_k,
+        top_p=args.top_p,
+        temperature=args.temperature,
+        repetition_penalty=args.repetition_penalty,
+        seed=args.seed,
+    )
+    for piece in writer.stream(args.prompt, sampling):
+        print(piece, end="", flush=True)
+    print()
+
+
+def _command_line(command: str | None = None) -> str:
+    """This command line, or the same config with another command."""
+    words = sys.argv[1:]
+    if command is not None:
+        words = [command, *words[1:]]
+    return shlex.join(["gpt-pt", *words])

@@ -1,0 +1,88 @@
+"""The final report: both held-out sets measured, the epoch table, curves and samples."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gportuguese import artifacts, metrics, report
+from gportuguese.artifacts import Artifact
+from gportuguese.callbacks.epoch_table import read_epochs
+from gportuguese.callbacks.precision import autocast
+from gportuguese.config import Config
+from gportuguese.corpus import Split
+from gportuguese.generate import Sampling, Writer
+from gportuguese.tokens import BlockLoader, load_ids
+from gportuguese.world import World, keep_freed_memory
+
+
+def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
+    """Writes `report.json`, `epochs.md`, `epochs.csv`, `curves.png` and `samples.md`."""
+    keep_freed_memory()
+    training, tokens = inputs["train"], inputs["tokens"]
+    writer = Writer.load(training.folder / "model", world.device)
+    facts: dict[str, Any] = {"measures": {}}
+    held_out: tuple[Split, ...] = ("valid", "test")
+    for split in held_out:
+        if tokens.facts["tokens"][split] > config.tokens.block_size:
+            measures = _measure(config, tokens, split, writer, world)
+            facts["measures"][split] = asdict(measures)
+    rows = read_epochs(training.folder / "epochs.csv")
+    (out / "epochs.md").write_text(report.epochs_markdown(training) + "\n", encoding="utf-8")
+    shutil.copy(training.folder / "epochs.csv", out / "epochs.csv")
+    report.draw_curves(rows, out / "curves.png")
+    (out / "samples.md").write_text(_samples(config, writer), encoding="utf-8")
+    content = {
+        "name": config.name,
+        **facts,
+        "epochs": [asdict(row) for row in rows],
+        "training": training.facts,
+        "versions": training.manifest["versions"],
+    }
+    content["epochs"][0]["train_loss"] = None  # nothing was trained yet; JSON has no nan
+    artifacts.write_json(out / "report.json", content)
+    return facts
+
+
+def _measure(
+    config: Config, tokens: Artifact, split: Split, writer: Writer, world: World
+) -> metrics.Measures:
+    budget = config.evaluate.tokens
+    loader = BlockLoader(
+        load_ids(tokens.folder, split, tokens.facts["dtype"]),
+        config.tokens.block_size,
+        config.runtime.micro_batch_size,
+        num_blocks=None if budget is None else budget // config.tokens.block_size,
+    )
+    token_bytes = torch.from_numpy(np.load(tokens.folder / "token_bytes.npy")).to(world.device)
+    context = partial(autocast, world.device, config.train.precision)
+    return metrics.measure(writer.model, loader, token_bytes, context)
+
+
+def _samples(config: Config, writer: Writer) -> str:
+    new_tokens = config.evaluate.sample_tokens
+    kinds = {
+        "greedy": Sampling(max_new_tokens=new_tokens, top_k=1),
+        "top-k 40": Sampling(max_new_tokens=new_tokens, top_k=40),
+        "top-p 0.95, temperature 0.7, penalty 1.2": Sampling(
+            max_new_tokens=new_tokens,
+            top_k=50,
+            top_p=0.95,
+            temperature=0.7,
+            repetition_penalty=1.2,
+        ),
+    }
+    lines = [f"# Samples of {config.name}", ""]
+    for prompt in config.evaluate.prompts:
+        lines += [f"## {prompt}", ""]
+        for kind, sampling in kinds.items():
+            text = " ".join(writer.write(prompt, sampling).split())
+            lines += [f"- {kind}: **{prompt}** {text}"]
+        lines.append("")
+    return "\n".join(lines)

@@ -1,0 +1,164 @@
+"""Causal language models: loading a base, saving, and the four parameter groups."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from gportuguese import artifacts
+from gportuguese.config import Architecture, UserError, resolve_path
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+NUM_GROUPS = 4
+_HUB_FILES = ["*.json", "merges.txt", "*.safetensors", "tokenizer.model"]
+
+
+class ModelError(UserError):
+    """The base model cannot be had or cannot be used."""
+
+
+def locate_base(base: str, download: bool) -> Path | None:
+    """The folder or .gguf file of a base model; None for a Hub model not fetched yet.
+
+    Raises `ModelError` if there is no such model.
+    """
+    path = resolve_path(base)
+    if path.exists() or base.startswith(("package:", ".", "/", "~")) or path.suffix == ".gguf":
+        if not path.exists():
+            raise ModelError(f"no base model at {path}; set align.base")
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(base, allow_patterns=_HUB_FILES, local_files_only=True))
+    except LocalEntryNotFoundError:
+        pass
+    except HFValidationError as error:
+        raise ModelError(f"align.base={base!r} is neither a path nor a Hub id: {error}") from error
+    if not download:
+        return None
+    try:
+        return Path(snapshot_download(base, allow_patterns=_HUB_FILES))
+    except Exception as error:  # noqa: BLE001 - the client raises many kinds for "cannot be had"
+        raise ModelError(f"cannot fetch {base!r} from the Hub: {error}") from error
+
+
+def identity_of(base: str | Architecture, download: bool) -> str | None:
+    """The content hash that a base model enters the digests with; None if not fetched yet."""
+    if isinstance(base, Architecture):
+        return "fresh"  # all of it stands in the config section
+    path = locate_base(base, download)
+    if path is None:
+        return None
+    return artifacts.hash_file(path) if path.is_file() else artifacts.hash_folder(path)
+
+
+def load_base(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Model (float32, on the CPU) and tokenizer of a folder, a GGUF file or a Hub model."""
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    path = locate_base(base, download=True)
+    assert path is not None
+    folder, options = (path, {}) if path.is_dir() else (path.parent, {"gguf_file": path.name})
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
+        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+    except ImportError as error:
+        raise ModelError(f"{base}: {error}; for GGUF: pip install 'gportuguese[gguf]'") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{base} is not a causal LM with a tokenizer: {error}") from error
+    return model, tokenizer
+
+
+def fresh_gpt2(architecture: Architecture, vocab_size: int) -> PreTrainedModel:
+    """A GPT-2 of the given shape with GPT-2's random initialisation."""
+    from transformers import GPT2Config, GPT2LMHeadModel
+
+    config = GPT2Config(
+        vocab_size=vocab_size,
+        n_positions=architecture.positions,
+        n_embd=architecture.width,
+        n_layer=architecture.layers,
+        n_head=architecture.heads,
+        resid_pdrop=architecture.dropout,
+        embd_pdrop=architecture.dropout,
+        attn_pdrop=architecture.dropout,
+        bos_token_id=vocab_size - 1,
+        eos_token_id=vocab_size - 1,
+    )
+    return GPT2LMHeadModel(config)
+
+
+def fresh_like(model: PreTrainedModel, vocab_size: int, end_of_text: int) -> PreTrainedModel:
+    """A model of the same architecture with random weights and another vocabulary."""
+    from transformers import AutoModelForCausalLM
+
+    config = type(model.config).from_dict(model.config.to_dict())
+    config.vocab_size = vocab_size
+    config.bos_token_id = config.eos_token_id = config.pad_token_id = end_of_text
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-any-return]
+
+
+def set_end_of_text(model: PreTrainedModel, end_of_text: int) -> None:
+    """Makes config and generation config agree with the tokenizer on the special ids."""
+    for config in (model.config, model.generation_config):
+        config.bos_token_id = config.eos_token_id = config.pad_token_id = end_of_text
+
+
+def load(folder: Path) -> PreTrainedModel:
+    """The model of one of our folders, float32, on the CPU."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)  # type: ignore[no-any-return]
+
+
+def num_positions(model: PreTrainedModel) -> int:
+    """The longest sequence a model can read."""
+    return int(model.config.max_position_embeddings)
+
+
+def parameter_groups(model: nn.Module) -> list[list[nn.Parameter]]:
+    """Four groups of any decoder: three equal runs of blocks, then all the rest.
+
+    The rest is embeddings, positions, final norm and an untied head. Each parameter is in one
+    group once, a tied head with its embedding. Raises `ModelError` if no block list is found.
+    """
+    blocks = _block_list(model)
+    groups = [
+        [parameter for index in run for parameter in blocks[int(index)].parameters()]
+        for run in np.array_split(np.arange(len(blocks)), NUM_GROUPS - 1)
+    ]
+    in_blocks = {id(parameter) for group in groups for parameter in group}
+    return [*groups, [p for p in model.parameters() if id(p) not in in_blocks]]
+
+
+def _block_list(model: nn.Module) -> nn.ModuleList:
+    depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
+    for module in model.modules():
+        if isinstance(module, nn.ModuleList) and len(module) == depth:
+            if len(module) < NUM_GROUPS - 1:
+                raise ModelError(f"the model has {len(module)} blocks; at least 3 are needed")
+            return module
+    raise ModelError(f"{type(model).__name__}: no list of {depth} blocks found")
+
+
+def decay_flags(model: nn.Module) -> dict[int, bool]:
+    """By id of each parameter, whether weight decay applies: not to biases and norms."""
+    flags = {}
+    for module in model.modules():
+        is_norm = "norm" in type(module).__name__.lower()
+        for name, parameter in module.named_parameters(recurse=False):
+            flags[id(parameter)] = not (is_norm or name == "bias")
+    return flags
+
+
+def count_parameters(parameters: Any) -> int:
+    """Number of scalars in unique parameters."""
+    return sum(size for size in {id(p): p.numel() for p in parameters}.values())

@@ -1,0 +1,67 @@
+"""The epoch table in the published columns, as Markdown and as a picture."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gportuguese.artifacts import Artifact
+from gportuguese.callbacks.epoch_table import EpochRow, read_epochs
+
+_HEADER = (
+    "| after ... epochs | phase | train loss | loss | accuracy (%) | perplexity | bits per byte "
+    "| time by epoch | cumulative time |"
+)
+
+
+def epochs_markdown(artifact: Artifact) -> str:
+    """The epoch table of a `train` stage (or what `evaluate` kept of it) as Markdown."""
+    kept = artifact.folder / "epochs.md"
+    if kept.exists():
+        return kept.read_text(encoding="utf-8").rstrip()
+    times = {time["epoch"]: time for time in artifact.facts["times"]}
+    lines, total = [_HEADER, "| --- " * 9 + "|"], 0.0
+    for row in read_epochs(artifact.folder / "epochs.csv"):
+        seconds = times[row.epoch]["train_seconds"] + times[row.epoch]["valid_seconds"]
+        total += seconds if row.epoch else 0.0
+        train_loss = f"{row.train_loss:.4f}" if row.epoch else "-"
+        lines.append(
+            f"| {row.epoch} | {row.phase} | {train_loss} | {row.loss:.4f} | "
+            f"{100 * row.accuracy:.2f} | {row.perplexity:.2f} | {row.bits_per_byte:.4f} | "
+            + (f"{clock(seconds)} | {clock(total)} |" if row.epoch else "- | - |")
+        )
+    return "\n".join(lines)
+
+
+def clock(seconds: float) -> str:
+    """Hours, minutes and seconds.
+
+    >>> clock(20911)
+    '5:48:31'
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
+
+
+def draw_curves(rows: list[EpochRow], picture: Path) -> None:
+    """Loss and accuracy on the validation set after every epoch, as a PNG."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import MaxNLocator
+
+    figure = Figure(figsize=(9, 3.6))
+    epochs = [row.epoch for row in rows]
+    panels = (
+        ("loss (nats per token)", "tab:blue", [row.loss for row in rows]),
+        ("accuracy (%)", "tab:green", [100 * row.accuracy for row in rows]),
+    )
+    for axes, (label, color, values) in zip(figure.subplots(1, 2), panels, strict=True):
+        axes.plot(epochs, values, marker="o", color=color)
+        axes.set(xlabel="epochs", ylabel=label)
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.grid(alpha=0.3)
+        for epoch, value in zip(epochs, values, strict=True):
+            axes.annotate(
+                f"{value:.2f}", (epoch, value), textcoords="offset points", xytext=(4, 6), fontsize=8
+            )
+        axes.margins(x=0.1, y=0.15)
+    figure.tight_layout()
+    figure.savefig(picture, dpi=120)

@@ -1,0 +1,147 @@
+"""Byte-level BPE: training, saving for every loader there is, and tokens as byte strings."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gportuguese import corpus
+from gportuguese.artifacts import Artifact
+from gportuguese.config import Config, UserError
+from gportuguese.world import World
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+END_OF_TEXT = "<|endoftext|>"
+_PROBE = "Gosto do queijo e vinho."
+
+
+class TokenizerError(UserError):
+    """A tokenizer cannot be trained or is not byte-level BPE."""
+
+
+def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
+    """Trains on the training documents; writes tokenizer.json, vocab.json, merges.txt, vocab.txt.
+
+    Raises `TokenizerError` if the corpus cannot fill the vocabulary.
+    """
+    section = config.tokenizer
+    vocab, merges = train(
+        (text for batch in corpus.load(inputs["corpus"], "train") for text in batch),
+        section.vocab_size,
+        section.min_frequency,
+    )
+    tokenizer = make_tokenizer(vocab, merges, config.tokens.block_size)
+    save(tokenizer, out)
+    lines = (
+        f"{id}\t{token_bytes.decode('utf-8', 'backslashreplace')!r}\n"
+        for id, token_bytes in enumerate(bytes_of_tokens(tokenizer))
+    )
+    (out / "vocab.txt").write_text("".join(lines), encoding="utf-8")
+    return {"vocab_size": len(tokenizer), "merges": len(merges), "probe": tokenizer.tokenize(_PROBE)}
+
+
+def train(
+    texts: Iterator[str], vocab_size: int, min_frequency: int
+) -> tuple[dict[str, int], list[tuple[str, str]]]:
+    """Vocabulary and merges of GPT-2's kind; `<|endoftext|>` is appended as the last id."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+
+    backend = Tokenizer(models.BPE())
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    backend.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=vocab_size - 1,
+        min_frequency=min_frequency,
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+        show_progress=False,
+    )
+    backend.train_from_iterator(texts, trainer)
+    model = json.loads(backend.to_str())["model"]
+    vocab: dict[str, int] = dict(model["vocab"])
+    if len(vocab) < vocab_size - 1:
+        raise TokenizerError(
+            f"the corpus fills only {len(vocab) + 1} of tokenizer.vocab_size={vocab_size} entries; "
+            f"set it to {len(vocab) + 1} or less, or bring more text"
+        )
+    vocab[END_OF_TEXT] = len(vocab)
+    return vocab, [tuple(pair) for pair in model["merges"]]
+
+
+def make_tokenizer(
+    vocab: dict[str, int], merges: list[tuple[str, str]], max_length: int
+) -> PreTrainedTokenizerBase:
+    """The transformers tokenizer of a vocabulary, made in memory so that no path leaks into it."""
+    from transformers import GPT2TokenizerFast
+
+    tokenizer = GPT2TokenizerFast(
+        vocab=vocab,
+        merges=merges,
+        unk_token=END_OF_TEXT,
+        bos_token=END_OF_TEXT,
+        eos_token=END_OF_TEXT,
+        pad_token=END_OF_TEXT,
+        model_max_length=max_length,
+    )
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Writes what transformers 4 and 5, fast and slow, and keras-hub read."""
+    tokenizer.save_pretrained(folder)
+    # transformers 5 writes tokenizer.json only; the slow tokenizer of 4 and keras-hub need these
+    tokenizer.backend_tokenizer.model.save(str(folder))
+
+
+def load(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder; raises `TokenizerError` if it is not byte-level BPE."""
+    from transformers import AutoTokenizer
+
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder)
+    except (OSError, ValueError) as error:
+        raise TokenizerError(f"no tokenizer in {folder}: {error}") from error
+    check_byte_level(tokenizer, str(folder))
+    return tokenizer  # type: ignore[no-any-return]
+
+
+def check_byte_level(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raises `TokenizerError` unless the tokenizer is a BPE over all 256 bytes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    model = json.loads(backend.to_str())["model"] if backend is not None else {}
+    # SentencePiece BPE ("byte_fallback") names its bytes <0x00>, and WordPiece has none
+    alphabet = set(_bytes_to_unicode().values())
+    if model.get("type") != "BPE" or not alphabet <= set(model.get("vocab", ())):
+        kind = "byte-fallback BPE" if model.get("byte_fallback") else model.get("type", "unknown")
+        raise TokenizerError(
+            f"the tokenizer of {name} is not byte-level BPE (it is {kind}); "
+            "choose a base model of the GPT-2 kind"
+        )
+
+
+def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
+    """The byte string of every token id; special and added tokens stand for their own text.
+
+    >>> bytes_of_tokens(tokenizer)[tokenizer.convert_tokens_to_ids("Ã§Ã£o")]
+    b'\\xc3\\xa7\\xc3\\xa3o'
+    """
+    to_byte = {character: byte for byte, character in _bytes_to_unicode().items()}
+    added = {int(id): token.content for id, token in tokenizer.added_tokens_decoder.items()}
+    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    return [
+        added[id].encode()
+        if id in added
+        else bytes(to_byte[character] for character in token)
+        for id, token in enumerate(tokens)
+    ]
+
+
+def _bytes_to_unicode() -> dict[int, str]:
+    """GPT-2's printable stand-in for each byte: itself if printable, else from 256 upwards."""
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    stand_ins = {byte: chr(byte) for byte in printable}
+    others = (byte for byte in range(256) if byte not in stand_ins)
+    return stand_ins | {byte: chr(256 + index) for index, byte in enumerate(others)}

@@ -1,0 +1,141 @@
+"""Documents as one long memory-mapped file of token ids, and the blocks drawn from it.
+
+Shapes: B sequences, T tokens of a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from gportuguese import corpus, tokenizer
+from gportuguese.artifacts import Artifact
+from gportuguese.config import Config, UserError
+from gportuguese.corpus import Split
+from gportuguese.progress import track
+from gportuguese.world import World
+
+
+class TokensError(UserError):
+    """Too few tokens for what is asked."""
+
+
+def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
+    """Writes per split `<split>.bin` (ids) and `<split>.offsets.bin` (first id of each document,
+    int64, one more than documents), and `token_bytes.npy` (UTF-8 bytes per id, specials 0).
+
+    `<|endoftext|>` follows every document. Tokenizes on all cores, one batch in memory.
+    """
+    bpe = tokenizer.load(inputs["tokenizer"].folder)
+    backend = bpe.backend_tokenizer
+    token_bytes = bytes_per_token(bpe)
+    np.save(out / "token_bytes.npy", token_bytes)
+    dtype = np.dtype("<u2" if len(bpe) <= 2**16 else "<u4")
+    documents = inputs["corpus"].facts["documents"]
+    facts: dict[str, Any] = {"dtype": dtype.str, "end_of_text": bpe.eos_token_id, "tokens": {}}
+    with track("tokens", sum(documents.values())) as advance:
+        for split in corpus.SPLITS:
+            position = 0
+            with (
+                (out / f"{split}.bin").open("wb") as ids_file,
+                (out / f"{split}.offsets.bin").open("wb") as offsets_file,
+            ):
+                for texts in corpus.load(inputs["corpus"], split):
+                    encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
+                    rows = [np.array([*e.ids, bpe.eos_token_id], dtype) for e in encodings]
+                    lengths = np.array([len(row) for row in rows], "<i8")
+                    (position + np.cumsum(lengths) - lengths).astype("<i8").tofile(offsets_file)
+                    np.concatenate(rows).tofile(ids_file)
+                    position += int(lengths.sum())
+                    advance(len(texts), f"{position / 1e6:,.1f} M tokens")
+                np.array([position], "<i8").tofile(offsets_file)
+            facts["tokens"][split] = position
+            ids = load_ids(out, split, dtype.str)
+            facts.setdefault("bytes", {})[split] = int(
+                sum(token_bytes[ids[i : i + 2**20]].sum() for i in range(0, len(ids), 2**20))
+            )
+    if facts["tokens"]["valid"] <= config.tokens.block_size:
+        raise TokensError(
+            f"the validation set has {facts['tokens']['valid']} tokens, fewer than one block of "
+            f"{config.tokens.block_size}; raise corpus.valid_per_mille"
+        )
+    return facts
+
+
+def bytes_per_token(bpe: Any) -> np.ndarray:
+    """UTF-8 bytes that each token id stands for, int32 `[V]`; 0 for special tokens."""
+    lengths = np.array([len(token) for token in tokenizer.bytes_of_tokens(bpe)], np.int32)
+    lengths[bpe.all_special_ids] = 0
+    return lengths
+
+
+def load_ids(folder: Path, split: Split, dtype: str) -> np.ndarray:
+    """The token ids of a split, mapped, not read."""
+    path = folder / f"{split}.bin"
+    return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
+
+
+@dataclass
+class BlockLoader:
+    """Batches `(inputs_BT, targets_BT)` of int64 from the ids of one split.
+
+    Block i holds ids `[i*T, i*T + T]`: T inputs and, one further, T targets. An epoch takes the
+    next `num_blocks` of an endless row of permuted passes; which blocks these are follows from
+    `(seed, epoch)` alone. Without a seed the blocks come in file order.
+    """
+
+    ids: np.ndarray
+    block_size: int
+    batch_size: int
+    seed: int | None = None
+    num_blocks: int | None = None
+    """Blocks per epoch; None means all. Without a seed they are spread evenly over the file."""
+    multiple: int = 1
+    """An epoch is cut to a multiple of this many blocks."""
+    pin_memory: bool = False
+    epoch: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.total_blocks = (len(self.ids) - 1) // self.block_size
+        wanted = self.total_blocks if self.num_blocks is None else self.num_blocks
+        if self.seed is None:
+            wanted = min(wanted, self.total_blocks)
+        self.epoch_blocks = wanted // self.multiple * self.multiple
+        if self.total_blocks < 1 or self.epoch_blocks < 1:
+            raise TokensError(
+                f"{len(self.ids)} tokens do not fill one batch of {self.multiple} blocks of "
+                f"{self.block_size}; bring more text or lower the batch or block size"
+            )
+
+    def __len__(self) -> int:
+        return -(-self.epoch_blocks // self.batch_size)
+
+    def block_indices(self, epoch: int) -> np.ndarray:
+        """The blocks of an epoch in order, int64 `[epoch_blocks]`."""
+        if self.seed is None:
+            return np.linspace(0, self.total_blocks - 1, self.epoch_blocks).astype(np.int64)
+        first = epoch * self.epoch_blocks
+        first_pass, skip = divmod(first, self.total_blocks)
+        num_passes = -(-(skip + self.epoch_blocks) // self.total_blocks)
+        order = np.concatenate(
+            [
+                np.random.default_rng((self.seed, number)).permutation(self.total_blocks)
+                for number in range(first_pass, first_pass + num_passes)
+            ]
+        )
+        return order[skip : skip + self.epoch_blocks]
+
+    def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        order = self.block_indices(self.epoch)
+        span = np.arange(self.block_size + 1)
+        for start in range(0, len(order), self.batch_size):
+            firsts = order[start : start + self.batch_size, None] * self.block_size
+            ids_BT1 = torch.from_numpy(self.ids[firsts + span].astype(np.int64))
+            if self.pin_memory:
+                ids_BT1 = ids_BT1.pin_memory()
+            yield ids_BT1[:, :-1].contiguous(), ids_BT1[:, 1:].contiguous()
