@@ -1,0 +1,108 @@
+"""Transfer against from-scratch on the same tokens, over seeds; prints a Markdown table.
+
+    python scripts/compare_scratch.py --config configs/pilot.yaml --set dump.source=PATH
+
+Three ways with the same tokenizer, split, order of blocks, batch and number of tokens:
+`transfer` is the config as it stands; `random, same schedule` starts from random weights but
+freezes as the recipe does; `random, all groups` trains everything from the first step in one
+cycle, which is the fair way to train from scratch.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from gportuguese import Pipeline, load_config
+
+
+def all_groups(config_path: Path, overrides: list[str]) -> str:
+    """The override that trains all groups in one cycle as long as the config's phases."""
+    phases = load_config(config_path, tuple(overrides)).train.phases
+    cycle = {
+        "name": "all",
+        "epochs": sum(phase.epochs for phase in phases),
+        "trainable_groups": 4,
+        "lr_max": 3e-3,
+        "lr_ratio": 1,
+    }
+    return f"train.phases=[{json.dumps(cycle)}]"
+
+
+def run(config_path: Path, overrides: list[str], threads: int) -> dict:
+    """The report of one run, built if it is not there."""
+    sets = [word for override in overrides for word in ("--set", override)]
+    command = [sys.executable, "-m", "gportuguese", "evaluate", "--config", str(config_path), *sets]
+    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    folder = Pipeline(load_config(config_path, tuple(overrides))).open("evaluate").folder
+    return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+
+def main() -> None:
+    """Runs what is missing and prints the table."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, cores shared evenly")
+    parser.add_argument("--ways", type=int, default=3, help="only the first this many ways")
+    args = parser.parse_args()
+    ways = {
+        "transfer": [],
+        "random, all groups": ["align.method=random", all_groups(args.config, args.set)],
+        "random, same schedule": ["align.method=random"],
+    }
+    ways = dict(list(ways.items())[: args.ways])
+    threads = (os.cpu_count() or 1) // args.jobs
+    # the stages that all runs share are built once, before runs go side by side
+    sets = [word for override in args.set for word in ("--set", override)]
+    command = [sys.executable, "-m", "gportuguese", "tokens", "--config", str(args.config), *sets]
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    plans = [
+        (way, [*args.set, *settings, f"train.seed={seed}", f"align.seed={seed}"])
+        for seed in range(args.seeds)
+        for way, settings in ways.items()
+    ]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        reports = list(pool.map(lambda plan: run(args.config, plan[1], threads), plans))
+    by_way = {way: [r for (w, _), r in zip(plans, reports, strict=True) if w == way] for way in ways}
+    epochs = range(len(reports[0]["epochs"]))
+    head = [f"epoch {epoch}" for epoch in epochs]
+    print("| bits per byte after | " + " | ".join([*head, "valid, full", "test"]) + " |")
+    print("| --- " * (len(head) + 3) + "|")
+    for way, results in by_way.items():
+        columns = [[r["epochs"][epoch]["bits_per_byte"] for r in results] for epoch in epochs]
+        columns += [
+            [r["measures"][split]["bits_per_byte"] for r in results] for split in ("valid", "test")
+        ]
+        cells = [spread(values) for values in columns]
+        print(f"| {way} | " + " | ".join(cells) + " |")
+    training = reports[0]["training"]
+    versions = reports[0]["versions"]
+    print(
+        f"\nMean ± standard deviation over {args.seeds} seeds; {training['tokens']:,} training "
+        f"tokens a run; {args.jobs} run(s) at a time; commit {versions['commit']}, torch "
+        f"{versions['torch']}, transformers {versions['transformers']}, fastai "
+        f"{versions['fastai']}, {platform.machine()}, {training['device']}; seconds of training: "
+        + ", ".join(
+            f"{way} {statistics.mean(r['training']['train_seconds'] for r in results):.0f}"
+            for way, results in by_way.items()
+        )
+        + f"; peak memory {max(r['training']['peak_memory_bytes'] for r in reports) / 1e9:.2f} GB."
+    )
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
+    return f"{statistics.mean(values):.4f} ± {deviation:.4f}"
+
+
+if __name__ == "__main__":
+    main()
