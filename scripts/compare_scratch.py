@@ -3,9 +3,9 @@
     python scripts/compare_scratch.py --config configs/pilot.yaml --set dump.source=PATH
 
 Three ways with the same tokenizer, split, order of blocks, batch and number of tokens:
-`transfer` is the config as it stands; `random, same schedule` starts from random weights but
-freezes as the recipe does; `random, all groups` trains everything from the first step in one
-cycle, which is the fair way to train from scratch.
+`transfer` is the config as it stands; `random` starts from random weights but freezes as the
+recipe does; `scratch` starts from random weights and trains everything from the first step in one
+cycle at the config's highest rate, as one would without a base model.
 """
 
 import argparse
@@ -28,7 +28,7 @@ def all_groups(config_path: Path, overrides: list[str]) -> str:
         "name": "all",
         "epochs": sum(phase.epochs for phase in phases),
         "trainable_groups": 4,
-        "lr_max": 3e-3,
+        "lr_max": max(phase.lr_max for phase in phases),
         "lr_ratio": 1,
     }
     return f"train.phases=[{json.dumps(cycle)}]"
@@ -51,14 +51,14 @@ def main() -> None:
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, cores shared evenly")
-    parser.add_argument("--ways", type=int, default=3, help="only the first this many ways")
+    parser.add_argument("--ways", default="transfer,scratch,random", help="which of the three")
     args = parser.parse_args()
     ways = {
         "transfer": [],
-        "random, all groups": ["align.method=random", all_groups(args.config, args.set)],
-        "random, same schedule": ["align.method=random"],
+        "scratch": ["align.method=random", all_groups(args.config, args.set)],
+        "random": ["align.method=random"],
     }
-    ways = dict(list(ways.items())[: args.ways])
+    ways = {way: ways[way] for way in args.ways.split(",")}
     threads = (os.cpu_count() or 1) // args.jobs
     # the stages that all runs share are built once, before runs go side by side
     sets = [word for override in args.set for word in ("--set", override)]

@@ -1,0 +1,79 @@
+"""A tiny world for every test: a fresh GPT-2, a tokenizer of a few hundred tokens, real folders."""
+
+import bz2
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+from hypothesis import settings
+
+settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60)
+settings.load_profile("ci")
+
+SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+WORDS = (
+    "o rio corre para o mar e a cidade dorme enquanto as casas guardam a luz da lua sobre a serra "
+    "onde pastores contam ovelhas junto ao muro de pedra velha"
+).split()
+
+
+def sentence(seed: int, length: int) -> str:
+    """Words in an order that follows from the seed."""
+    return " ".join(WORDS[(seed * 7 + step * step + step * seed) % len(WORDS)] for step in range(length))
+
+
+def page_xml(page_id: int, title: str, text: str, namespace: int = 0, redirect: str = "") -> str:
+    return (
+        f"<page><title>{title}</title><ns>{namespace}</ns><id>{page_id}</id>{redirect}"
+        f"<revision><id>{page_id}</id><text>{text}</text></revision></page>\n"
+    )
+
+
+def dump_xml(pages: str) -> str:
+    return (
+        '<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" xml:lang="pt">\n'
+        f"<siteinfo><sitename>W</sitename></siteinfo>\n{pages}</mediawiki>\n"
+    )
+
+
+@pytest.fixture(scope="session")
+def tiny_dump(tmp_path_factory):
+    """120 articles of random words as a bz2 dump."""
+    path = tmp_path_factory.mktemp("dump") / "tiny.xml.bz2"
+    pages = "".join(
+        page_xml(number, f"Página {number}", f"'''Página''' {sentence(number, 120)} [[mar]].")
+        for number in range(1, 121)
+    )
+    path.write_bytes(bz2.compress(dump_xml(pages).encode()))
+    return path
+
+
+@pytest.fixture
+def tiny_overrides(tiny_dump, tmp_path):
+    """A run that takes seconds: 3 layers, 16 wide, two phases."""
+    return (
+        f"dump.source={tiny_dump}",
+        f"runtime.artifacts_dir={tmp_path / 'artifacts'}",
+        "runtime.device=cpu",
+        "runtime.num_workers=1",
+        "runtime.micro_batch_size=4",
+        "corpus={min_chars: 100, valid_per_mille: 150, test_per_mille: 100}",
+        "tokenizer={vocab_size: 300, min_frequency: 2}",
+        "tokens={block_size: 32}",
+        "align={base: {layers: 3, width: 16, heads: 2, positions: 32, dropout: 0.1}, method: random}",
+        "train={global_batch_size: 8, epoch_tokens: 2048, valid_tokens: 512, tensorboard: false, "
+        "phases: [{name: embeddings, epochs: 1, trainable_groups: 1, lr_max: 0.01, lr_ratio: 1}, "
+        "{name: all, epochs: 2, trainable_groups: 4, lr_max: 0.01, lr_ratio: 2}]}",
+        "evaluate={tokens: 512, prompts: [o rio], sample_tokens: 8}",
+    )
+
+
+@pytest.fixture(autouse=True)
+def mark_data(request):
+    """Tests marked `data` need real Wikipedia text that users do not have."""
+    if request.node.get_closest_marker("data") and not SHARED.is_dir():
+        pytest.skip("no real Wikipedia text in ../shared/data")
