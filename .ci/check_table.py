@@ -1,6 +1,7 @@
 """The demonstration's epoch table: six rows, and a loss that falls with every epoch."""
 
 import csv
+import itertools
 import sys
 from pathlib import Path
 
@@ -8,7 +9,7 @@ from pathlib import Path
 with table.open(encoding="utf-8", newline="") as file:
     losses = [float(row["loss"]) for row in csv.DictReader(file)]
 print("loss after each epoch:", *losses)
-if len(losses) != 6 or any(after >= before for before, after in zip(losses, losses[1:])):
+if len(losses) != 6 or any(after >= before for before, after in itertools.pairwise(losses)):
     sys.exit(f"{table}: expected six rows with a falling loss")
 for name in ("report.json", "epochs.md", "curves.png", "samples.md"):
     if not (table.parent / name).stat().st_size:

@@ -71,7 +71,9 @@ def main() -> None:
     ]
     with ThreadPoolExecutor(args.jobs) as pool:
         reports = list(pool.map(lambda plan: run(args.config, plan[1], threads), plans))
-    by_way = {way: [r for (w, _), r in zip(plans, reports, strict=True) if w == way] for way in ways}
+    by_way = {
+        way: [r for (w, _), r in zip(plans, reports, strict=True) if w == way] for way in ways
+    }
     epochs = range(len(reports[0]["epochs"]))
     head = [f"epoch {epoch}" for epoch in epochs]
     print("| bits per byte after | " + " | ".join([*head, "valid, full", "test"]) + " |")

@@ -15,15 +15,46 @@ settings.load_profile("ci")
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
-WORDS = (
-    "o rio corre para o mar e a cidade dorme enquanto as casas guardam a luz da lua sobre a serra "
-    "onde pastores contam ovelhas junto ao muro de pedra velha"
-).split()
+WORDS = [
+    "o",
+    "rio",
+    "corre",
+    "para",
+    "o",
+    "mar",
+    "e",
+    "a",
+    "cidade",
+    "dorme",
+    "enquanto",
+    "as",
+    "casas",
+    "guardam",
+    "a",
+    "luz",
+    "da",
+    "lua",
+    "sobre",
+    "a",
+    "serra",
+    "onde",
+    "pastores",
+    "contam",
+    "ovelhas",
+    "junto",
+    "ao",
+    "muro",
+    "de",
+    "pedra",
+    "velha",
+]
 
 
 def sentence(seed: int, length: int) -> str:
     """Words in an order that follows from the seed."""
-    return " ".join(WORDS[(seed * 7 + step * step + step * seed) % len(WORDS)] for step in range(length))
+    return " ".join(
+        WORDS[(seed * 7 + step * step + step * seed) % len(WORDS)] for step in range(length)
+    )
 
 
 def page_xml(page_id: int, title: str, text: str, namespace: int = 0, redirect: str = "") -> str:

@@ -30,7 +30,10 @@ def test_unknown_key_is_refused_with_a_suggestion_and_all_problems_come_at_once(
         ("train.global_batch_size=9", "does not divide by runtime.micro_batch_size=8"),
         ("tokenizer.vocab_size=100", "tokenizer.vocab_size: at least 257"),
         ("align={base: {layers: 4, width: 10, heads: 3, positions: 64}}", "use method: random"),
-        ("align={base: {layers: 4, width: 10, heads: 3, positions: 64}}", "does not divide by heads"),
+        (
+            "align={base: {layers: 4, width: 10, heads: 3, positions: 64}}",
+            "does not divide by heads",
+        ),
         ("tokens.block_size=0", "tokens.block_size: must be at least 2"),
         ("train.phases=[]", "train.phases: at least one phase"),
         ("corpus.documents=x.jsonl", "give one of them, not both"),

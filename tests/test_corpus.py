@@ -46,7 +46,7 @@ def test_markup_is_cleaned_away():
     wikitext = (
         "{{Info/Cidade|nome={{nowrap|Lisboa}}}}'''Lisboa''' é a [[capital|capital]] de [[Portugal]]"
         " ({{lang|la|Olisipo}}).<ref>{{citar livro|a=b}}</ref>\n\n== Clima ==\n"
-        "Tem verões secos.<!-- nota -->\n{| class=\"wikitable\"\n|-\n| 1 || 2\n|}\n"
+        'Tem verões secos.<!-- nota -->\n{| class="wikitable"\n|-\n| 1 || 2\n|}\n'
     )
     document = clean_page(RawPage(1, "Lisboa", 0, False, wikitext), SECTION)
     assert isinstance(document, Document)

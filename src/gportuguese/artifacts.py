@@ -55,9 +55,11 @@ def digest_of(value: Any) -> str:
 def hash_file(path: Path) -> str:
     """SHA-256 of a file in hex."""
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(
-            hashlib, "file_digest"
-        ) else _hash_stream(file)
+        return (
+            hashlib.file_digest(file, "sha256").hexdigest()
+            if hasattr(hashlib, "file_digest")
+            else _hash_stream(file)
+        )
 
 
 def _hash_stream(file: Any) -> str:  # Python 3.10
@@ -120,7 +122,9 @@ def building(folder: Path, resumable: bool) -> Iterator[Path]:
             try:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except OSError as error:
-                raise ArtifactError(f"another process is building {partial}; wait for it") from error
+                raise ArtifactError(
+                    f"another process is building {partial}; wait for it"
+                ) from error
             if not resumable:
                 for path in partial.iterdir():
                     if path.name != _LOCK:

@@ -65,9 +65,10 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     else:
         path = local_path(config.dump)
         receipt_path = str(path.resolve())
-    with _open_stream(path) as (stream, _):
-        if not stream.read(1):
-            raise DumpError(f"{path} is empty")
+    if not path.stat().st_size:
+        raise DumpError(f"{path} is empty")
+    with _open_stream(path):  # refuses a .bz2 that is none
+        pass
     receipt = {
         "source": source,
         "path": receipt_path,
@@ -91,9 +92,9 @@ def local_path(dump: DumpConfig) -> Path:
     return path
 
 
-def read_pages(path: Path, advance: Callable[[int], None] = lambda num_bytes: None) -> Iterator[
-    RawPage
-]:
+def read_pages(
+    path: Path, advance: Callable[[int], None] = lambda num_bytes: None
+) -> Iterator[RawPage]:
     """Yields every page of a plain, bz2 or multistream bz2 dump, in constant memory.
 
     `advance` is told how many bytes of the file were consumed since the last page. Raises
@@ -156,7 +157,7 @@ def _open_stream(path: Path) -> Iterator[tuple[IO[bytes], IO[bytes]]]:
         raw.seek(0)
         if magic == b"BZh":
             with bz2.BZ2File(raw) as stream:
-                yield stream, raw  # type: ignore[misc]
+                yield stream, raw
         elif path.suffix == ".bz2":
             raise DumpError(f"{path} is named .bz2 but is not bzip2")
         else:

@@ -54,7 +54,9 @@ class TokenSums:
         self.nats, self.text_nats, self.correct, self.num_bytes = (zero.clone() for _ in range(4))
         self.num_tokens = 0
 
-    def add(self, nats_BT: torch.Tensor, logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> None:
+    def add(
+        self, nats_BT: torch.Tensor, logits_BTV: torch.Tensor, targets_BT: torch.Tensor
+    ) -> None:
         """Adds one batch."""
         bytes_BT = self.bytes_per_token[targets_BT]
         self.nats += nats_BT.sum(dtype=torch.float64)
@@ -87,6 +89,7 @@ class TokenLoss:
     nats_BT: torch.Tensor
 
     def __call__(self, logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
+        """The mean over `logits_BTV` and `targets_BT`, a scalar."""
         nats_BT = token_nats(logits_BTV, targets_BT)
         self.nats_BT = nats_BT.detach()
         return nats_BT.mean()

@@ -46,7 +46,7 @@ def locate_base(base: str, download: bool) -> Path | None:
         return None
     try:
         return Path(snapshot_download(base, allow_patterns=_HUB_FILES))
-    except Exception as error:  # noqa: BLE001 - the client raises many kinds for "cannot be had"
+    except Exception as error:
         raise ModelError(f"cannot fetch {base!r} from the Hub: {error}") from error
 
 
@@ -103,7 +103,7 @@ def fresh_like(model: PreTrainedModel, vocab_size: int, end_of_text: int) -> Pre
     config = type(model.config).from_dict(model.config.to_dict())
     config.vocab_size = vocab_size
     config.bos_token_id = config.eos_token_id = config.pad_token_id = end_of_text
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)  # type: ignore[no-any-return]
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def set_end_of_text(model: PreTrainedModel, end_of_text: int) -> None:
@@ -116,7 +116,7 @@ def load(folder: Path) -> PreTrainedModel:
     """The model of one of our folders, float32, on the CPU."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)  # type: ignore[no-any-return]
+    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
 def num_positions(model: PreTrainedModel) -> int:

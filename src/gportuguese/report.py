@@ -60,7 +60,11 @@ def draw_curves(rows: list[EpochRow], picture: Path) -> None:
         axes.grid(alpha=0.3)
         for epoch, value in zip(epochs, values, strict=True):
             axes.annotate(
-                f"{value:.2f}", (epoch, value), textcoords="offset points", xytext=(4, 6), fontsize=8
+                f"{value:.2f}",
+                (epoch, value),
+                textcoords="offset points",
+                xytext=(4, 6),
+                fontsize=8,
             )
         axes.margins(x=0.1, y=0.15)
     figure.tight_layout()

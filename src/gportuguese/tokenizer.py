@@ -41,7 +41,11 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         for id, token_bytes in enumerate(bytes_of_tokens(tokenizer))
     )
     (out / "vocab.txt").write_text("".join(lines), encoding="utf-8")
-    return {"vocab_size": len(tokenizer), "merges": len(merges), "probe": tokenizer.tokenize(_PROBE)}
+    return {
+        "vocab_size": len(tokenizer),
+        "merges": len(merges),
+        "probe": tokenizer.tokenize(_PROBE),
+    }
 
 
 def train(
@@ -77,7 +81,7 @@ def make_tokenizer(
     """The transformers tokenizer of a vocabulary, made in memory so that no path leaks into it."""
     from transformers import GPT2TokenizerFast
 
-    tokenizer = GPT2TokenizerFast(
+    return GPT2TokenizerFast(
         vocab=vocab,
         merges=merges,
         unk_token=END_OF_TEXT,
@@ -86,7 +90,6 @@ def make_tokenizer(
         pad_token=END_OF_TEXT,
         model_max_length=max_length,
     )
-    return tokenizer  # type: ignore[no-any-return]
 
 
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
@@ -105,7 +108,7 @@ def load(folder: Path) -> PreTrainedTokenizerBase:
     except (OSError, ValueError) as error:
         raise TokenizerError(f"no tokenizer in {folder}: {error}") from error
     check_byte_level(tokenizer, str(folder))
-    return tokenizer  # type: ignore[no-any-return]
+    return tokenizer
 
 
 def check_byte_level(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
@@ -132,9 +135,7 @@ def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
     added = {int(id): token.content for id, token in tokenizer.added_tokens_decoder.items()}
     tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
     return [
-        added[id].encode()
-        if id in added
-        else bytes(to_byte[character] for character in token)
+        added[id].encode() if id in added else bytes(to_byte[character] for character in token)
         for id, token in enumerate(tokens)
     ]
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from fastai.callback.core import Callback, TrainEvalCallback
-from fastai.callback.schedule import SuggestionMethod  # noqa: F401 - also patches fit_one_cycle in
+from fastai.callback.schedule import valley  # importing it also gives Learner its fit_one_cycle
 from fastai.callback.training import GradientClip
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import OptimWrapper
@@ -97,7 +97,9 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     num_epochs = sum(phase.epochs for phase in section.phases)
     epoch_blocks = loaders.train.epoch_blocks
     trained = table.rows[-1].epoch
-    with track("train", (num_epochs - trained) * epoch_blocks * config.tokens.block_size) as advance:
+    with track(
+        "train", (num_epochs - trained) * epoch_blocks * config.tokens.block_size
+    ) as advance:
         for index, phase in list(enumerate(section.phases))[len(done) :]:
             seed_everything(section.seed, index)
             table.phase = phase.name
@@ -147,7 +149,7 @@ def make_loaders(config: Config, tokens: Artifact, world: World) -> Loaders:
     def blocks(num_tokens: int | None) -> int | None:
         return None if num_tokens is None else num_tokens // block_size
 
-    common = {
+    common: dict[str, Any] = {
         "block_size": block_size,
         "batch_size": config.runtime.micro_batch_size,
         "pin_memory": world.device != "cpu",
@@ -175,9 +177,7 @@ def load_token_bytes(tokens: Artifact, device: str) -> torch.Tensor:
     return torch.from_numpy(np.load(tokens.folder / "token_bytes.npy")).to(device)
 
 
-def make_learner(
-    model: PreTrainedModel, loaders: Loaders, config: Config, world: World
-) -> Learner:
+def make_learner(model: PreTrainedModel, loaders: Loaders, config: Config, world: World) -> Learner:
     """The fastai `Learner` of a run with the callbacks that act in every fit."""
     section = config.train
     passes = section.global_batch_size // config.runtime.micro_batch_size
@@ -223,7 +223,6 @@ def make_optimizer(model: PreTrainedModel, section: TrainConfig) -> torch.optim.
 
 def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world: World) -> float:
     """The rate that fastai's `lr_find` suggests for the first phase; draws the curve."""
-    from fastai.callback.schedule import valley
     from matplotlib.figure import Figure
 
     keep_freed_memory()
@@ -270,10 +269,22 @@ def _save_phase(out: Path, name: str, learn: Learner, table: EpochTable) -> None
     learn.model.config.use_cache = True
     learn.model.save_pretrained(scratch)
     learn.model.config.use_cache = False
-    torch.save(learn.opt.opt.state_dict(), scratch / "optimizer.pt")
+    torch.save(_plain_state(learn.opt.opt), scratch / "optimizer.pt")
     rows = {"rows": [asdict(r) for r in table.rows], "times": [asdict(t) for t in table.times]}
     artifacts.write_json(scratch / "epochs.json", rows)
     scratch.rename(out / "phases" / name)
+
+
+def _plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
+    """The optimizer's state without the NumPy scalars that fastai's schedules leave in it.
+
+    `torch.load(weights_only=True)` refuses those.
+    """
+    state = optimizer.state_dict()
+    for group in state["param_groups"]:
+        group["lr"] = float(group["lr"])
+        group["betas"] = tuple(float(beta) for beta in group["betas"])
+    return state
 
 
 def _finish(

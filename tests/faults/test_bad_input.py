@@ -1,0 +1,186 @@
+"""Bad input: exit code 2, a message that says what to do, no traceback, nothing half-written."""
+
+import bz2
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from gportuguese import Pipeline, artifacts, init_world, load_config, train
+from gportuguese.callbacks.guard import TrainingStopped
+from tests.conftest import dump_xml, page_xml, sentence
+from tests.test_cli import gpt_pt, sets
+
+PAGES = "".join(page_xml(n, f"P{n}", sentence(n, 60)) for n in range(1, 60))
+
+
+def whole_folders(overrides):
+    root = Path(next(o for o in overrides if "artifacts_dir" in o).partition("=")[2])
+    return [path.name for path in root.glob("*") if path.suffix != ".partial"]
+
+
+def bad_dumps(folder):
+    data = bz2.compress(dump_xml(PAGES).encode())
+    contents = {
+        "cut.xml.bz2": (data[:-30], "ends early"),
+        "empty.xml": (b"", "is empty"),
+        "none.xml": (dump_xml("").encode(), "holds no pages"),
+        "other.xml": (b"<rss></rss>", "not a MediaWiki dump: its root is <rss>"),
+        "named.xml.bz2": (b"plain", "is named .bz2 but is not bzip2"),
+        "absent.xml": (None, "no dump at"),
+    }
+    for name, (content, _) in contents.items():
+        if content is not None:
+            (folder / name).write_bytes(content)
+    return {name: message for name, (_, message) in contents.items()}
+
+
+@pytest.mark.parametrize(
+    "name", ["cut.xml.bz2", "empty.xml", "none.xml", "other.xml", "named.xml.bz2", "absent.xml"]
+)
+def test_bad_dumps(tiny_overrides, tmp_path, capsys, name):
+    message = bad_dumps(tmp_path)[name]
+    words = sets((*tiny_overrides, f"dump.source={tmp_path / name}"))
+    assert gpt_pt("corpus", *words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert name in error
+    assert "Traceback" not in error
+    assert not [folder for folder in whole_folders(tiny_overrides) if folder.startswith("corpus")]
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.sed=1", "did you mean 'seed'"),
+        ("train.global_batch_size=6", "does not divide by"),
+        ("tokens.block_size=64", "is above align.base.positions=32"),
+        ("tokenizer.vocab_size=9000", "fills only"),
+        ("corpus.min_chars=100000", "no document for train"),
+        ("align={base: ./nowhere, method: mean}", "no base model at nowhere"),
+        (
+            "align={base: 'package:english-nano', method: mean}\0tokens.block_size=512\0train.epoch_tokens=null\0train.valid_tokens=null\0evaluate.tokens=null",
+            "positions",
+        ),
+        ("runtime.device=cuda:7", "sees no such GPU"),
+        ("train.epoch_tokens=10", "train.epoch_tokens=10: at least"),
+    ],
+)
+def test_bad_settings(tiny_overrides, capsys, override, message):
+    assert gpt_pt("align", *sets((*tiny_overrides, *override.split("\0")))) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_base_without_a_byte_level_tokenizer(tiny_overrides, tmp_path, capsys):
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    from tests.test_model import gpt2
+
+    vocab = {"[UNK]": 0, "a": 1}
+    backend = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))
+    PreTrainedTokenizerFast(tokenizer_object=backend).save_pretrained(tmp_path / "base")
+    gpt2().save_pretrained(tmp_path / "base")
+    align = f"align={{base: {tmp_path / 'base'}, method: mean}}"
+    assert gpt_pt("align", *sets((*tiny_overrides, align))) == 2
+    assert "is not byte-level BPE (it is WordPiece)" in capsys.readouterr().err
+
+
+def test_edited_artefact_is_named(tiny_overrides, capsys):
+    config = load_config(None, tiny_overrides)
+    folder = Pipeline(config).build("tokenizer", init_world(config.runtime)).folder
+    with (folder / "merges.txt").open("a", encoding="utf-8") as file:
+        file.write("x y\n")
+    assert gpt_pt("tokens", *sets(tiny_overrides)) == 2
+    error = capsys.readouterr().err
+    assert str(folder / "merges.txt") in error
+    assert "its digest does not match" in error
+
+
+def test_full_disk_publishes_nothing(tiny_overrides, capsys, monkeypatch):
+    def no_space(self, row):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("pyarrow.parquet.ParquetWriter.write_table", no_space)
+    assert gpt_pt("corpus", *sets(tiny_overrides)) == 2
+    assert "no space left on the disk" in capsys.readouterr().err
+    assert not [folder for folder in whole_folders(tiny_overrides) if folder.startswith("corpus")]
+
+
+def test_nan_loss_stops_before_the_step_and_keeps_the_finished_phase(tiny_overrides, monkeypatch):
+    config = load_config(None, tiny_overrides)
+    real, held = train.fit_phase, {}
+
+    def poison(learn, phase, section, cbs):
+        if phase.name == "all":
+            loss_func, calls = learn.loss_func, []
+
+            def nan_at_third(logits, targets):
+                calls.append(1)
+                loss = loss_func(logits, targets)
+                learn.loss_func.nats_BT = loss_func.nats_BT
+                if len(calls) == 3:
+                    held.update(weights=[p.detach().clone() for p in learn.model.parameters()])
+                    return loss * float("nan")
+                return loss
+
+            nan_at_third.nats_BT = None
+            learn.loss_func = nan_at_third
+            held.update(learn=learn)
+        real(learn, phase, section, cbs)
+
+    monkeypatch.setattr(train, "fit_phase", poison)
+    pipeline = Pipeline(config)
+    with pytest.raises(TrainingStopped, match="forward pass 3 of 16: stopped before the optimizer"):
+        pipeline.build("train", init_world(config.runtime))
+    for kept, now in zip(held["weights"], held["learn"].model.parameters(), strict=True):
+        assert torch.equal(kept, now)
+    partial = pipeline.folder("train").with_name(pipeline.folder("train").name + ".partial")
+    assert [path.name for path in (partial / "phases").iterdir()] == ["1-embeddings"]
+    assert not pipeline.folder("train").exists()
+
+
+def test_two_builders_of_one_folder_do_not_meet(tmp_path):
+    with (
+        artifacts.building(tmp_path / "x-1", resumable=False),
+        pytest.raises(artifacts.ArtifactError, match="another process is building"),
+        artifacts.building(tmp_path / "x-1", resumable=False),
+    ):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
+def test_a_killed_process_goes_on_after_the_last_phase(tiny_overrides, tmp_path, stop, code):
+    def overrides(name):
+        return [
+            *tiny_overrides,
+            f"runtime.artifacts_dir={tmp_path / name}",
+            "train.epoch_tokens=20480",
+        ]
+
+    def start(name, **options):
+        words = ["train", *sets(overrides(name))]
+        return subprocess.Popen([sys.executable, "-m", "gportuguese", *words], **options)
+
+    process = start("stopped", stderr=subprocess.PIPE, text=True)
+    for line in process.stderr:
+        if "epoch 2 (all)" in line:
+            break
+    process.send_signal(stop)
+    time.sleep(0.1)
+    process.communicate(timeout=60)
+    assert process.returncode == code
+    for name in ("stopped", "straight"):
+        assert start(name).wait(timeout=90) == 0
+    folders = [next((tmp_path / name).glob("train-*")) for name in ("stopped", "straight")]
+    for file in ("epochs.csv", "model/model.safetensors"):
+        assert (folders[0] / file).read_bytes() == (folders[1] / file).read_bytes()

@@ -1,0 +1,104 @@
+"""Settings that must not matter, and runs that must repeat."""
+
+import pytest
+import torch
+
+from gportuguese import Pipeline, init_world, load_config, train
+from gportuguese import model as models
+from gportuguese.callbacks.epoch_table import read_epochs
+
+NO_DROPOUT = "align.base={layers: 3, width: 16, heads: 2, positions: 32, dropout: 0.0}"
+
+
+def build(overrides, *more):
+    config = load_config(None, (*overrides, *more))
+    return Pipeline(config).build("train", init_world(config.runtime)).folder
+
+
+def elsewhere(overrides, folder):
+    return tuple(
+        f"runtime.artifacts_dir={folder}" if o.startswith("runtime.artifacts_dir=") else o
+        for o in overrides
+    )
+
+
+def test_same_config_and_seed_give_the_same_bytes(tiny_overrides, tmp_path):
+    one, two = (build(elsewhere(tiny_overrides, tmp_path / name)) for name in ("one", "two"))
+    assert one.name == two.name
+    assert (one / "epochs.csv").read_bytes() == (two / "epochs.csv").read_bytes()
+    for name in ("model/model.safetensors", "phases/1-embeddings/model.safetensors"):
+        assert (one / name).read_bytes() == (two / name).read_bytes()
+
+
+def test_another_seed_gives_another_run(tiny_overrides):
+    one, two = build(tiny_overrides), build(tiny_overrides, "train.seed=1")
+    assert (one / "epochs.csv").read_bytes() != (two / "epochs.csv").read_bytes()
+
+
+def test_one_pass_of_eight_equals_eight_passes_of_one(tiny_overrides, tmp_path):
+    folders = [
+        build(
+            elsewhere(tiny_overrides, tmp_path / str(size)),
+            NO_DROPOUT,
+            f"runtime.micro_batch_size={size}",
+        )
+        for size in (8, 1)
+    ]
+    rows = [read_epochs(folder / "epochs.csv") for folder in folders]
+    for whole, split in zip(*rows, strict=True):
+        assert split.loss == pytest.approx(whole.loss, abs=1e-5)
+        assert split.bits_per_byte == pytest.approx(whole.bits_per_byte, abs=1e-5)
+    weights = [models.load(folder / "model").state_dict() for folder in folders]
+    for name, whole in weights[0].items():
+        torch.testing.assert_close(weights[1][name], whole, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("stop", [KeyboardInterrupt("ctrl-c"), RuntimeError("power cut")])
+def test_a_run_stopped_in_the_second_phase_ends_as_a_straight_one(
+    tiny_overrides, tmp_path, monkeypatch, stop
+):
+    straight = build(elsewhere(tiny_overrides, tmp_path / "straight"))
+    stopped = elsewhere(tiny_overrides, tmp_path / "stopped")
+    real, fits = train.fit_phase, []
+
+    def fit_then_stop(learn, phase, section, cbs):
+        if phase.name == "all":
+            learn.opt.step()
+            raise stop
+        fits.append(phase.name)
+        real(learn, phase, section, cbs)
+
+    monkeypatch.setattr(train, "fit_phase", fit_then_stop)
+    with pytest.raises(type(stop)):
+        build(stopped)
+    assert fits == ["embeddings"]
+    monkeypatch.setattr(train, "fit_phase", real)
+    resumed = build(stopped)
+    assert (resumed / "epochs.csv").read_bytes() == (straight / "epochs.csv").read_bytes()
+    weights = "model/model.safetensors"
+    assert (resumed / weights).read_bytes() == (straight / weights).read_bytes()
+
+
+def test_fastai_learner_equals_a_bare_pytorch_loop(tiny_overrides):
+    from tests.test_train import prepared
+
+    learn, _, config = prepared(tiny_overrides, NO_DROPOUT, "runtime.micro_batch_size=8")
+    twin, _, _ = prepared(tiny_overrides, NO_DROPOUT, "runtime.micro_batch_size=8")
+    phase = config.train.phases[-1]
+    train.fit_phase(learn, phase, config.train, [])
+    rates, moments = learn.recorder.hps["lr"], learn.recorder.hps["mom"]
+    model, loader = twin.model, twin.dls.train
+    optimizer = train.make_optimizer(model, config.train)
+    ratios = [rate / phase.lr_max for rate in train.learning_rates(phase)]
+    model.train()
+    # without EpochOrder both read epoch 0 twice
+    batches = [batch for _ in range(phase.epochs) for batch in loader]
+    for (inputs_BT, targets_BT), rate, moment in zip(batches, rates, moments, strict=True):
+        for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
+            group["lr"], group["betas"] = rate * ratio, (moment, config.train.beta2)
+        logits_BTV = model(inputs_BT).logits
+        torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    for ours, bare in zip(learn.model.parameters(), model.parameters(), strict=True):
+        torch.testing.assert_close(ours, bare, atol=1e-6, rtol=1e-5)

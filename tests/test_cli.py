@@ -1,0 +1,82 @@
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from gportuguese import cli
+
+
+def gpt_pt(*words):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(words)
+    return caught.value.code
+
+
+def sets(overrides):
+    return [word for override in overrides for word in ("--set", override)]
+
+
+def test_a_run_from_nothing_to_table_builds_nothing_twice(tiny_overrides, capsys, caplog):
+    words = sets(tiny_overrides)
+    assert gpt_pt("status", *words) == 0
+    assert capsys.readouterr().out.count("missing") == 7
+    assert gpt_pt("train", *words) == 0
+    out = capsys.readouterr().out
+    assert "| 3 | all |" in out
+    assert gpt_pt("status", *words) == 0
+    status = capsys.readouterr().out
+    assert status.count("done") == 6
+    assert "next: gpt-pt evaluate" in status
+    caplog.clear()
+    assert gpt_pt("evaluate", *words) == 0
+    assert capsys.readouterr().out.startswith("| after ... epochs")
+    assert (
+        gpt_pt("generate", str(next_model(tiny_overrides)), "o rio", "--max-new-tokens", "5") == 0
+    )
+    assert capsys.readouterr().out.startswith("o rio")
+    assert gpt_pt("train", *words) == 0
+    assert "building" not in capsys.readouterr().err
+
+
+def next_model(overrides):
+    from gportuguese import Pipeline, load_config
+
+    return Pipeline(load_config(None, overrides)).open("train").folder / "model"
+
+
+def test_config_prints_what_reads_back(capsys):
+    assert gpt_pt("config", "--set", "train.seed=7") == 0
+    assert yaml.safe_load(capsys.readouterr().out)["train"]["seed"] == 7
+
+
+def test_importing_starts_nothing():
+    code = (
+        "import sys, time; start = time.perf_counter(); import gportuguese; "
+        "print(time.perf_counter() - start, *(m for m in ('torch', 'transformers', 'fastai', "
+        "'datasets', 'pyarrow', 'numpy') if m in sys.modules))"
+    )
+    runs = [
+        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+        for _ in range(3)
+    ]
+    seconds, *heavy = min(run.stdout.split() for run in runs)
+    assert not heavy
+    assert float(seconds) < 0.3
+
+
+def test_module_and_help():
+    run = subprocess.run(
+        [sys.executable, "-m", "gportuguese", "--help"], capture_output=True, text=True, check=True
+    )
+    for command in (
+        "dump",
+        "corpus",
+        "tokenizer",
+        "tokens",
+        "align",
+        "train",
+        "evaluate",
+        "lr-find",
+    ):
+        assert command in run.stdout

@@ -1,0 +1,75 @@
+import json
+
+import pytest
+import torch
+
+from gportuguese import Pipeline, init_world, load_config
+from gportuguese.callbacks.epoch_table import read_epochs
+from gportuguese.config import asset_path
+from gportuguese.generate import GenerateError, Sampling, Writer
+from gportuguese.report import clock, epochs_markdown
+
+
+@pytest.fixture(scope="module")
+def writer():
+    return Writer.load(asset_path("english-nano"), "cpu")
+
+
+def test_report_repeats_the_table_and_measures_both_sets(tiny_overrides):
+    config = load_config(None, (*tiny_overrides, "train.valid_tokens=null", "evaluate.tokens=null"))
+    pipeline = Pipeline(config)
+    artifact = pipeline.build("evaluate", init_world(config.runtime))
+    report = json.loads((artifact.folder / "report.json").read_text(encoding="utf-8"))
+    rows = read_epochs(artifact.folder / "epochs.csv")
+    # the loaded weights measure what the last epoch's validation did
+    assert report["measures"]["valid"]["loss"] == pytest.approx(rows[-1].loss, abs=1e-6)
+    assert report["measures"]["valid"]["bits_per_byte"] == pytest.approx(
+        rows[-1].bits_per_byte, abs=1e-6
+    )
+    assert report["measures"]["test"]["loss"] > 0
+    table = (artifact.folder / "epochs.md").read_text(encoding="utf-8").splitlines()
+    assert table[0].startswith("| after ... epochs | phase | train loss | loss | accuracy (%)")
+    assert len(table) == 2 + len(rows)
+    assert table[-1].startswith(f"| 3 | all | {rows[-1].train_loss:.4f} | {rows[-1].loss:.4f} |")
+    assert epochs_markdown(artifact).splitlines() == table
+    assert (artifact.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
+    assert "**o rio**" in (artifact.folder / "samples.md").read_text(encoding="utf-8")
+
+
+def test_clock_reads_as_the_published_column():
+    assert clock(5 * 3600 + 48 * 60 + 31) == "5:48:31"
+    assert clock(59.6) == "0:01:00"
+
+
+def test_greedy_equals_the_slow_loop(writer):
+    prompt = "The history of the city"
+    ids = torch.tensor([writer.tokenizer(prompt)["input_ids"]])
+    for _ in range(12):
+        with torch.no_grad():
+            ids = torch.cat([ids, writer.model(ids).logits[:, -1:].argmax(-1)], dim=1)
+    text = writer.write(prompt, Sampling(max_new_tokens=12, top_k=1))
+    assert prompt + text == writer.tokenizer.decode(ids[0], skip_special_tokens=True)
+
+
+def test_seed_decides_the_sample(writer):
+    texts = [writer.write("In the", Sampling(seed=seed)) for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_next_word_is_one_whole_word(writer):
+    word = writer.next_word("He was born in the United")
+    assert word.startswith(" ")
+    assert len(word.split()) == 1
+    greedy = writer.write("He was born in the United", Sampling(max_new_tokens=16, top_k=1))
+    assert greedy.startswith(word)
+
+
+def test_prompt_beyond_the_positions_is_refused(writer):
+    with pytest.raises(GenerateError, match="do not fit the model's 256 positions"):
+        writer.write("a " * 300, Sampling())
+
+
+@pytest.mark.parametrize("option", [{"top_p": 0.0}, {"temperature": 0.0}, {"max_new_tokens": 0}])
+def test_senseless_sampling_is_refused(option):
+    with pytest.raises(GenerateError, match="sampling:"):
+        Sampling(**option)

@@ -1,0 +1,89 @@
+import pytest
+import torch
+from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+
+from gportuguese import model as models
+from gportuguese.config import Architecture
+from gportuguese.model import ModelError, count_parameters, decay_flags, parameter_groups
+
+
+def llama(layers=4, tied=False):
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=64,
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            max_position_embeddings=32,
+            tie_word_embeddings=tied,
+        )
+    )
+
+
+def gpt2(layers=4):
+    config = GPT2Config(
+        vocab_size=64, n_embd=16, n_layer=layers, n_head=2, n_positions=32, bos_token_id=0,
+        eos_token_id=0,
+    )  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def test_gpt2_small_trains_the_published_parameter_counts_per_phase():
+    with torch.device("meta"):
+        model = GPT2LMHeadModel(GPT2Config())
+    model.tie_weights()
+    sizes = [count_parameters(group) for group in parameter_groups(model)]
+    assert [sum(sizes[-n:]) for n in (1, 2, 3, 4)] == [
+        39_385_344,
+        67_736_832,
+        96_088_320,
+        124_439_808,
+    ]
+
+
+@pytest.mark.parametrize("model", [gpt2(3), gpt2(4), gpt2(7), llama(), llama(5, tied=True)])
+def test_groups_hold_each_parameter_once(model):
+    groups = parameter_groups(model)
+    ids = [id(parameter) for group in groups for parameter in group]
+    assert sorted(ids) == sorted(id(parameter) for parameter in model.parameters())
+    assert len(groups) == 4
+    assert all(groups)
+    embedding = model.get_input_embeddings().weight
+    assert any(parameter is embedding for parameter in groups[-1])
+
+
+def test_too_few_blocks_are_refused():
+    with pytest.raises(ModelError, match="has 2 blocks; at least 3"):
+        parameter_groups(gpt2(2))
+
+
+@pytest.mark.parametrize("model", [gpt2(), llama()])
+def test_decay_spares_biases_and_norms_as_fastai_does(model):
+    from fastai.torch_core import norm_bias_params
+
+    flags = decay_flags(model)
+    spared = {id(p) for p in model.parameters() if not flags[id(p)]}
+    assert {id(p) for p in model.parameters() if p.ndim == 1} == spared
+    assert spared >= {id(parameter) for parameter in norm_bias_params(model, True)}
+
+
+def test_missing_base_is_named():
+    with pytest.raises(ModelError, match="no base model at nowhere"):
+        models.load_base("./nowhere")
+    with pytest.raises(ModelError, match="neither a path nor a Hub id"):
+        models.load_base("a/b/c")
+
+
+def test_hub_model_without_network_is_a_clear_error():
+    assert models.locate_base("no-such-owner/no-such-model", download=False) is None
+    with pytest.raises(ModelError, match="cannot fetch 'no-such-owner/no-such-model'"):
+        models.load_base("no-such-owner/no-such-model")
+
+
+def test_fresh_architecture_has_its_shape():
+    shape = Architecture(layers=3, width=16, heads=2, positions=32, dropout=0.0)
+    model = models.fresh_gpt2(shape, 300)
+    assert (
+        count_parameters(model.parameters()) == 300 * 16 + 32 * 16 + 3 * (12 * 16**2 + 13 * 16) + 32
+    )

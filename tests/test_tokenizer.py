@@ -1,0 +1,97 @@
+import functools
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from transformers import AutoTokenizer
+
+from gportuguese import tokenizer
+from gportuguese.config import asset_path
+from gportuguese.tokenizer import END_OF_TEXT, TokenizerError
+from tests.conftest import SHARED, sentence
+
+
+@functools.cache
+def trained():
+    texts = ["Gosto do queijo e do vinho. " * 3 + sentence(number, 80) for number in range(50)]
+    vocab, merges = tokenizer.train(iter(texts), 330, 2)
+    return tokenizer.make_tokenizer(vocab, merges, 64)
+
+
+@given(st.text())
+def test_any_unicode_comes_back(text):
+    ids = trained()(text)["input_ids"]
+    assert trained().decode(ids, clean_up_tokenization_spaces=False) == text
+
+
+@given(st.text())
+def test_token_bytes_spell_the_text(text):
+    table = tokenizer.bytes_of_tokens(trained())
+    ids = trained().backend_tokenizer.encode(text, add_special_tokens=False).ids
+    assert b"".join(table[id] for id in ids) == text.encode()
+
+
+def test_end_of_text_is_last_and_every_byte_has_a_token():
+    assert trained().convert_tokens_to_ids(END_OF_TEXT) == len(trained()) - 1 == 329
+    table = tokenizer.bytes_of_tokens(trained())
+    assert {bytes([byte]) for byte in range(256)} <= set(table)
+    assert len(set(table)) == len(table)
+
+
+def test_saved_folder_loads_alike_from_every_file(tmp_path):
+    tokenizer.save(trained(), tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} >= {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.json",
+        "merges.txt",
+    }
+    text = "Gosto do queijo e vinho."
+    wanted = trained()(text)["input_ids"]
+    assert AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"] == wanted
+    (tmp_path / "tokenizer.json").unlink()  # what transformers 4's slow tokenizer has to go by
+    assert AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"] == wanted
+    assert str(tmp_path) not in (tmp_path / "tokenizer_config.json").read_text()
+
+
+def test_corpus_too_small_for_the_vocabulary_says_how_far_it_goes():
+    with pytest.raises(TokenizerError, match=r"fills only \d+ of tokenizer.vocab_size=5000"):
+        tokenizer.train(iter(["um dois um dois"]), 5000, 2)
+
+
+def test_word_pieces_are_refused():
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    backend = Tokenizer(models.WordPiece({"[UNK]": 0, "a": 1}, unk_token="[UNK]"))
+    with pytest.raises(TokenizerError, match="of BERT is not byte-level BPE \\(it is WordPiece\\)"):
+        tokenizer.check_byte_level(PreTrainedTokenizerFast(tokenizer_object=backend), "BERT")
+
+
+def test_packaged_base_is_byte_level_and_whole():
+    from transformers import AutoModelForCausalLM
+
+    folder = asset_path("english-nano")
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    assert model.config.vocab_size == len(tokenizer.load(folder)) == 4096
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+
+
+@pytest.mark.data
+def test_gpt2s_own_files_give_the_byte_strings_of_its_vocabulary():
+    import json
+
+    folder = SHARED / "gpt2_tokenizer"
+    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
+    merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
+    gpt2 = tokenizer.make_tokenizer(vocab, merges, 1024)
+    table = tokenizer.bytes_of_tokens(gpt2)
+    assert len(table) == 50257
+    assert table[vocab["Ġthe"]] == b" the"
+    assert table[50256] == END_OF_TEXT.encode()
+    not_utf8 = [
+        token for token in table if b"\xef\xbf\xbd" in token.decode("utf-8", "replace").encode()
+    ]
+    assert len(set(not_utf8)) == len(not_utf8) > 256 - 95 - 3

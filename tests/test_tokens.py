@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gportuguese import Pipeline, corpus, init_world, load_config, tokenizer
+from gportuguese.tokens import BlockLoader, TokensError, load_ids
+
+
+def loader(num_tokens=1001, **options):
+    ids = np.arange(num_tokens, dtype="<u2")
+    return BlockLoader(ids, **{"block_size": 10, "batch_size": 4, **options})
+
+
+def test_targets_are_inputs_one_further_and_blocks_do_not_overlap():
+    batches = list(loader())
+    inputs = np.concatenate([inputs_BT.numpy() for inputs_BT, _ in batches])
+    targets = np.concatenate([targets_BT.numpy() for _, targets_BT in batches])
+    assert inputs.flatten().tolist() == list(range(1000))
+    assert targets.flatten().tolist() == list(range(1, 1001))
+
+
+@given(st.integers(1, 300), st.integers(0, 2**32), st.integers(1, 5))
+def test_epochs_continue_an_endless_row_of_permuted_passes(num_blocks, seed, epochs):
+    each = loader(seed=seed, num_blocks=num_blocks)
+    row = np.concatenate([each.block_indices(epoch) for epoch in range(epochs)])
+    total = each.total_blocks
+    for first in range(0, len(row) - total + 1, total):
+        assert sorted(row[first : first + total]) == list(range(total))
+    assert len(row) == epochs * num_blocks
+    again = loader(seed=seed, num_blocks=num_blocks)
+    assert (again.block_indices(epochs - 1) == row[-num_blocks:]).all()
+
+
+def test_orders_differ_by_epoch_and_seed():
+    one, two = loader(seed=1), loader(seed=2)
+    assert (one.block_indices(0) != one.block_indices(1)).any()
+    assert (one.block_indices(0) != two.block_indices(0)).any()
+
+
+def test_a_budget_without_seed_is_spread_over_the_file():
+    indices = loader(num_blocks=5).block_indices(0)
+    assert indices.tolist() == [0, 24, 49, 74, 99]
+
+
+def test_too_few_tokens_for_one_step():
+    with pytest.raises(TokensError, match="do not fill one batch of 8 blocks of 10"):
+        loader(num_tokens=50, seed=0, multiple=8)
+
+
+def test_file_holds_every_document_and_end_of_text_after_each(tiny_overrides):
+    config = load_config(None, tiny_overrides)
+    pipeline = Pipeline(config)
+    tokens = pipeline.build("tokens", init_world(config.runtime))
+    bpe = tokenizer.load(pipeline.open("tokenizer").folder)
+    for split in corpus.SPLITS:
+        ids = load_ids(tokens.folder, split, tokens.facts["dtype"])
+        offsets = np.fromfile(tokens.folder / f"{split}.offsets.bin", "<i8")
+        texts = [text for batch in corpus.load(pipeline.open("corpus"), split) for text in batch]
+        assert len(offsets) == len(texts) + 1
+        assert offsets[-1] == len(ids) == tokens.facts["tokens"][split]
+        for text, first, last in zip(texts, offsets[:-1], offsets[1:], strict=True):
+            assert ids[last - 1] == bpe.eos_token_id
+            assert bpe.decode(ids[first : last - 1], clean_up_tokenization_spaces=False) == text
+        token_bytes = np.load(tokens.folder / "token_bytes.npy")
+        assert token_bytes[ids].sum() == sum(len(text.encode()) for text in texts)
+        assert tokens.facts["bytes"][split] == token_bytes[ids].sum()
