@@ -54,18 +54,10 @@ def digest_of(value: Any) -> str:
 
 def hash_file(path: Path) -> str:
     """SHA-256 of a file in hex."""
-    with path.open("rb") as file:
-        return (
-            hashlib.file_digest(file, "sha256").hexdigest()
-            if hasattr(hashlib, "file_digest")
-            else _hash_stream(file)
-        )
-
-
-def _hash_stream(file: Any) -> str:  # Python 3.10
     sha = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        sha.update(chunk)
+    with path.open("rb") as file:
+        while chunk := file.read(1 << 20):
+            sha.update(chunk)
     return sha.hexdigest()
 
 
