@@ -5,7 +5,7 @@
 Three ways with the same tokenizer, split, order of blocks, batch and number of tokens:
 `transfer` is the config as it stands; `random` starts from random weights but freezes as the
 recipe does; `scratch` starts from random weights and trains everything from the first step in one
-cycle at the config's highest rate, as one would without a base model.
+cycle, with the optimizer settings that the packaged base was trained with (english-nano.yaml).
 """
 
 import argparse
@@ -21,17 +21,22 @@ from pathlib import Path
 from gportuguese import Pipeline, load_config
 
 
-def all_groups(config_path: Path, overrides: list[str]) -> str:
-    """The override that trains all groups in one cycle as long as the config's phases."""
+def from_scratch(config_path: Path, overrides: list[str]) -> list[str]:
+    """The overrides that train all groups in one cycle as long as the config's phases."""
     phases = load_config(config_path, tuple(overrides)).train.phases
     cycle = {
         "name": "all",
         "epochs": sum(phase.epochs for phase in phases),
         "trainable_groups": 4,
-        "lr_max": max(phase.lr_max for phase in phases),
+        "lr_max": 3e-3,
         "lr_ratio": 1,
     }
-    return f"train.phases=[{json.dumps(cycle)}]"
+    optimizer = {"weight_decay": 0.1, "beta2": 0.98, "eps": 1e-8, "grad_clip": 1.0}
+    return [
+        "align.method=random",
+        f"train.phases=[{json.dumps(cycle)}]",
+        *(f"train.{key}={value}" for key, value in optimizer.items()),
+    ]
 
 
 def run(config_path: Path, overrides: list[str], threads: int) -> dict:
@@ -55,7 +60,7 @@ def main() -> None:
     args = parser.parse_args()
     ways = {
         "transfer": [],
-        "scratch": ["align.method=random", all_groups(args.config, args.set)],
+        "scratch": from_scratch(args.config, args.set),
         "random": ["align.method=random"],
     }
     ways = {way: ways[way] for way in args.ways.split(",")}

@@ -1,0 +1,34 @@
+"""The demonstration in small: what is transferred from English must help."""
+
+import pytest
+
+from gportuguese import Pipeline, init_world, load_config
+from gportuguese.callbacks.epoch_table import read_epochs
+
+
+@pytest.mark.timeout(300)
+def test_transfer_beats_random_weights_and_the_loss_falls_every_epoch(tmp_path):
+    tables = {}
+    for method in ("mean", "random"):
+        config = load_config(
+            None,
+            (
+                f"runtime.artifacts_dir={tmp_path}",
+                "runtime.device=cpu",
+                "train.epoch_tokens=8192",
+                "train.valid_tokens=4096",
+                "train.tensorboard=false",
+                f"align.method={method}",
+            ),
+        )
+        pipeline = Pipeline(config)
+        folder = pipeline.build("train", init_world(config.runtime)).folder
+        tables[method] = read_epochs(folder / "epochs.csv")
+        if method == "mean":
+            facts = pipeline.open("align").facts
+            assert facts["kept"] + facts["filled"] == facts["rows"] == 4096
+            assert facts["kept"] > 800
+    losses = [row.loss for row in tables["mean"]]
+    assert losses == sorted(losses, reverse=True)
+    for transferred, fresh in zip(tables["mean"], tables["random"], strict=True):
+        assert transferred.bits_per_byte < fresh.bits_per_byte
