@@ -6,7 +6,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -176,7 +175,6 @@ def test_a_killed_process_goes_on_after_the_last_phase(tiny_overrides, tmp_path,
         if "epoch 2 (all)" in line:
             break
     process.send_signal(stop)
-    time.sleep(0.1)
     process.communicate(timeout=60)
     assert process.returncode == code
     for name in ("stopped", "straight"):
