@@ -19,7 +19,7 @@ import numpy as np
 import torch
 import transformers
 
-from gportuguese import load_config, train
+from gportuguese import learner, load_config
 from gportuguese import model as models
 from gportuguese.callbacks import EpochTable, TrainableGroups
 from gportuguese.callbacks.precision import autocast
@@ -80,15 +80,15 @@ def main() -> None:
 
 def learner_step(model, loader, config, world: World):
     """A function that runs one step through the `Learner`, as `fit_one_cycle` does."""
-    loaders = train.Loaders(loader, loader, torch.device(world.device))
-    learn = train.make_learner(model, loaders, config, world)
+    loaders = learner.Loaders(loader, loader, torch.device(world.device))
+    learn = learner.make_learner(model, loaders, config, world)
     groups = models.parameter_groups(model)
     bytes_per_token = torch.ones(50257, device=world.device)
     table = EpochTable(Path(tempfile.mkdtemp()), bytes_per_token, [], [], on_row=lambda *_: None)
     phase = PhaseConfig(name="all", epochs=1, trainable_groups=4, lr_max=1e-4)
     learn.add_cbs([TrainableGroups(groups, 4), table])
     learn("before_fit")
-    learn.opt.set_hyper("lr", train.learning_rates(phase))
+    learn.opt.set_hyper("lr", learner.learning_rates(phase))
     learn.n_epoch, learn.dl = 1, loader
     learn("before_epoch")
     learn("before_train")
@@ -97,8 +97,10 @@ def learner_step(model, loader, config, world: World):
 
 def bare_step(model, loader, config, world: World):
     """A function that runs the same step in plain PyTorch."""
-    optimizer = train.make_optimizer(model, config.train)
-    groups = zip(optimizer.param_groups, train.learning_rates(config.train.phases[-1]), strict=True)
+    optimizer = learner.make_optimizer(model, config.train)
+    groups = zip(
+        optimizer.param_groups, learner.learning_rates(config.train.phases[-1]), strict=True
+    )
     for group, rate in groups:
         group["lr"] = rate
     scaler = torch.amp.GradScaler(

@@ -1,6 +1,7 @@
 """A tiny world for every test: a fresh GPT-2, a tokenizer of a few hundred tokens, real folders."""
 
 import bz2
+import logging
 import os
 from pathlib import Path
 
@@ -108,3 +109,10 @@ def mark_data(request):
     """Tests marked `data` need real Wikipedia text that users do not have."""
     if request.node.get_closest_marker("data") and not SHARED.is_dir():
         pytest.skip("no real Wikipedia text in ../shared/data")
+
+
+@pytest.fixture(autouse=True)
+def forget_log_handlers():
+    """The command line logs to the standard error of its own test only."""
+    yield
+    logging.getLogger("gportuguese").handlers.clear()

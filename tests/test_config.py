@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gportuguese.config import Architecture, Config, ConfigError, as_tree, load_config
-from gportuguese.config import _parse as parse
+from gportuguese.config.loading import _parse as parse
 
 ROOT_CONFIGS = ("demo", "pilot", "v100", "english-nano")
 

@@ -99,7 +99,8 @@ def test_every_page_is_counted_and_duplicates_are_dropped(tmp_path):
     assert artifact.facts["pages"] == 32
     assert artifact.facts["dropped"] == {"exact duplicate": 1, "other namespace": 1}
     assert sum(artifact.facts["documents"].values()) == 30
-    dropped = [json.loads(line) for line in (artifact.folder / "dropped.jsonl").open()]
+    lines = (artifact.folder / "dropped.jsonl").read_text(encoding="utf-8").splitlines()
+    dropped = [json.loads(line) for line in lines]
     assert {row["title"] for row in dropped} == {"Cópia", "Ajuda:X"}
 
 

@@ -69,6 +69,26 @@ def test_word_pieces_are_refused():
         tokenizer.check_byte_level(PreTrainedTokenizerFast(tokenizer_object=backend), "BERT")
 
 
+def test_sentencepiece_bpe_is_refused():
+    from tokenizers import Tokenizer, decoders, models
+    from transformers import PreTrainedTokenizerFast
+
+    vocab = {"<unk>": 0, "<0x41>": 1, "▁a": 2}
+    backend = Tokenizer(models.BPE(vocab, [], unk_token="<unk>", byte_fallback=True))
+    backend.decoder = decoders.Sequence([decoders.ByteFallback(), decoders.Fuse()])
+    with pytest.raises(TokenizerError, match="byte-fallback BPE"):
+        tokenizer.check_byte_level(PreTrainedTokenizerFast(tokenizer_object=backend), "Llama 2")
+
+
+def test_byte_level_bpe_without_the_bytes_that_utf8_never_uses_is_accepted():
+    # SmolLM2's vocabulary is like this
+    never_in_utf8 = ("À", "Á", "ÿ")
+    kept = [token for token in trained().get_vocab() if token not in never_in_utf8]
+    lacking = tokenizer.make_tokenizer({token: id for id, token in enumerate(kept)}, [], 64)
+    tokenizer.check_byte_level(lacking, "SmolLM2")
+    assert len(tokenizer.bytes_of_tokens(lacking)) == len(lacking) == len(trained()) - 3
+
+
 def test_packaged_base_is_byte_level_and_whole():
     from transformers import AutoModelForCausalLM
 

@@ -2,37 +2,15 @@ import dataclasses
 
 import pytest
 import torch
-from fastai.callback.core import Callback
 
-from gportuguese import Pipeline, init_world, load_config, train
+from gportuguese import Pipeline, init_world, load_config
 from gportuguese import model as models
-from gportuguese.callbacks import TrainableGroups
 from gportuguese.callbacks.epoch_table import read_epochs
-from gportuguese.config import PhaseConfig
 
 
 def run(overrides, *more):
     config = load_config(None, (*overrides, *more))
     return Pipeline(config).build("train", init_world(config.runtime))
-
-
-def prepared(overrides, *more):
-    """Learner, parameter groups and config of a run that is ready to fit."""
-    config = load_config(None, (*overrides, *more))
-    world, pipeline = init_world(config.runtime), Pipeline(config)
-    tokens, aligned = pipeline.build("tokens", world), pipeline.build("align", world)
-    model = models.load(aligned.folder)
-    learn = train.make_learner(model, train.make_loaders(config, tokens, world), config, world)
-    return learn, models.parameter_groups(model), config
-
-
-def test_rates_are_geometric_over_groups_as_fastai_spreads_a_slice():
-    phase = PhaseConfig(name="a", epochs=1, trainable_groups=4, lr_max=1e-3, lr_ratio=2.6**4)
-    rates = train.learning_rates(phase)
-    assert rates[::2] == rates[1::2]
-    from fastai.torch_core import even_mults
-
-    assert rates[::2] == pytest.approx(list(even_mults(1e-3 / 2.6**4, 1e-3, 4)))
 
 
 def test_epoch_table_counts_over_phases_and_lists_every_file(tiny_overrides):
@@ -58,79 +36,12 @@ def test_epoch_table_counts_over_phases_and_lists_every_file(tiny_overrides):
     }
 
 
-def test_only_the_last_groups_move_in_a_phase(tiny_overrides):
-    learn, groups, config = prepared(tiny_overrides, "train.weight_decay=0.1")
-    before = [[p.detach().clone() for p in group] for group in groups]
-    phase = PhaseConfig(name="a", epochs=1, trainable_groups=2, lr_max=1e-2)
-    train.fit_phase(learn, phase, config.train, [TrainableGroups(groups, 2)])
-    moved = [
-        any(not torch.equal(p, q) for p, q in zip(group, olds, strict=True))
-        for group, olds in zip(groups, before, strict=True)
-    ]
-    assert moved == [False, False, True, True]
-    assert all(p.grad is None for group in groups[:2] for p in group)
-
-
-def test_one_cycle_has_the_recipes_shape(tiny_overrides):
-    learn, groups, config = prepared(tiny_overrides)
-    phase = PhaseConfig(name="a", epochs=2, trainable_groups=4, lr_max=1e-2, lr_ratio=1)
-    train.fit_phase(learn, phase, config.train, [TrainableGroups(groups, 4)])
-    rates, moments = learn.recorder.hps["lr"], learn.recorder.hps["mom"]
-    assert rates[0] == pytest.approx(1e-2 / 25)
-    assert max(rates) == pytest.approx(1e-2, rel=0.02)
-    assert moments[0] == pytest.approx(0.95)
-    assert min(moments) == pytest.approx(0.85, abs=0.002)
-    peak = rates.index(max(rates))
-    assert peak / len(rates) == pytest.approx(0.25, abs=0.05)
-
-
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_follows_fp32(tiny_overrides, precision):
     plain = read_epochs(run(tiny_overrides).folder / "epochs.csv")
     mixed = read_epochs(run(tiny_overrides, f"train.precision={precision}").folder / "epochs.csv")
     assert mixed[-1].loss == pytest.approx(plain[-1].loss, rel=0.02)
     assert mixed[-1].loss != plain[-1].loss
-
-
-def test_overflowing_fp16_gradients_skip_the_step(tiny_overrides):
-    learn, groups, config = prepared(tiny_overrides, "train.precision=fp16")
-    before = groups[-1][0].detach().clone()
-    learn.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60, growth_interval=10**6)
-    phase = PhaseConfig(name="a", epochs=1, trainable_groups=4, lr_max=1e-2, lr_ratio=1)
-    train.fit_phase(learn, phase, config.train, [TrainableGroups(groups, 4)])
-    # 8 steps halve the scale 8 times, still far too large: nothing may have moved
-    assert learn.precision.scaler.get_scale() == 2.0**52
-    assert torch.equal(groups[-1][0], before)
-
-
-class GradientNorm(Callback):
-    """Keeps the norm of the gradients that the optimizer is about to use."""
-
-    order = 12
-
-    def before_step(self):
-        grads = [p.grad for p in self.learn.model.parameters() if p.grad is not None]
-        self.norm = torch.linalg.vector_norm(torch.stack([g.norm() for g in grads])).item()
-
-
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_clipping_sees_unscaled_gradients(tiny_overrides, precision):
-    learn, groups, config = prepared(
-        tiny_overrides, f"train.precision={precision}", "train.grad_clip=0.01"
-    )
-    spy = GradientNorm()
-    phase = PhaseConfig(name="a", epochs=1, trainable_groups=1, lr_max=1e-2, lr_ratio=1)
-    train.fit_phase(learn, phase, config.train, [TrainableGroups(groups, 1), spy])
-    assert spy.norm == pytest.approx(0.01, rel=1e-3)
-
-
-def test_lr_find_suggests_a_rate_and_draws(tiny_overrides, tmp_path):
-    config = load_config(None, tiny_overrides)
-    world, pipeline = init_world(config.runtime), Pipeline(config)
-    inputs = {name: pipeline.build(name, world) for name in ("align", "tokens")}
-    picture = tmp_path / "lr.png"
-    assert 1e-7 < train.find_rate(config, inputs, picture, world) < 10
-    assert picture.read_bytes().startswith(b"\x89PNG")
 
 
 @pytest.mark.gpu

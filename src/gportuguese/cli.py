@@ -148,10 +148,10 @@ def _run_lr_find(args: argparse.Namespace) -> None:
     config = _config(args)
     world, pipeline = init_world(config.runtime), Pipeline(config)
     inputs = {name: pipeline.build(name, world) for name in ("align", "tokens")}
-    from gportuguese import train
+    from gportuguese import learner
 
     picture = inputs["align"].folder.parent / f"lr-find-{inputs['align'].digest}.png"
-    rate = train.find_rate(config, inputs, picture, world)
+    rate = learner.find_rate(config, inputs, picture, world)
     print(f"suggested lr_max: {rate:.2e}\n{picture}")
 
 

@@ -8,9 +8,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
-
 from gportuguese import artifacts, metrics, report
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks.epoch_table import read_epochs
@@ -18,7 +15,7 @@ from gportuguese.callbacks.precision import autocast
 from gportuguese.config import Config
 from gportuguese.corpus import Split
 from gportuguese.generate import Sampling, Writer
-from gportuguese.tokens import BlockLoader, load_ids
+from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
 from gportuguese.world import World, keep_freed_memory
 
 
@@ -60,7 +57,7 @@ def _measure(
         config.runtime.micro_batch_size,
         num_blocks=None if budget is None else budget // config.tokens.block_size,
     )
-    token_bytes = torch.from_numpy(np.load(tokens.folder / "token_bytes.npy")).to(world.device)
+    token_bytes = load_token_bytes(tokens.folder, world.device)
     context = partial(autocast, world.device, config.train.precision)
     return metrics.measure(writer.model, loader, token_bytes, context)
 

@@ -66,15 +66,39 @@ def load_base(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
 
     path = locate_base(base, download=True)
     assert path is not None
-    folder, options = (path, {}) if path.is_dir() else (path.parent, {"gguf_file": path.name})
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **options)
-        model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32, **options)
+        if path.is_dir():
+            tokenizer = AutoTokenizer.from_pretrained(path)
+            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            model = _load_gguf(path)
     except ImportError as error:
         raise ModelError(f"{base}: {error}; for GGUF: pip install 'gportuguese[gguf]'") from error
     except (OSError, ValueError, KeyError) as error:
         raise ModelError(f"{base} is not a causal LM with a tokenizer: {error}") from error
     return model, tokenizer
+
+
+def _load_gguf(path: Path) -> PreTrainedModel:
+    """The model of a GGUF file as if it had been saved in float32.
+
+    transformers marks it as quantized, and such a model can be neither trained nor saved.
+    """
+    import transformers
+
+    options = {}
+    if hasattr(transformers, "GgufConfig"):  # since 5.2x weights may stay packed
+        options["quantization_config"] = transformers.GgufConfig(dequantize=True)
+    model = transformers.AutoModelForCausalLM.from_pretrained(
+        path.parent, gguf_file=path.name, dtype=torch.float32, **options
+    )
+    tree = model.config.to_dict()
+    tree.pop("quantization_config", None)
+    config = type(model.config).from_dict(tree)
+    plain = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain.load_state_dict(model.state_dict())
+    return plain
 
 
 def fresh_gpt2(architecture: Architecture, vocab_size: int) -> PreTrainedModel:

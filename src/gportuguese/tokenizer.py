@@ -112,12 +112,16 @@ def load(folder: Path) -> PreTrainedTokenizerBase:
 
 
 def check_byte_level(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Raises `TokenizerError` unless the tokenizer is a BPE over all 256 bytes."""
+    """Raises `TokenizerError` unless the tokenizer is a BPE over bytes written as GPT-2 writes them.
+
+    Not every byte need be a token: SmolLM2 lacks those that UTF-8 never or hardly uses.
+    """
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    model = json.loads(backend.to_str())["model"] if backend is not None else {}
-    # SentencePiece BPE ("byte_fallback") names its bytes <0x00>, and WordPiece has none
-    alphabet = set(_bytes_to_unicode().values())
-    if model.get("type") != "BPE" or not alphabet <= set(model.get("vocab", ())):
+    parts = json.loads(backend.to_str()) if backend is not None else {}
+    model = parts.get("model") or {}
+    # SentencePiece BPE ("byte_fallback") names its bytes <0x00>; WordPiece has none
+    decodes_bytes = '"ByteLevel"' in json.dumps(parts.get("decoder"))
+    if model.get("type") != "BPE" or not decodes_bytes:
         kind = "byte-fallback BPE" if model.get("byte_fallback") else model.get("type", "unknown")
         raise TokenizerError(
             f"the tokenizer of {name} is not byte-level BPE (it is {kind}); "

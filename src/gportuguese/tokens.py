@@ -80,6 +80,11 @@ def load_ids(folder: Path, split: Split, dtype: str) -> np.ndarray:
     return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
 
 
+def load_token_bytes(folder: Path, device: str) -> torch.Tensor:
+    """UTF-8 bytes of each token id on the device, `[V]`; 0 for specials."""
+    return torch.from_numpy(np.load(folder / "token_bytes.npy")).to(device)
+
+
 @dataclass
 class BlockLoader:
     """Batches `(inputs_BT, targets_BT)` of int64 from the ids of one split.

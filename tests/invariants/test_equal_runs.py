@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gportuguese import Pipeline, init_world, load_config, train
+from gportuguese import Pipeline, init_world, learner, load_config, train
 from gportuguese import model as models
 from gportuguese.callbacks.epoch_table import read_epochs
 
@@ -80,7 +80,7 @@ def test_a_run_stopped_in_the_second_phase_ends_as_a_straight_one(
 
 
 def test_fastai_learner_equals_a_bare_pytorch_loop(tiny_overrides):
-    from tests.test_train import prepared
+    from tests.test_learner import prepared
 
     learn, _, config = prepared(tiny_overrides, NO_DROPOUT, "runtime.micro_batch_size=8")
     twin, _, _ = prepared(tiny_overrides, NO_DROPOUT, "runtime.micro_batch_size=8")
@@ -88,8 +88,8 @@ def test_fastai_learner_equals_a_bare_pytorch_loop(tiny_overrides):
     train.fit_phase(learn, phase, config.train, [])
     rates, moments = learn.recorder.hps["lr"], learn.recorder.hps["mom"]
     model, loader = twin.model, twin.dls.train
-    optimizer = train.make_optimizer(model, config.train)
-    ratios = [rate / phase.lr_max for rate in train.learning_rates(phase)]
+    optimizer = learner.make_optimizer(model, config.train)
+    ratios = [rate / phase.lr_max for rate in learner.learning_rates(phase)]
     model.train()
     # without EpochOrder both read epoch 0 twice
     batches = [batch for _ in range(phase.epochs) for batch in loader]

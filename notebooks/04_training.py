@@ -1,0 +1,55 @@
+# ---
+# jupyter:
+#   jupytext:
+#     text_representation: {extension: .py, format_name: percent}
+# ---
+
+# %% [markdown]
+# # Gradual unfreezing, discriminative rates, one-cycle
+# The `train` stage is a fastai `Learner` with one `fit_one_cycle` per phase. First what the phases
+# train, then the learning-rate finder, then the run.
+
+# %%
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from IPython.display import Image
+
+from gportuguese import Pipeline, init_world, learner, load_config
+from gportuguese import model as models
+
+config = load_config()
+pipeline = Pipeline(config)
+world = init_world(config.runtime)
+inputs = {name: pipeline.build(name, world) for name in ("align", "tokens")}
+
+# %%
+groups = models.parameter_groups(models.load(inputs["align"].folder))
+sizes = [models.count_parameters(group) for group in groups]
+for phase in config.train.phases:
+    rates = ", ".join(f"{rate:.1e}" for rate in learner.learning_rates(phase)[::2])
+    trained = sum(sizes[-phase.trainable_groups :])
+    print(f"{phase.name:10} {phase.epochs} epoch(s), {trained:9,} parameters, peak rates {rates}")
+
+# %% [markdown]
+# Groups are ordered from the first blocks to the embeddings. A phase trains the last of them; where
+# fewer train, only the last rates matter.
+
+# %%
+picture = Path("lr-find.png")
+suggestion = learner.find_rate(config, inputs, picture, world)
+Image(picture)
+
+# %% [markdown]
+# The run itself; a finished one is not repeated. Without Jupyter it is `gpt-pt train`.
+
+# %%
+training = pipeline.build("train", world)
+training.facts["measures"]
+
+# %%
+time = training.facts["times"]
+figure, axes = plt.subplots(figsize=(6, 2.5))
+axes.bar([t["epoch"] for t in time], [t["train_seconds"] for t in time], label="training")
+axes.set(xlabel="epoch", ylabel="seconds")
+axes.legend()

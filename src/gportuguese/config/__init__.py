@@ -1,0 +1,38 @@
+"""The one configuration that every part of a run receives."""
+
+from gportuguese.config.loading import as_tree, asset_path, load_config, resolve_path
+from gportuguese.config.schema import (
+    AlignConfig,
+    Architecture,
+    Config,
+    ConfigError,
+    CorpusConfig,
+    DumpConfig,
+    EvaluateConfig,
+    PhaseConfig,
+    RuntimeConfig,
+    TokenizerConfig,
+    TokensConfig,
+    TrainConfig,
+    UserError,
+)
+
+__all__ = [
+    "AlignConfig",
+    "Architecture",
+    "Config",
+    "ConfigError",
+    "CorpusConfig",
+    "DumpConfig",
+    "EvaluateConfig",
+    "PhaseConfig",
+    "RuntimeConfig",
+    "TokenizerConfig",
+    "TokensConfig",
+    "TrainConfig",
+    "UserError",
+    "as_tree",
+    "asset_path",
+    "load_config",
+    "resolve_path",
+]

@@ -1,0 +1,144 @@
+"""One YAML file -> one `Config`; every problem in it reported at once."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import re
+import types
+import typing
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+
+from gportuguese.config.relations import broken_relations
+from gportuguese.config.schema import Config, ConfigError
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.1 without its trap: `1e-3` is a number, not text."""
+
+
+_Loader.yaml_implicit_resolvers = dict(yaml.SafeLoader.yaml_implicit_resolvers)
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float",
+    re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$"),
+    list("-+0123456789"),
+)
+
+
+def load_config(path: str | Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
+    """The resolved `Config` of a YAML file (none: the packaged demo) and `section.key=value`s.
+
+    Raises `ConfigError` listing every problem at once.
+    """
+    path = asset_path("demo.yaml") if path is None else Path(path)
+    try:
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} is not YAML: {error}") from error
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{path} holds no settings; see configs/ for examples")
+    problems: list[str] = []
+    for override in overrides:
+        _apply_override(tree, override, problems)
+    config = _parse(Config, tree, "", problems)
+    if config is not None and not problems:
+        problems += broken_relations(config)
+    if problems:
+        raise ConfigError(f"{path}:\n" + "\n".join(f"  - {problem}" for problem in problems))
+    return typing.cast(Config, config)
+
+
+def asset_path(name: str) -> Path:
+    """Where the package keeps a file it carries."""
+    return Path(__file__).parents[1] / "assets" / name
+
+
+def resolve_path(source: str) -> Path:
+    """The path meant by a config value, `package:NAME` included."""
+    if source.startswith("package:"):
+        return asset_path(source.removeprefix("package:"))
+    return Path(source).expanduser()
+
+
+def as_tree(value: Any) -> Any:
+    """Plain dicts and lists of a config dataclass, for YAML, JSON and digests."""
+    tree = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
+    if isinstance(tree, dict):
+        return {key: as_tree(item) for key, item in tree.items()}
+    return [as_tree(item) for item in tree] if isinstance(tree, (list, tuple)) else tree
+
+
+def _apply_override(tree: dict[str, Any], override: str, problems: list[str]) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        problems.append(f"--set {override}: write it as section.key=value")
+        return
+    *parents, leaf = key.split(".")
+    for parent in parents:
+        tree = tree.setdefault(parent, {}) if isinstance(tree, dict) else {}
+    if not isinstance(tree, dict):
+        problems.append(f"--set {override}: {'.'.join(parents)} is not a section")
+        return
+    try:
+        tree[leaf] = yaml.load(text, Loader=_Loader)
+    except yaml.YAMLError:
+        problems.append(f"--set {override}: the value is not YAML")
+
+
+def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+    """`value` as `kind`; problems are added to the list and None is returned for them."""
+    if dataclasses.is_dataclass(kind):
+        return _parse_section(kind, value, where, problems)
+    origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in arguments:
+            return None
+        choices = [choice for choice in arguments if choice is not type(None)]
+        for choice in choices:
+            if dataclasses.is_dataclass(choice) == isinstance(value, dict):
+                return _parse(choice, value, where, problems)
+        return _parse(choices[0], value, where, problems)
+    if origin is Literal:
+        if value not in arguments:
+            problems.append(f"{where}: {value!r} is not one of {', '.join(map(repr, arguments))}")
+        return value
+    if origin is tuple:
+        if not isinstance(value, list):
+            problems.append(f"{where}: expected a list, got {value!r}")
+            return ()
+        items = [
+            _parse(arguments[0], item, f"{where}[{index}]", problems)
+            for index, item in enumerate(value)
+        ]
+        return tuple(items)
+    if kind is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if type(value) is not kind:
+        problems.append(f"{where}: expected {kind.__name__}, got {value!r}")
+    return value
+
+
+def _parse_section(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
+    if not isinstance(value, dict):
+        problems.append(f"{where or 'config'}: expected a section, got {value!r}")
+        return None
+    hints = typing.get_type_hints(kind)
+    values: dict[str, Any] = {}
+    for key, item in value.items():
+        name = f"{where}.{key}" if where else str(key)
+        if key not in hints:
+            close = difflib.get_close_matches(str(key), hints, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(hints)}"
+            problems.append(f"{name}: unknown key{hint}")
+        else:
+            values[key] = _parse(hints[key], item, name, problems)
+    for field in dataclasses.fields(kind):
+        if field.default is dataclasses.MISSING and field.name not in value:
+            problems.append(f"{where + '.' if where else ''}{field.name}: missing")
+            values[field.name] = None
+    return kind(**values)

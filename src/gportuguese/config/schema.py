@@ -1,0 +1,185 @@
+"""The sections of a run's YAML as frozen dataclasses: names, types, defaults and what each means."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+class UserError(Exception):
+    """Something the user can mend: shown without a traceback, exit code 2."""
+
+
+class ConfigError(UserError):
+    """The configuration is wrong; the message lists every problem found."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RuntimeConfig:
+    """Where and how to run: recorded with each result, but not part of its identity."""
+
+    artifacts_dir: str = "artifacts"
+    """Folder of the stage folders."""
+    device: str = "auto"
+    """`auto`, `cpu`, `cuda` or `cuda:N`."""
+    micro_batch_size: int = 8
+    """Sequences per forward pass; gradients accumulate up to `train.global_batch_size`."""
+    num_workers: int = 0
+    """Processes that clean pages; 0 means one per core."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DumpConfig:
+    """Which Wikipedia dump."""
+
+    source: str | None = None
+    """Path, URL, or `package:NAME` for what the package carries; wins over `wiki` and `date`."""
+    wiki: str = "ptwiki"
+    """Name of the wiki on the dump host."""
+    date: str = "latest"
+    """`latest` or YYYYMMDD."""
+    mirror: str | None = None
+    """Base address of a mirror laid out as the dump host is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorpusConfig:
+    """Which documents, and how they are split."""
+
+    documents: str | None = None
+    """Own documents instead of a dump: a .jsonl, .jsonl.gz, .parquet or .txt file, or a folder."""
+    min_chars: int = 1800
+    """Shorter documents (characters of clean text) are dropped."""
+    max_title_chars: int = 150
+    """Pages with longer titles are dropped, as in the original recipe."""
+    dedup: Literal["exact", "off"] = "exact"
+    """Drop documents whose text occurred before."""
+    valid_per_mille: int = 10
+    """Validation share, by SHA-256 of the page id."""
+    test_per_mille: int = 10
+    """Test share, by SHA-256 of the page id."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokenizerConfig:
+    """Byte-level BPE."""
+
+    vocab_size: int = 50257
+    """Entries, the 256 bytes and `<|endoftext|>` included."""
+    min_frequency: int = 2
+    """A pair seen less often is not merged."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TokensConfig:
+    """How documents become blocks."""
+
+    block_size: int = 1024
+    """Tokens per training sequence."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Architecture:
+    """A fresh GPT-2 instead of a trained base model."""
+
+    layers: int
+    width: int
+    heads: int
+    positions: int
+    dropout: float = 0.1
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlignConfig:
+    """Which base model, and how its embeddings meet the new vocabulary."""
+
+    base: str | Architecture = "gpt2"
+    """Hub id, folder, .gguf file, `package:NAME`, or an architecture to start from scratch."""
+    method: Literal["mean", "random"] = "mean"
+    """`mean`: copy shared rows, fill the rest with the mean; `random`: the whole model afresh."""
+    seed: int = 0
+    """Seed of whatever the method draws."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PhaseConfig:
+    """One one-cycle fit."""
+
+    name: str
+    epochs: int
+    trainable_groups: int
+    """How many of the four parameter groups train, counted from the embeddings (1) to all (4)."""
+    lr_max: float
+    """Peak learning rate of the last group."""
+    lr_ratio: float = 45.6976
+    """`lr_max` over the peak rate of the first group; geometric in between (recipe: 2.6^4)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """The fine-tuning recipe; the defaults are the published ones."""
+
+    seed: int = 0
+    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    """Refused where the device cannot."""
+    global_batch_size: int = 8
+    """Sequences per optimizer step, all devices together."""
+    epoch_tokens: int | None = None
+    """Training tokens per epoch; null means every block once."""
+    valid_tokens: int | None = None
+    """Validation tokens after each epoch, spread evenly over the set; null means all."""
+    weight_decay: float = 0.01
+    """Decoupled; not applied to biases and norms, as fastai does."""
+    momentums: tuple[float, ...] = (0.95, 0.85, 0.95)
+    """First Adam moment at the start, peak and end of a cycle."""
+    beta2: float = 0.99
+    """Second Adam moment (fastai's sqr_mom)."""
+    eps: float = 1e-5
+    pct_start: float = 0.25
+    """Share of a phase in which the rate rises."""
+    div: float = 25.0
+    """`lr_max` over the first rate."""
+    div_final: float = 1e5
+    """`lr_max` over the last rate."""
+    grad_clip: float | None = None
+    """Largest gradient norm; null means no clipping, as in the recipe."""
+    tensorboard: bool = True
+    """Write TensorBoard logs beside the weights."""
+    phases: tuple[PhaseConfig, ...] = (
+        PhaseConfig(name="embeddings", epochs=1, trainable_groups=1, lr_max=2e-3, lr_ratio=1.0),
+        PhaseConfig(name="top", epochs=1, trainable_groups=2, lr_max=1e-3),
+        PhaseConfig(name="middle", epochs=1, trainable_groups=3, lr_max=5e-4),
+        PhaseConfig(name="all", epochs=2, trainable_groups=4, lr_max=1e-4),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig:
+    """The final report."""
+
+    tokens: int | None = None
+    """Tokens of each held-out set, spread evenly; null means all."""
+    prompts: tuple[str, ...] = (
+        "Quem era Jim Henson? Jim Henson era um",
+        "Em um achado chocante, o cientista descobriu um",
+        "Barack Hussein Obama II, nascido em 4 de agosto de 1961, é",
+        "Corrida por vacina contra Covid-19 já tem",
+    )
+    """Prompts of the samples: those of the published model card."""
+    sample_tokens: int = 50
+    """New tokens per sample."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """One run."""
+
+    name: str
+    runtime: RuntimeConfig = RuntimeConfig()
+    dump: DumpConfig = DumpConfig()
+    corpus: CorpusConfig = CorpusConfig()
+    tokenizer: TokenizerConfig = TokenizerConfig()
+    tokens: TokensConfig = TokensConfig()
+    align: AlignConfig = AlignConfig()
+    train: TrainConfig = TrainConfig()
+    evaluate: EvaluateConfig = EvaluateConfig()

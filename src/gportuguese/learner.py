@@ -1,0 +1,159 @@
+"""The fastai `Learner` of a run: loaders, optimizer, callbacks, one fit, and the rate finder."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from fastai.callback.core import Callback, TrainEvalCallback
+from fastai.callback.schedule import valley  # importing it also gives Learner its fit_one_cycle
+from fastai.callback.training import GradientClip
+from fastai.learner import Learner, Recorder
+from fastai.optimizer import OptimWrapper
+
+from gportuguese import metrics
+from gportuguese import model as models
+from gportuguese.artifacts import Artifact
+from gportuguese.callbacks import Accumulation, FiniteLoss, LogitsOnly, Precision, TrainableGroups
+from gportuguese.config import Config, PhaseConfig, TrainConfig
+from gportuguese.tokens import BlockLoader, load_ids
+from gportuguese.world import World, keep_freed_memory, seed_everything
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+
+@dataclass
+class Loaders:
+    """What fastai asks of its `DataLoaders`."""
+
+    train: BlockLoader
+    valid: BlockLoader
+    device: torch.device
+    n_inp: int = 1
+
+    def __getitem__(self, index: int) -> BlockLoader:
+        return (self.train, self.valid)[index]
+
+
+def make_loaders(config: Config, tokens: Artifact, world: World) -> Loaders:
+    """Training and validation batches of the micro-batch size."""
+    section, block_size = config.train, config.tokens.block_size
+
+    def blocks(num_tokens: int | None) -> int | None:
+        return None if num_tokens is None else num_tokens // block_size
+
+    common: dict[str, Any] = {
+        "block_size": block_size,
+        "batch_size": config.runtime.micro_batch_size,
+        "pin_memory": world.device != "cpu",
+    }
+    dtype = tokens.facts["dtype"]
+    return Loaders(
+        train=BlockLoader(
+            load_ids(tokens.folder, "train", dtype),
+            seed=section.seed,
+            num_blocks=blocks(section.epoch_tokens),
+            multiple=section.global_batch_size,
+            **common,
+        ),
+        valid=BlockLoader(
+            load_ids(tokens.folder, "valid", dtype),
+            num_blocks=blocks(section.valid_tokens),
+            **common,
+        ),
+        device=torch.device(world.device),
+    )
+
+
+def make_learner(model: PreTrainedModel, loaders: Loaders, config: Config, world: World) -> Learner:
+    """The fastai `Learner` of a run with the callbacks that act in every fit."""
+    section = config.train
+    passes = section.global_batch_size // config.runtime.micro_batch_size
+    cbs: list[Any] = [
+        TrainEvalCallback(),
+        Recorder(),
+        LogitsOnly(),
+        FiniteLoss(),
+        Accumulation(passes, section.global_batch_size),
+        Precision(world.device, section.precision),
+    ]
+    if section.grad_clip is not None:
+        cbs.append(GradientClip(section.grad_clip))
+    learn = Learner(
+        loaders,
+        model,
+        loss_func=metrics.TokenLoss(),
+        opt_func=OptimWrapper(opt=make_optimizer(model, section)),
+        cbs=cbs,
+        default_cbs=False,
+        wd_bn_bias=True,  # weight decay is set per group by make_optimizer
+        train_bn=False,  # a frozen group is frozen, its norms too
+    )
+    learn.logger = lambda *_: None
+    learn.create_opt()
+    return learn
+
+
+def make_optimizer(model: PreTrainedModel, section: TrainConfig) -> torch.optim.AdamW:
+    """Fused AdamW over eight groups: each parameter group with and without weight decay."""
+    decays = models.decay_flags(model)
+    groups = [
+        {
+            "params": [p for p in group if decays[id(p)] == decay],
+            "weight_decay": section.weight_decay if decay else 0.0,
+        }
+        for group in models.parameter_groups(model)
+        for decay in (True, False)
+    ]
+    betas = (section.momentums[0], section.beta2)
+    return torch.optim.AdamW(groups, lr=1e-3, betas=betas, eps=section.eps, fused=True)
+
+
+def fit_phase(
+    learn: Learner, phase: PhaseConfig, section: TrainConfig, cbs: list[Callback]
+) -> None:
+    """One one-cycle fit with discriminative rates."""
+    learn.fit_one_cycle(
+        phase.epochs,
+        lr_max=learning_rates(phase),
+        div=section.div,
+        div_final=section.div_final,
+        pct_start=section.pct_start,
+        moms=section.momentums,
+        cbs=cbs,
+    )
+
+
+def learning_rates(phase: PhaseConfig) -> list[float]:
+    """Peak rates of the optimizer's eight groups: geometric over the four parameter groups.
+
+    Each parameter group stands twice, its decaying and its other parameters.
+    """
+    rates = np.geomspace(phase.lr_max / phase.lr_ratio, phase.lr_max, models.NUM_GROUPS)
+    return [float(rate) for rate in rates for _ in range(2)]
+
+
+def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world: World) -> float:
+    """The rate that fastai's `lr_find` suggests for the first phase; draws the curve."""
+    from matplotlib.figure import Figure
+
+    keep_freed_memory()
+    seed_everything(config.train.seed, 0)
+    model = models.load(inputs["align"].folder).to(world.device)
+    learn = make_learner(model, make_loaders(config, inputs["tokens"], world), config, world)
+    learn.path = picture.parent
+    groups = models.parameter_groups(model)
+    phase = config.train.phases[0]
+    learn.add_cb(TrainableGroups(groups, phase.trainable_groups))
+    suggestion = learn.lr_find(suggest_funcs=(valley,), show_plot=False)
+    axes = (figure := Figure(figsize=(7, 4))).subplots()
+    axes.plot(learn.recorder.lrs, [float(loss) for loss in learn.recorder.losses])
+    axes.axvline(suggestion.valley, color="tab:red", label=f"suggested: {suggestion.valley:.1e}")
+    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (nats per token)")
+    axes.legend()
+    figure.savefig(picture, dpi=120, bbox_inches="tight")
+    return float(suggestion.valley)
