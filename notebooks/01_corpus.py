@@ -26,7 +26,7 @@ artifact.facts
 # One page before and after. Templates, references and tables go; the running text stays.
 
 # %%
-pages = dump.read_pages(dump.load(pipeline.open("dump")))
+pages = dump.read_pages(dump.load(pipeline.open("dump"), config.dump))
 page = next(page for page in pages if page.title == "Fado")
 print(page.wikitext[:700])
 

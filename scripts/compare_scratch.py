@@ -39,12 +39,16 @@ def from_scratch(config_path: Path, overrides: list[str]) -> list[str]:
     ]
 
 
+def gpt_pt(command: str, config_path: Path, overrides: list[str], **environment: str) -> None:
+    """Runs one command of the program."""
+    sets = [word for override in overrides for word in ("--set", override)]
+    words = [sys.executable, "-m", "gportuguese", command, "--config", str(config_path), *sets]
+    subprocess.run(words, check=True, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+
+
 def run(config_path: Path, overrides: list[str], threads: int) -> dict:
     """The report of one run, built if it is not there."""
-    sets = [word for override in overrides for word in ("--set", override)]
-    command = [sys.executable, "-m", "gportuguese", "evaluate", "--config", str(config_path), *sets]
-    environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    gpt_pt("evaluate", config_path, overrides, OMP_NUM_THREADS=str(threads))
     folder = Pipeline(load_config(config_path, tuple(overrides))).open("evaluate").folder
     return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
@@ -65,15 +69,15 @@ def main() -> None:
     }
     ways = {way: ways[way] for way in args.ways.split(",")}
     threads = (os.cpu_count() or 1) // args.jobs
-    # the stages that all runs share are built once, before runs go side by side
-    sets = [word for override in args.set for word in ("--set", override)]
-    command = [sys.executable, "-m", "gportuguese", "tokens", "--config", str(args.config), *sets]
-    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     plans = [
         (way, [*args.set, *settings, f"train.seed={seed}", f"align.seed={seed}"])
         for seed in range(args.seeds)
         for way, settings in ways.items()
     ]
+    # the stages that runs share are built before runs go side by side
+    for _, overrides in plans:
+        for stage in ("tokens", "align"):
+            gpt_pt(stage, args.config, overrides)
     with ThreadPoolExecutor(args.jobs) as pool:
         reports = list(pool.map(lambda plan: run(args.config, plan[1], threads), plans))
     by_way = {

@@ -13,7 +13,7 @@ def byte_tokenizer(words):
     """The 256 bytes, the given words and end of text."""
     texts = [f"{word} " * 50 for word in words]
     vocab, merges = tokenizer.train(iter(texts), 262, 2)
-    return tokenizer.make_tokenizer(vocab, merges, 32)
+    return tokenizer.make_tokenizer(vocab, merges)
 
 
 @given(st.lists(st.binary(max_size=3), unique=True), st.lists(st.binary(max_size=3), unique=True))

@@ -1,4 +1,5 @@
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -38,6 +39,9 @@ def test_unknown_key_is_refused_with_a_suggestion_and_all_problems_come_at_once(
         ("train.phases=[]", "train.phases: at least one phase"),
         ("corpus.documents=x.jsonl", "give one of them, not both"),
         ("train.seed=true", "train.seed: expected int, got True"),
+        ("train.seed=-1", "must not be negative"),
+        ("runtime.device=cuda:x", "use auto, cpu, cuda or cuda:N"),
+        ("runtime.device=cudafoo", "use auto, cpu, cuda or cuda:N"),
         ("nonsense", "write it as section.key=value"),
     ],
 )
@@ -53,6 +57,14 @@ def test_number_without_a_dot_is_a_number(tmp_path):
         "name: x\ntrain: {phases: [{name: a, epochs: 1, trainable_groups: 4, lr_max: 1e-3}]}\n",
     )
     assert load_config(path).train.phases[0].lr_max == 1e-3
+
+
+def test_reading_configs_leaves_other_users_of_yaml_alone():
+    assert yaml.safe_load("1e3") == "1e3"
+
+
+def test_a_date_is_text_whatever_yaml_thinks():
+    assert load_config(None, ("dump={wiki: ptwiki, date: 20161101}",)).dump.date == "20161101"
 
 
 def test_missing_file_is_named(tmp_path):

@@ -1,3 +1,4 @@
+import gzip
 import json
 from collections import Counter
 
@@ -7,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gportuguese import Pipeline, init_world, load_config
+from gportuguese import Pipeline, corpus, init_world, load_config
 from gportuguese.config import CorpusConfig
 from gportuguese.corpus import CorpusError, Document, Dropped, clean_page, split_of
 from gportuguese.dump import RawPage
@@ -33,6 +34,7 @@ def reason(page):
         (RawPage(1, "X", 0, False, LONG + "{{desambiguação}}"), "disambiguation"),
         (RawPage(1, "X", 0, False, LONG + "{{Disambiguation|geo}}"), "disambiguation"),
         (RawPage(1, "X (desambiguação)", 0, False, LONG), "disambiguation"),
+        (RawPage(1, "X", 0, False, LONG + "{{Desambig-topo}}"), "disambiguation"),
         (RawPage(1, "X" * 151, 0, False, LONG), "long title"),
         (RawPage(1, "X", 0, False, "Curta."), "too short"),
         (RawPage(1, "X", 0, False, "{{Info|a=" + LONG + "}} Curta."), "too short"),
@@ -40,6 +42,16 @@ def reason(page):
 )
 def test_reasons_for_dropping(page, expected):
     assert reason(page) == expected
+
+
+def test_a_maintenance_template_is_no_disambiguation():
+    wikitext = LONG + "{{disambiguation needed|date=May 2024}}"
+    assert isinstance(clean_page(RawPage(1, "X", 0, False, wikitext), SECTION), Document)
+
+
+def test_half_a_surrogate_pair_does_not_reach_the_text():
+    document = clean_page(RawPage(1, "X", 0, False, LONG + " &#xD800; fim"), SECTION)
+    assert document.text == LONG + " ? fim"
 
 
 def test_markup_is_cleaned_away():
@@ -136,3 +148,32 @@ def test_documents_without_text_are_refused(tmp_path):
     path.write_text('{"body": "x"}\n', encoding="utf-8")
     with pytest.raises(CorpusError, match="needs a 'text'; found body"):
         build(tmp_path, f"corpus.documents={path}", "dump.source=null")
+
+
+def test_a_page_that_the_cleaner_cannot_take_is_counted_not_fatal(monkeypatch):
+    def fail(page):
+        raise RecursionError(page.title)
+
+    monkeypatch.setattr(corpus, "wikitext_to_text", fail)
+    results = corpus._clean_batch([RawPage(1, "X", 0, False, LONG)], SECTION)
+    assert results == [Dropped("1", "X", "cleaner failed: RecursionError")]
+
+
+def test_rows_without_an_id_are_named_by_their_place_not_by_none(tmp_path):
+    folder = tmp_path / "own"
+    (folder / "b").mkdir(parents=True)
+    rows = [{"id": 7, "text": LONG}, {"text": LONG}]
+    lines = "".join(json.dumps(row) + "\n" for row in rows)
+    (folder / "a.jsonl").write_text(lines, encoding="utf-8")
+    (folder / "b" / "a.jsonl").write_text(lines, encoding="utf-8")
+    section = CorpusConfig(documents=str(folder), min_chars=20)
+    ids = [document.id for document in corpus._from_documents(section)]
+    assert ids == ["7", "a.jsonl:1", "7", "b/a.jsonl:1"]
+
+
+def test_a_truncated_gzip_of_documents_is_refused(tmp_path):
+    path = tmp_path / "a.jsonl.gz"
+    text = "".join(json.dumps({"text": f"{n} {LONG}"}) + "\n" for n in range(5000))
+    path.write_bytes(gzip.compress(text.encode())[:-2000])
+    with pytest.raises(CorpusError, match="cannot read documents from"):
+        list(corpus._from_documents(CorpusConfig(documents=str(path), min_chars=20)))

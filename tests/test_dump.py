@@ -2,6 +2,7 @@ import bz2
 
 import pytest
 
+from gportuguese import Pipeline, init_world, load_config
 from gportuguese.dump import DumpError, read_pages
 from tests.conftest import SHARED, dump_xml, page_xml
 
@@ -69,3 +70,16 @@ def test_genuine_italian_dump_has_redirects_and_namespaces():
     pages = list(read_pages(SHARED / "itwiki" / "itwiki-small-pages-articles.xml.bz2"))
     assert sum(page.is_redirect for page in pages) == 65
     assert {page.namespace for page in pages} >= {0, 1, 2, 3, 4}
+
+
+def test_a_dump_that_moved_is_read_where_it_is_now(tiny_dump, tiny_overrides, tmp_path):
+    moved = tmp_path / "elsewhere.xml.bz2"
+    first = tmp_path / "first.xml.bz2"
+    first.write_bytes(tiny_dump.read_bytes())
+    config = load_config(None, (*tiny_overrides, f"dump.source={first}"))
+    Pipeline(config).build("dump", init_world(config.runtime))
+    first.rename(moved)
+    first.write_bytes(bz2.compress(dump_xml("").encode()))  # another dump at the old place
+    config = load_config(None, (*tiny_overrides, f"dump.source={moved}"))
+    artifact = Pipeline(config).build("corpus", init_world(config.runtime))
+    assert artifact.facts["pages"] == 120

@@ -1,9 +1,11 @@
+import shutil
+
 import pytest
 import torch
 from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
 
 from gportuguese import model as models
-from gportuguese.config import Architecture
+from gportuguese.config import Architecture, asset_path
 from gportuguese.model import ModelError, count_parameters, decay_flags, parameter_groups
 
 
@@ -87,3 +89,45 @@ def test_fresh_architecture_has_its_shape():
     assert (
         count_parameters(model.parameters()) == 300 * 16 + 32 * 16 + 3 * (12 * 16**2 + 13 * 16) + 32
     )
+
+
+def test_end_of_text_is_learnt_by_an_untied_llama(tmp_path):
+    model = llama()
+    model.config.pad_token_id = 3
+    models.set_end_of_text(model, 5)
+    model.save_pretrained(tmp_path)
+    loaded = models.load(tmp_path)
+    loaded(torch.tensor([[1, 5, 2]])).logits.square().sum().backward()
+    assert loaded.get_input_embeddings().weight.grad[5].norm() > 0
+    assert loaded.generation_config.pad_token_id == 5
+
+
+@pytest.mark.parametrize("keep", [0, 100, 3000])
+def test_a_truncated_base_is_refused(tmp_path, keep):
+    folder = tmp_path / "base"
+    shutil.copytree(asset_path("english-nano"), folder)
+    weights = folder / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:keep])
+    with pytest.raises(ModelError, match="is not a whole causal LM"):
+        models.load_base(str(folder))
+
+
+def test_files_that_loading_does_not_read_do_not_change_the_identity(tmp_path):
+    shutil.copytree(asset_path("english-nano"), tmp_path / "base")
+    before = models.identity_of(str(tmp_path / "base"), download=False)
+    (tmp_path / "base" / "README.md").write_text("other", encoding="utf-8")
+    (tmp_path / "base" / "onnx").mkdir()
+    assert models.identity_of(str(tmp_path / "base"), download=False) == before
+    with (tmp_path / "base" / "merges.txt").open("a", encoding="utf-8") as file:
+        file.write("a b\n")
+    assert models.identity_of(str(tmp_path / "base"), download=False) != before
+
+
+def test_a_hub_model_of_which_only_the_tokenizer_was_fetched_is_not_there_yet(
+    tmp_path, monkeypatch
+):
+    (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
+    monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
+    assert models.locate_base("some/model", download=False) is None
+    (tmp_path / "model.safetensors").write_bytes(b"weights")
+    assert models.locate_base("some/model", download=False) == tmp_path

@@ -16,7 +16,7 @@ from tests.conftest import SHARED, sentence
 def trained():
     texts = ["Gosto do queijo e do vinho. " * 3 + sentence(number, 80) for number in range(50)]
     vocab, merges = tokenizer.train(iter(texts), 330, 2)
-    return tokenizer.make_tokenizer(vocab, merges, 64)
+    return tokenizer.make_tokenizer(vocab, merges)
 
 
 @given(st.text())
@@ -84,7 +84,7 @@ def test_byte_level_bpe_without_the_bytes_that_utf8_never_uses_is_accepted():
     # SmolLM2's vocabulary is like this
     never_in_utf8 = ("À", "Á", "ÿ")
     kept = [token for token in trained().get_vocab() if token not in never_in_utf8]
-    lacking = tokenizer.make_tokenizer({token: id for id, token in enumerate(kept)}, [], 64)
+    lacking = tokenizer.make_tokenizer({token: id for id, token in enumerate(kept)}, [])
     tokenizer.check_byte_level(lacking, "SmolLM2")
     assert len(tokenizer.bytes_of_tokens(lacking)) == len(lacking) == len(trained()) - 3
 
@@ -106,7 +106,7 @@ def test_gpt2s_own_files_give_the_byte_strings_of_its_vocabulary():
     vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()
     merges = [tuple(line.split()) for line in lines if line and not line.startswith("#version")]
-    gpt2 = tokenizer.make_tokenizer(vocab, merges, 1024)
+    gpt2 = tokenizer.make_tokenizer(vocab, merges)
     table = tokenizer.bytes_of_tokens(gpt2)
     assert len(table) == 50257
     assert table[vocab["Ġthe"]] == b" the"

@@ -1,9 +1,7 @@
-import dataclasses
-
 import pytest
 import torch
 
-from gportuguese import Pipeline, init_world, load_config
+from gportuguese import Pipeline, init_world, load_config, train
 from gportuguese import model as models
 from gportuguese.callbacks.epoch_table import read_epochs
 
@@ -46,17 +44,48 @@ def test_mixed_precision_follows_fp32(tiny_overrides, precision):
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_cuda_follows_the_cpu(tiny_overrides, precision):
+def test_cuda_follows_the_cpu(tiny_overrides, tmp_path, precision):
     if not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
     no_dropout = (
         "align.base={layers: 3, width: 16, heads: 2, positions: 32, dropout: 0.0}",
         f"train.precision={precision}",
     )
-    rows = [
-        dataclasses.asdict(
-            read_epochs(run(tiny_overrides, *no_dropout, *more).folder / "epochs.csv")[-1]
-        )
-        for more in ((), ("runtime.device=cuda", "name=cuda", "evaluate.sample_tokens=9"))
-    ]
-    assert rows[1]["loss"] == pytest.approx(rows[0]["loss"], rel=0.02)
+    losses = {}
+    for device in ("cpu", "cuda"):
+        # of its own: the device is not part of a folder's name
+        own = (f"runtime.artifacts_dir={tmp_path / device}", f"runtime.device={device}")
+        artifact = run(tiny_overrides, *no_dropout, *own)
+        assert artifact.facts["device"].startswith("cpu") == (device == "cpu")
+        losses[device] = read_epochs(artifact.folder / "epochs.csv")[-1].loss
+    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.02)
+
+
+def test_a_run_stopped_while_it_was_published_only_publishes(tiny_overrides, monkeypatch):
+    from gportuguese import artifacts
+
+    real = artifacts.publish
+
+    def interrupted(partial, folder, manifest):
+        if manifest["stage"] == "train":
+            raise KeyboardInterrupt
+        return real(partial, folder, manifest)
+
+    monkeypatch.setattr(artifacts, "publish", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_overrides)
+    monkeypatch.setattr(artifacts, "publish", real)
+    monkeypatch.setattr(train, "fit_phase", None)  # nothing is left to fit
+    rows = read_epochs(run(tiny_overrides).folder / "epochs.csv")
+    assert [row.epoch for row in rows] == [0, 1, 2, 3]
+
+
+def test_a_file_system_without_hard_links_will_do(tiny_overrides, monkeypatch):
+    def refuse(source, target):
+        raise PermissionError(1, "no links here")
+
+    monkeypatch.setattr(train.os, "link", refuse)
+    folder = run(tiny_overrides).folder
+    weights = "model.safetensors"
+    copied, kept = folder / "model" / weights, folder / "phases/2-all" / weights
+    assert copied.read_bytes() == kept.read_bytes()

@@ -1,5 +1,8 @@
 """Takes a GPT-2 into Portuguese, or any language with a Wikipedia.
 
+In a script, keep what builds stages under `if __name__ == "__main__":`, for pages are cleaned in
+worker processes that import it again.
+
 >>> from gportuguese import Pipeline, init_world, load_config
 >>> config = load_config("configs/pilot.yaml")
 >>> model_folder = Pipeline(config).build("train", init_world(config.runtime)).folder / "model"

@@ -20,7 +20,7 @@ from typing import Any
 from gportuguese.config import UserError
 
 MANIFEST = "manifest.json"
-_LOCK = ".lock"
+_FULL_BYTES = 1 << 20  # with less than this free, a failed write is put down to the disk
 _PACKAGES = ("gportuguese", "torch", "transformers", "tokenizers", "fastai", "datasets")
 
 
@@ -61,43 +61,48 @@ def hash_file(path: Path) -> str:
     return sha.hexdigest()
 
 
-def hash_folder(folder: Path) -> str:
-    """SHA-256 over the names and contents of all files under a folder."""
+def hash_files(paths: list[Path]) -> str:
+    """SHA-256 over the names and contents of files of one folder, in the order given."""
     sha = hashlib.sha256()
-    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
-        sha.update(f"{path.relative_to(folder).as_posix()}\0{hash_file(path)}\n".encode())
+    for path in paths:
+        sha.update(f"{path.name}\0{hash_file(path)}\n".encode())
     return sha.hexdigest()
 
 
-def open_artifact(folder: Path, verify: bool = True) -> Artifact:
-    """The artefact in `folder`, with every file checked against size and SHA-256.
+def open_artifact(folder: Path) -> Artifact:
+    """The artefact in `folder`, with its manifest and every file checked against SHA-256.
 
-    Raises `ArtifactError` naming the file that is missing, changed or was added.
+    Raises `ArtifactError` naming what is missing, changed or was added.
     """
+    again = f"remove {folder} to build it again"
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        is_whole = manifest.pop("checksum") == digest_of(manifest)
     except FileNotFoundError as error:
-        raise ArtifactError(f"{folder} has no {MANIFEST}; remove it to build it again") from error
-    except ValueError as error:
-        raise ArtifactError(f"{folder / MANIFEST} is damaged; remove {folder}") from error
-    if verify:
-        found = {
-            path.relative_to(folder).as_posix()
-            for path in folder.rglob("*")
-            if path.is_file() and path.name != MANIFEST
-        }
-        for name, listed in manifest["files"].items():
-            path = folder / name
-            if name not in found:
-                raise ArtifactError(f"{path} is missing; remove {folder} to build it again")
-            size = path.stat().st_size
-            if size != listed["size"] or hash_file(path) != listed["sha256"]:
-                raise ArtifactError(
-                    f"{path} was changed since it was built: its digest does not match "
-                    f"{MANIFEST}; remove {folder} to build it again"
-                )
-        if extra := sorted(found - set(manifest["files"])):
-            raise ArtifactError(f"{folder / extra[0]} does not belong there; remove it")
+        raise ArtifactError(f"{folder} has no {MANIFEST}; {again}") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ArtifactError(f"{folder / MANIFEST} is damaged; {again}") from error
+    if not is_whole or manifest["digest"] != folder.name.rpartition("-")[2]:
+        raise ArtifactError(
+            f"{folder / MANIFEST} was changed, or belongs to another folder: its digest does not "
+            f"match; {again}"
+        )
+    found = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path != folder / MANIFEST
+    }
+    for name, listed in manifest["files"].items():
+        path = folder / name
+        if name not in found:
+            raise ArtifactError(f"{path} is missing; {again}")
+        if path.stat().st_size != listed["size"] or hash_file(path) != listed["sha256"]:
+            raise ArtifactError(
+                f"{path} was changed since it was built: its digest does not match {MANIFEST}; "
+                f"{again}"
+            )
+    if extra := sorted(found - set(manifest["files"])):
+        raise ArtifactError(f"{folder / extra[0]} does not belong there; remove it")
     return Artifact(folder, manifest)
 
 
@@ -105,52 +110,64 @@ def open_artifact(folder: Path, verify: bool = True) -> Artifact:
 def building(folder: Path, resumable: bool) -> Iterator[Path]:
     """Yields `<folder>.partial`, locked for this process, emptied unless `resumable`.
 
-    The partial folder stays when the body raises, so that a resumable stage can go on.
+    The partial folder stays when the body raises, so that a resumable stage can go on. The lock is
+    on the folder itself, so it holds until after the rename that publishes it.
     """
     partial = folder.with_name(folder.name + ".partial")
     try:
         partial.mkdir(parents=True, exist_ok=True)
-        with (partial / _LOCK).open("w") as lock:
-            try:
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except OSError as error:
-                raise ArtifactError(
-                    f"another process is building {partial}; wait for it"
-                ) from error
-            if not resumable:
-                for path in partial.iterdir():
-                    if path.name != _LOCK:
-                        shutil.rmtree(path) if path.is_dir() else path.unlink()
-            yield partial
+        lock = os.open(partial, os.O_RDONLY)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        raise ArtifactError(f"cannot write {partial}: {error.strerror}") from error
+    try:
+        _lock(lock, partial)
+        if folder.exists():  # published between our look and our lock
+            raise ArtifactError(f"another process has just built {folder}; run again")
+        if not resumable:
+            for path in partial.iterdir():
+                shutil.rmtree(path) if path.is_dir() else path.unlink()
+        yield partial
+    except Exception as error:
+        # torch, safetensors and NumPy each report a full disk in their own way
+        is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+        if is_full or shutil.disk_usage(folder.parent).free < _FULL_BYTES:
             raise ArtifactError(
                 f"no space left on the disk of {folder.parent}; free some and run again: "
                 "nothing was published"
             ) from error
-        if error.errno in (errno.EACCES, errno.EROFS, errno.ENOTDIR, errno.EEXIST):
-            raise ArtifactError(f"cannot write {partial}: {error.strerror}") from error
         raise
+    finally:
+        os.close(lock)
+
+
+def _lock(handle: int, partial: Path) -> None:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ArtifactError(f"another process is building {partial}; wait for it") from error
 
 
 def publish(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artifact:
     """The whole artefact: manifest written last, all synced to disk, then one atomic rename."""
-    (partial / _LOCK).unlink(missing_ok=True)
     files = {}
     for path in sorted(path for path in partial.rglob("*") if path.is_file()):
         files[path.relative_to(partial).as_posix()] = {
             "size": path.stat().st_size,
             "sha256": hash_file(path),
         }
-        _sync(path)
     manifest = {**manifest, "files": files, "versions": _versions()}
-    write_json(partial / MANIFEST, manifest)
-    for inner in (path for path in partial.rglob("*") if path.is_dir()):
-        _sync(inner)
-    _sync(partial)
-    partial.rename(folder)
-    _sync(folder.parent)
+    write_json(partial / MANIFEST, {**manifest, "checksum": digest_of(manifest)})
+    rename_whole(partial, folder)
     return Artifact(folder, manifest)
+
+
+def rename_whole(scratch: Path, folder: Path) -> None:
+    """Renames a folder after everything in it has reached the disk: it is whole or not there."""
+    for path in scratch.rglob("*"):
+        _sync(path)
+    _sync(scratch)
+    scratch.rename(folder)
+    _sync(folder.parent)
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -6,7 +6,9 @@ import hashlib
 import json
 import multiprocessing
 import re
+import signal
 import time
+import zlib
 from collections import Counter, deque
 from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -19,7 +21,7 @@ from typing import Any, Literal
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from gportuguese import artifacts, dump
+from gportuguese import dump
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, CorpusConfig, UserError, resolve_path
 from gportuguese.dump import RawPage
@@ -37,7 +39,7 @@ _DROPPED_SAMPLES = 20  # per reason, to be read by a person
 # The templates that mark a disambiguation page, in Portuguese and English, and the magic word.
 _DISAMBIGUATION = re.compile(
     r"\{\{\s*(?:desambiguação|desambiguaçao|desambig|desamb|disambig(?:uation)?|disamb|dab|"
-    r"hndis|geodis|sigla-desambig)\b[^{}]*\}\}|__DISAMBIG__",
+    r"hndis|geodis|sigla-desambig)(?:-[\w-]+)?\s*(?:\||\}\})|__DISAMBIG__",
     re.IGNORECASE,
 )
 _DISAMBIGUATION_TITLE = re.compile(r"\((?:desambiguação|disambiguation)\)$", re.IGNORECASE)
@@ -99,7 +101,9 @@ def wikitext_to_text(page: RawPage) -> str:
 
     extractor = Extractor(page.id, "", "", page.title, [])
     lines = extractor.clean_text(page.wikitext, expand_templates=False, html_safe=False)
-    return _EMPTY_PARENTHESES.sub("", "\n".join(lines)).strip()
+    text = _EMPTY_PARENTHESES.sub("", "\n".join(lines)).strip()
+    # wikiextractor turns &#xD800; into half a surrogate pair, which no UTF-8 can hold
+    return text.encode("utf-8", "replace").decode()
 
 
 def split_of(document_id: str, section: CorpusConfig) -> Split:
@@ -117,7 +121,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     """
     section = config.corpus
     if section.documents is None:
-        results = _from_dump(dump.load(inputs["dump"]), section, world)
+        results = _from_dump(dump.load(inputs["dump"], config.dump), section, world)
     else:
         results = _from_documents(section)
     start, counts, dropped = time.monotonic(), Counter[str](), Counter[str]()
@@ -157,7 +161,6 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         "bytes": num_bytes,
         "seconds_of_cleaning": round(time.monotonic() - start, 1),
     }
-    artifacts.write_json(out / "counts.json", facts)
     for split in ("train", "valid"):
         if not counts[split]:
             raise CorpusError(
@@ -189,7 +192,12 @@ def _from_dump(path: Path, section: CorpusConfig, world: World) -> Iterator[Docu
     num_pages, start = 0, time.monotonic()
     with (
         track("corpus", path.stat().st_size) as advance,
-        ProcessPoolExecutor(world.num_workers, mp_context=context) as pool,
+        ProcessPoolExecutor(
+            world.num_workers,
+            mp_context=context,
+            initializer=signal.signal,  # Ctrl-C is for the parent, which stops its workers
+            initargs=(signal.SIGINT, signal.SIG_IGN),
+        ) as pool,
     ):
 
         def note_bytes(num_bytes: int) -> None:
@@ -217,7 +225,14 @@ def _from_dump(path: Path, section: CorpusConfig, world: World) -> Iterator[Docu
 
 
 def _clean_batch(pages: list[RawPage], section: CorpusConfig) -> list[Document | Dropped]:
-    return [clean_page(page, section) for page in pages]
+    return [_clean_safely(page, section) for page in pages]
+
+
+def _clean_safely(page: RawPage, section: CorpusConfig) -> Document | Dropped:
+    try:
+        return clean_page(page, section)
+    except Exception as error:  # noqa: BLE001 - one page must not end the run, whatever it holds
+        return Dropped(str(page.id), page.title, f"cleaner failed: {type(error).__name__}")
 
 
 def document_files(section: CorpusConfig) -> list[Path]:
@@ -230,6 +245,12 @@ def document_files(section: CorpusConfig) -> list[Path]:
         if _format_of(path) is None:
             raise CorpusError(f"{path}: use .jsonl, .jsonl.gz, .parquet or .txt documents")
     return paths
+
+
+def document_name(path: Path, section: CorpusConfig) -> str:
+    """A file's path below `corpus.documents`, or its name if that is the file."""
+    source = resolve_path(str(section.documents))
+    return path.name if path == source else path.relative_to(source).as_posix()
 
 
 def _format_of(path: Path) -> str | None:
@@ -251,8 +272,14 @@ def _from_documents(section: CorpusConfig) -> Iterator[Document | Dropped]:
                     kind, data_files=str(path), split="train", streaming=True, **options
                 )
                 for index, row in enumerate(rows):
-                    yield _own_document(row, f"{path.name}:{index}", section)
-            except (datasets.exceptions.DatasetsError, pa.ArrowException, ValueError) as error:
+                    yield _own_document(row, f"{document_name(path, section)}:{index}", section)
+            except (
+                datasets.exceptions.DatasetsError,
+                pa.ArrowException,
+                ValueError,
+                EOFError,
+                zlib.error,
+            ) as error:
                 raise CorpusError(f"cannot read documents from {path}: {error}") from error
             advance(1, path.name)
 
@@ -260,8 +287,9 @@ def _from_documents(section: CorpusConfig) -> Iterator[Document | Dropped]:
 def _own_document(row: dict[str, Any], where: str, section: CorpusConfig) -> Document | Dropped:
     if not isinstance(row.get("text"), str):
         raise CorpusError(f"{where}: a document needs a 'text'; found {', '.join(row)}")
-    identity = str(row.get("id", where))
-    document = Document(identity, str(row.get("title", "")), row["text"].strip())
+    # a column that only some rows have is None in the others
+    identity = where if row.get("id") is None else str(row["id"])
+    document = Document(identity, str(row.get("title") or ""), row["text"].strip())
     if len(document.text) < section.min_chars:
         return Dropped(identity, document.title, "too short")
     return document

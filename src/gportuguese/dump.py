@@ -79,9 +79,11 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     return receipt
 
 
-def load(artifact: Artifact) -> Path:
-    """The dump file of a built dump stage."""
-    return artifact.folder / str(artifact.facts["path"])
+def load(artifact: Artifact, section: DumpConfig) -> Path:
+    """The dump file of a built dump stage: the downloaded one, or the local one where it is now."""
+    if is_url(source_of(section)):
+        return artifact.folder / str(artifact.facts["path"])
+    return local_path(section)
 
 
 def local_path(dump: DumpConfig) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,14 +11,21 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback, TrainEvalCallback
 from fastai.callback.schedule import valley  # importing it also gives Learner its fit_one_cycle
-from fastai.callback.training import GradientClip
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import OptimWrapper
 
 from gportuguese import metrics
 from gportuguese import model as models
 from gportuguese.artifacts import Artifact
-from gportuguese.callbacks import Accumulation, FiniteLoss, LogitsOnly, Precision, TrainableGroups
+from gportuguese.callbacks import (
+    Accumulation,
+    FiniteLoss,
+    GradientNorm,
+    LogitsOnly,
+    Precision,
+    TrainableGroups,
+)
+from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.tokens import BlockLoader, load_ids
 from gportuguese.world import World, keep_freed_memory, seed_everything
@@ -80,9 +88,8 @@ def make_learner(model: PreTrainedModel, loaders: Loaders, config: Config, world
         FiniteLoss(),
         Accumulation(passes, section.global_batch_size),
         Precision(world.device, section.precision),
+        GradientNorm(section.grad_clip),
     ]
-    if section.grad_clip is not None:
-        cbs.append(GradientClip(section.grad_clip))
     learn = Learner(
         loaders,
         model,
@@ -117,15 +124,21 @@ def fit_phase(
     learn: Learner, phase: PhaseConfig, section: TrainConfig, cbs: list[Callback]
 ) -> None:
     """One one-cycle fit with discriminative rates."""
-    learn.fit_one_cycle(
-        phase.epochs,
-        lr_max=learning_rates(phase),
-        div=section.div,
-        div_final=section.div_final,
-        pct_start=section.pct_start,
-        moms=section.momentums,
-        cbs=cbs,
-    )
+    try:
+        learn.fit_one_cycle(
+            phase.epochs,
+            lr_max=learning_rates(phase),
+            div=section.div,
+            div_final=section.div_final,
+            pct_start=section.pct_start,
+            moms=section.momentums,
+            cbs=cbs,
+        )
+    except TrainingStopped as error:
+        # fastai puts "Exception occured in `GradientNorm` when calling event ..." before it
+        raise TrainingStopped(str(error).rpartition(":\n\t")[2]) from error
+    finally:
+        learn.precision.leave()
 
 
 def learning_rates(phase: PhaseConfig) -> list[float]:
@@ -145,11 +158,13 @@ def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world:
     seed_everything(config.train.seed, 0)
     model = models.load(inputs["align"].folder).to(world.device)
     learn = make_learner(model, make_loaders(config, inputs["tokens"], world), config, world)
-    learn.path = picture.parent
+    learn.remove_cbs([FiniteLoss, GradientNorm])  # the finder itself stops where the loss diverges
     groups = models.parameter_groups(model)
     phase = config.train.phases[0]
     learn.add_cb(TrainableGroups(groups, phase.trainable_groups))
-    suggestion = learn.lr_find(suggest_funcs=(valley,), show_plot=False)
+    with tempfile.TemporaryDirectory() as scratch:  # fastai keeps the weights there meanwhile
+        learn.path = Path(scratch)
+        suggestion = learn.lr_find(suggest_funcs=(valley,), show_plot=False)
     axes = (figure := Figure(figsize=(7, 4))).subplots()
     axes.plot(learn.recorder.lrs, [float(loss) for loss in learn.recorder.losses])
     axes.axvline(suggestion.valley, color="tab:red", label=f"suggested: {suggestion.valley:.1e}")

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch import nn
 
 from gportuguese import artifacts
@@ -16,7 +18,11 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 NUM_GROUPS = 4
-_HUB_FILES = ["*.json", "merges.txt", "*.safetensors", "tokenizer.model"]
+_SETTINGS = ("*.json", "merges.txt", "vocab.txt", "tokenizer.model")
+_WEIGHTS = (
+    "*.safetensors",
+    "pytorch_model*.bin",
+)  # the second only where there is none of the first
 
 
 class ModelError(UserError):
@@ -37,7 +43,9 @@ def locate_base(base: str, download: bool) -> Path | None:
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(base, allow_patterns=_HUB_FILES, local_files_only=True))
+        cached = Path(snapshot_download(base, local_files_only=True))
+        if _has_weights(cached):  # not if only the tokenizer was ever fetched
+            return cached
     except LocalEntryNotFoundError:
         pass
     except HFValidationError as error:
@@ -45,9 +53,17 @@ def locate_base(base: str, download: bool) -> Path | None:
     if not download:
         return None
     try:
-        return Path(snapshot_download(base, allow_patterns=_HUB_FILES))
+        for weights in _WEIGHTS:
+            folder = Path(snapshot_download(base, allow_patterns=[*_SETTINGS, weights]))
+            if _has_weights(folder):
+                return folder
     except Exception as error:
         raise ModelError(f"cannot fetch {base!r} from the Hub: {error}") from error
+    raise ModelError(f"{base!r} on the Hub holds neither {' nor '.join(_WEIGHTS)}")
+
+
+def _has_weights(folder: Path) -> bool:
+    return any(any(folder.glob(pattern)) for pattern in _WEIGHTS)
 
 
 def identity_of(base: str | Architecture, download: bool) -> str | None:
@@ -57,7 +73,10 @@ def identity_of(base: str | Architecture, download: bool) -> str | None:
     path = locate_base(base, download)
     if path is None:
         return None
-    return artifacts.hash_file(path) if path.is_file() else artifacts.hash_folder(path)
+    if path.is_file():
+        return artifacts.hash_file(path)
+    # what loading reads: a README or another program's files beside it change nothing
+    return artifacts.hash_files(sorted({f for p in _SETTINGS + _WEIGHTS for f in path.glob(p)}))
 
 
 def load_base(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -74,9 +93,10 @@ def load_base(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
             model = _load_gguf(path)
     except ImportError as error:
-        raise ModelError(f"{base}: {error}; for GGUF: pip install 'gportuguese[gguf]'") from error
-    except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{base} is not a causal LM with a tokenizer: {error}") from error
+        hint = "" if path.is_dir() else "; for GGUF: pip install 'gportuguese[gguf]'"
+        raise ModelError(f"{base}: {error}{hint}") from error
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise ModelError(f"{base} is not a whole causal LM with a tokenizer: {error}") from error
     return model, tokenizer
 
 
@@ -126,14 +146,21 @@ def fresh_like(model: PreTrainedModel, vocab_size: int, end_of_text: int) -> Pre
 
     config = type(model.config).from_dict(model.config.to_dict())
     config.vocab_size = vocab_size
-    config.bos_token_id = config.eos_token_id = config.pad_token_id = end_of_text
+    config.bos_token_id = config.eos_token_id = end_of_text
+    config.pad_token_id = None  # as in `set_end_of_text`
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
 
 
 def set_end_of_text(model: PreTrainedModel, end_of_text: int) -> None:
-    """Makes config and generation config agree with the tokenizer on the special ids."""
+    """Makes config and generation config agree with the tokenizer on the special ids.
+
+    Only generation pads. In a model's own config a padding id would make Llama and its kin treat
+    that row as padding: no gradient, so end of text would never be learnt.
+    """
     for config in (model.config, model.generation_config):
-        config.bos_token_id = config.eos_token_id = config.pad_token_id = end_of_text
+        config.bos_token_id = config.eos_token_id = end_of_text
+    model.config.pad_token_id = None
+    model.generation_config.pad_token_id = end_of_text
 
 
 def load(folder: Path) -> PreTrainedModel:
@@ -144,8 +171,8 @@ def load(folder: Path) -> PreTrainedModel:
 
 
 def num_positions(model: PreTrainedModel) -> int:
-    """The longest sequence a model can read."""
-    return int(model.config.max_position_embeddings)
+    """The longest sequence a model can read; `sys.maxsize` if nothing limits it (ALiBi)."""
+    return int(getattr(model.config, "max_position_embeddings", None) or sys.maxsize)
 
 
 def parameter_groups(model: nn.Module) -> list[list[nn.Parameter]]:

@@ -35,10 +35,10 @@ class Stage:
 STAGES = (
     Stage("dump", resumable=True),
     Stage("corpus", ("dump",)),
-    Stage("tokenizer", ("corpus",), also=("tokens.block_size",)),
+    Stage("tokenizer", ("corpus",)),
     Stage("tokens", ("corpus", "tokenizer")),
     Stage("align", ("tokenizer",), also=("tokens.block_size",)),
-    Stage("train", ("align", "tokens"), resumable=True),
+    Stage("train", ("align", "tokens"), resumable=True, also=("tokens.block_size",)),
     Stage("evaluate", ("train", "tokens")),
 )
 
@@ -49,7 +49,7 @@ class StageStatus:
 
     name: str
     state: str
-    """`done`, `partial`, `missing`, or `unused` (own documents instead of a dump)."""
+    """`done`, `partial` or `missing`."""
     folder: Path | None
     """None while what it depends on is not known yet."""
 
@@ -160,6 +160,8 @@ class Pipeline:
         section = dict(tree[stage.name])
         if stage.name == "dump" and not dump.is_url(dump.source_of(self.config.dump)):
             section = {}  # a file is what it holds, wherever it lies
+        if stage.name == "tokens":
+            section = {}  # the files hold documents end to end; blocks are cut when they are read
         if stage.name == "corpus" and self.config.corpus.documents is not None:
             section["documents"] = "own"
         if stage.name == "align" and isinstance(self.config.align.base, str):
@@ -195,7 +197,8 @@ class Pipeline:
 
         sha = hashlib.sha256()
         for path in corpus.document_files(self.config.corpus):
-            sha.update(f"{path.name}\0{artifacts.hash_file(path)}\n".encode())
+            name = corpus.document_name(path, self.config.corpus)
+            sha.update(f"{name}\0{artifacts.hash_file(path)}\n".encode())
         return sha.hexdigest()
 
     def _fetch_base(self) -> None:

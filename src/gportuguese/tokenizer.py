@@ -34,7 +34,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         section.vocab_size,
         section.min_frequency,
     )
-    tokenizer = make_tokenizer(vocab, merges, config.tokens.block_size)
+    tokenizer = make_tokenizer(vocab, merges)
     save(tokenizer, out)
     lines = (
         f"{id}\t{token_bytes.decode('utf-8', 'backslashreplace')!r}\n"
@@ -75,9 +75,7 @@ def train(
     return vocab, [tuple(pair) for pair in model["merges"]]
 
 
-def make_tokenizer(
-    vocab: dict[str, int], merges: list[tuple[str, str]], max_length: int
-) -> PreTrainedTokenizerBase:
+def make_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> PreTrainedTokenizerBase:
     """The transformers tokenizer of a vocabulary, made in memory so that no path leaks into it."""
     from transformers import GPT2TokenizerFast
 
@@ -88,7 +86,6 @@ def make_tokenizer(
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,
-        model_max_length=max_length,
     )
 
 

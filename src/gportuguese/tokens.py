@@ -59,11 +59,6 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             facts.setdefault("bytes", {})[split] = int(
                 sum(token_bytes[ids[i : i + 2**20]].sum() for i in range(0, len(ids), 2**20))
             )
-    if facts["tokens"]["valid"] <= config.tokens.block_size:
-        raise TokensError(
-            f"the validation set has {facts['tokens']['valid']} tokens, fewer than one block of "
-            f"{config.tokens.block_size}; raise corpus.valid_per_mille"
-        )
     return facts
 
 
@@ -114,7 +109,8 @@ class BlockLoader:
         if self.total_blocks < 1 or self.epoch_blocks < 1:
             raise TokensError(
                 f"{len(self.ids)} tokens do not fill one batch of {self.multiple} blocks of "
-                f"{self.block_size}; bring more text or lower the batch or block size"
+                f"{self.block_size}; bring more text, lower the batch or block size, or (for a "
+                "held-out set) raise its share of the corpus"
             )
 
     def __len__(self) -> int:
@@ -141,6 +137,7 @@ class BlockLoader:
         for start in range(0, len(order), self.batch_size):
             firsts = order[start : start + self.batch_size, None] * self.block_size
             ids_BT1 = torch.from_numpy(self.ids[firsts + span].astype(np.int64))
+            inputs_BT, targets_BT = ids_BT1[:, :-1].contiguous(), ids_BT1[:, 1:].contiguous()
             if self.pin_memory:
-                ids_BT1 = ids_BT1.pin_memory()
-            yield ids_BT1[:, :-1].contiguous(), ids_BT1[:, 1:].contiguous()
+                inputs_BT, targets_BT = inputs_BT.pin_memory(), targets_BT.pin_memory()
+            yield inputs_BT, targets_BT

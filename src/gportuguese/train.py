@@ -42,6 +42,8 @@ from gportuguese.world import (
 
 log = logging.getLogger("gportuguese")
 
+STATE = "optimizer.pt"
+
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
     """Writes `epochs.csv`, `phases/<n>-<name>/` with the weights after each, and `model/`.
@@ -65,8 +67,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     table = EpochTable(out, token_bytes, *_saved_rows(source if done else None), on_row=_log_row)
     if done:
         log.info("going on after phase %s", done[-1])
-        state = torch.load(source / "optimizer.pt", map_location=world.device, weights_only=True)
-        learn.opt.opt.load_state_dict(state)
+        if len(done) < len(section.phases):  # the last phase's state goes when the stage ends
+            _load_state(learn, source / STATE, world)
     else:
         context = partial(autocast, world.device, section.precision)
         measures = metrics.measure(model, loaders.valid, token_bytes, context)
@@ -121,10 +123,18 @@ def _save_phase(out: Path, name: str, learn: Learner, table: EpochTable) -> None
     learn.model.config.use_cache = True
     learn.model.save_pretrained(scratch)
     learn.model.config.use_cache = False
-    torch.save(_plain_state(learn.opt.opt), scratch / "optimizer.pt")
+    scaler = learn.precision.scaler.state_dict()
+    torch.save({"optimizer": _plain_state(learn.opt.opt), "scaler": scaler}, scratch / STATE)
     rows = {"rows": [asdict(r) for r in table.rows], "times": [asdict(t) for t in table.times]}
     artifacts.write_json(scratch / "epochs.json", rows)
-    scratch.rename(out / "phases" / name)
+    artifacts.rename_whole(scratch, out / "phases" / name)
+
+
+def _load_state(learn: Learner, path: Path, world: World) -> None:
+    """Optimizer moments and loss scale as they were when a phase ended."""
+    state = torch.load(path, map_location=world.device, weights_only=True)
+    learn.opt.opt.load_state_dict(state["optimizer"])
+    learn.precision.scaler.load_state_dict(state["scaler"])
 
 
 def _plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
@@ -153,12 +163,12 @@ def _finish(
     shutil.copytree(
         phases / last,
         out / "model",
-        copy_function=os.link,
-        ignore=shutil.ignore_patterns("optimizer.pt", "epochs.json"),
+        copy_function=_link_or_copy,
+        ignore=shutil.ignore_patterns(STATE, "epochs.json"),
     )
     tokenizer.save(tokenizer.load(inputs["align"].folder), out / "model")
-    for optimizer in phases.glob("*/optimizer.pt"):
-        optimizer.unlink()
+    for state in phases.glob(f"*/{STATE}"):
+        state.unlink()
     for scratch in phases.glob("*.tmp"):
         shutil.rmtree(scratch)
     sizes = [models.count_parameters(group) for group in groups]
@@ -177,6 +187,13 @@ def _finish(
         if is_cpu
         else torch.cuda.get_device_name(world.device),
     }
+
+
+def _link_or_copy(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links
+        shutil.copy2(source, target)
 
 
 def _log_row(row: EpochRow, took: EpochTime) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import os
 import random
+import re
 import sys
 from dataclasses import dataclass
 
@@ -32,8 +33,15 @@ def init_world(runtime: RuntimeConfig) -> World:
     """The world of this process; raises `WorldError` for a device that is not there."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise WorldError("training on several processes is not supported yet; start one process")
-    workers = runtime.num_workers or len(os.sched_getaffinity(0))
+    workers = runtime.num_workers or _num_cores()
     return World(device=_resolve_device(runtime.device), num_workers=workers)
+
+
+def _num_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _resolve_device(device: str) -> str:
@@ -44,7 +52,7 @@ def _resolve_device(device: str) -> str:
     available = torch.cuda.is_available()
     if device == "auto":
         return "cuda:0" if available else "cpu"
-    if not device.startswith("cuda"):
+    if not re.fullmatch(r"cuda(:\d+)?", device):
         raise WorldError(f"runtime.device={device!r}: use auto, cpu, cuda or cuda:N")
     index = int(device.partition(":")[2] or 0)
     if not available or index >= torch.cuda.device_count():

@@ -10,11 +10,15 @@ from pathlib import Path
 
 import pytest
 import torch
+from fastai.callback.core import Callback
 
-from gportuguese import Pipeline, artifacts, init_world, load_config, train
+from gportuguese import Pipeline, init_world, load_config, train
+from gportuguese.callbacks import TrainableGroups
 from gportuguese.callbacks.guard import TrainingStopped
+from gportuguese.learner import fit_phase
 from tests.conftest import dump_xml, page_xml, sentence
 from tests.test_cli import gpt_pt, sets
+from tests.test_learner import prepared
 
 PAGES = "".join(page_xml(n, f"P{n}", sentence(n, 60)) for n in range(1, 60))
 
@@ -147,13 +151,34 @@ def test_nan_loss_stops_before_the_step_and_keeps_the_finished_phase(tiny_overri
     assert not pipeline.folder("train").exists()
 
 
-def test_two_builders_of_one_folder_do_not_meet(tmp_path):
-    with (
-        artifacts.building(tmp_path / "x-1", resumable=False),
-        pytest.raises(artifacts.ArtifactError, match="another process is building"),
-        artifacts.building(tmp_path / "x-1", resumable=False),
-    ):
-        pass
+class PoisonedGradient(Callback):
+    """Makes one gradient infinite at the third step."""
+
+    order = 11.5
+
+    def before_step(self):
+        if self.train_iter == 2:
+            next(p for p in self.learn.model.parameters() if p.grad is not None).grad[0] = torch.inf
+
+
+def test_infinite_gradients_stop_before_the_step(tiny_overrides):
+    learn, groups, config = prepared(tiny_overrides, "runtime.micro_batch_size=8")
+    phase = config.train.phases[0]
+    taken = []
+    learn.opt.opt.register_step_post_hook(lambda *_: taken.append(1))
+    with pytest.raises(TrainingStopped) as caught:
+        fit_phase(learn, phase, config.train, [TrainableGroups(groups, 4), PoisonedGradient()])
+    assert str(caught.value).startswith("the norm of the gradients is inf at epoch 1")
+    assert len(taken) == 2
+    assert all(torch.isfinite(p).all() for p in learn.model.parameters())
+
+
+def test_a_stop_leaves_autocast(tiny_overrides):
+    learn, groups, config = prepared(tiny_overrides, "train.precision=bf16")
+    learn.loss_func = lambda logits, targets: logits.sum() * torch.nan
+    with pytest.raises(TrainingStopped, match="^the loss is nan at epoch 1"):
+        fit_phase(learn, config.train.phases[0], config.train, [TrainableGroups(groups, 4)])
+    assert not torch.is_autocast_enabled("cpu")
 
 
 @pytest.mark.slow

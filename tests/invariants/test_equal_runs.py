@@ -53,10 +53,13 @@ def test_one_pass_of_eight_equals_eight_passes_of_one(tiny_overrides, tmp_path):
         torch.testing.assert_close(weights[1][name], whole, atol=1e-5, rtol=1e-4)
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt("ctrl-c"), RuntimeError("power cut")])
+@pytest.mark.parametrize(
+    ("stop", "precision"), [(KeyboardInterrupt("ctrl-c"), "fp32"), (RuntimeError("cut"), "fp16")]
+)
 def test_a_run_stopped_in_the_second_phase_ends_as_a_straight_one(
-    tiny_overrides, tmp_path, monkeypatch, stop
+    tiny_overrides, tmp_path, monkeypatch, stop, precision
 ):
+    tiny_overrides = (*tiny_overrides, f"train.precision={precision}")
     straight = build(elsewhere(tiny_overrides, tmp_path / "straight"))
     stopped = elsewhere(tiny_overrides, tmp_path / "stopped")
     real, fits = train.fit_phase, []

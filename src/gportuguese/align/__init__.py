@@ -43,6 +43,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             f"positions of {base}; lower it"
         )
     models.set_end_of_text(model, int(target.eos_token_id))
+    target.model_max_length = models.num_positions(model)
     model.save_pretrained(out)
     tokenizer.save(target, out)
     _write_sources(out / "sources.parquet", target, source_ids, method)

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from fastai.callback.core import Callback
 
+from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.metrics import Measures, TokenSums
 
 
@@ -115,6 +116,11 @@ class EpochTable(Callback):
     ) -> None:
         """Appends a row and flushes the file."""
         row = EpochRow(len(self.rows), phase, train_loss, **asdict(measures))
+        if not math.isfinite(row.loss):  # before the phase is saved
+            raise TrainingStopped(
+                f"the validation loss after epoch {row.epoch} is {row.loss}: this phase is not kept; "
+                "lower lr_max or set train.grad_clip, or train in bf16 or fp32"
+            )
         self.rows.append(row)
         self.times.append(EpochTime(row.epoch, round(train_seconds, 2), round(valid, 2)))
         write_epochs(self.folder / "epochs.csv", self.rows)

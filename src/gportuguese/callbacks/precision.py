@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
 import torch
@@ -32,13 +32,17 @@ class Precision(Callback):
         self.device, self.precision = device, precision
         enabled = precision == "fp16"
         self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=enabled)
+        self.context = ExitStack()
 
     def before_batch(self) -> None:
-        self.context = autocast(self.device, self.precision)
-        self.context.__enter__()
+        self.context.enter_context(autocast(self.device, self.precision))
 
     def after_loss(self) -> None:
-        self.context.__exit__(None, None, None)
+        self.leave()
+
+    def leave(self) -> None:
+        """Ends autocast, also after a forward pass that raised."""
+        self.context.close()
 
     def before_backward(self) -> None:
         self.learn.loss_grad = self.scaler.scale(self.loss_grad)

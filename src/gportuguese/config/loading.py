@@ -20,7 +20,6 @@ class _Loader(yaml.SafeLoader):
     """YAML 1.1 without its trap: `1e-3` is a number, not text."""
 
 
-_Loader.yaml_implicit_resolvers = dict(yaml.SafeLoader.yaml_implicit_resolvers)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$"),
@@ -116,6 +115,8 @@ def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
             for index, item in enumerate(value)
         ]
         return tuple(items)
+    if kind is str and type(value) is int:  # dump.date: 20161101
+        return str(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:

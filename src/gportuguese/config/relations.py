@@ -31,6 +31,11 @@ def broken_relations(config: Config) -> list[str]:
         ),
         (config.tokenizer.min_frequency >= 1, "tokenizer.min_frequency: must be at least 1"),
         (config.tokens.block_size >= 2, "tokens.block_size: must be at least 2"),
+        (
+            bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", runtime.device)),
+            f"runtime.device={runtime.device!r}: use auto, cpu, cuda or cuda:N",
+        ),
+        (min(train.seed, align.seed) >= 0, "train.seed and align.seed: must not be negative"),
         (bool(train.phases), "train.phases: at least one phase"),
         (
             len(train.momentums) == 3 and all(0 <= value < 1 for value in train.momentums),
@@ -75,7 +80,7 @@ def broken_relations(config: Config) -> list[str]:
                 "align.method: an architecture in align.base holds no weights; use method: random",
             ),
             (
-                base.heads >= 1 and base.width % base.heads == 0,
+                base.heads >= 1 and base.width >= 1 and base.width % base.heads == 0,
                 f"align.base: width={base.width} does not divide by heads={base.heads}",
             ),
             (base.layers >= 3, "align.base.layers: at least 3 (three groups of blocks)"),

@@ -1,0 +1,98 @@
+"""Folders are whole or absent, whoever interferes."""
+
+import json
+
+import pytest
+
+from gportuguese import artifacts
+from gportuguese.artifacts import ArtifactError, building, open_artifact, publish
+
+DIGEST = "0123456789ab"
+
+
+def make(folder, **facts):
+    with building(folder, resumable=False) as partial:
+        (partial / "a.txt").write_text("a", encoding="utf-8")
+        return publish(partial, folder, {"digest": DIGEST, "facts": facts})
+
+
+def test_what_is_published_opens_as_it_was_written(tmp_path):
+    folder = tmp_path / f"x-{DIGEST}"
+    made = make(folder, count=3, share=0.1, nested={"a": [1, None]})
+    opened = open_artifact(folder)
+    assert opened.facts == made.facts == {"count": 3, "share": 0.1, "nested": {"a": [1, None]}}
+    assert opened.digest == DIGEST
+    assert list(tmp_path.iterdir()) == [folder]
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda folder: (folder / "a.txt").write_text("b"), "a.txt was changed"),
+        (lambda folder: (folder / "a.txt").unlink(), "a.txt is missing"),
+        (lambda folder: (folder / "b.txt").write_text("b"), "b.txt does not belong there"),
+        (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json"),
+        (lambda folder: (folder / "manifest.json").write_text("{"), "is damaged"),
+        (lambda folder: (folder / "manifest.json").write_text("{}"), "is damaged"),
+        (lambda folder: (folder / "manifest.json").write_text("[]"), "is damaged"),
+    ],
+)
+def test_an_edited_folder_is_named(tmp_path, edit, message):
+    folder = tmp_path / f"x-{DIGEST}"
+    make(folder)
+    edit(folder)
+    with pytest.raises(ArtifactError, match=message):
+        open_artifact(folder)
+
+
+def test_a_changed_fact_or_a_copy_under_another_name_is_noticed(tmp_path):
+    folder = tmp_path / f"x-{DIGEST}"
+    make(folder, dtype="<u2")
+    manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+    manifest["facts"]["dtype"] = "<u4"
+    (folder / "manifest.json").write_text(json.dumps(manifest), encoding="utf-8")
+    with pytest.raises(ArtifactError, match="manifest.json was changed"):
+        open_artifact(folder)
+    other = tmp_path / "y-0123456789ab"
+    make(other)
+    copied = other.rename(tmp_path / "y-ffffffffffff")
+    with pytest.raises(ArtifactError, match="belongs to another folder"):
+        open_artifact(copied)
+
+
+def test_a_second_builder_is_refused_until_the_first_has_published(tmp_path):
+    folder = tmp_path / f"x-{DIGEST}"
+    with building(folder, resumable=False) as partial:
+        (partial / "a.txt").write_text("a", encoding="utf-8")
+        with (
+            pytest.raises(ArtifactError, match="another process is building"),
+            building(folder, resumable=False),
+        ):
+            pass
+        assert (partial / "a.txt").exists()
+        publish(partial, folder, {"digest": DIGEST, "facts": {}})
+    with (
+        pytest.raises(ArtifactError, match="has just built"),
+        building(folder, resumable=False),
+    ):
+        pass
+    assert open_artifact(folder).digest == DIGEST
+
+
+@pytest.mark.parametrize("error", [RuntimeError("PytorchStreamWriter failed"), OSError(28, "x")])
+def test_a_full_disk_is_said_whichever_library_met_it(tmp_path, monkeypatch, error):
+    free = artifacts.shutil.disk_usage(tmp_path)._replace(free=0)
+    monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda path: free)
+    with (
+        pytest.raises(ArtifactError, match="no space left on the disk"),
+        building(tmp_path / f"x-{DIGEST}", resumable=False),
+    ):
+        raise error
+
+
+def test_other_errors_pass_through(tmp_path):
+    with (
+        pytest.raises(RuntimeError, match="something else"),
+        building(tmp_path / f"x-{DIGEST}", resumable=False),
+    ):
+        raise RuntimeError("something else")
