@@ -4,7 +4,8 @@
 
 Both run GPT-2 small at full size (random weights, vocabulary 50,257) on the same batch with the
 same optimizer, in turn, one step each, after a warm-up; the ratio of the medians is printed with
-hardware and versions. `Learner` steps include every callback of a real run.
+hardware and versions. `Learner` steps include every callback of a real run; the bare loop checks,
+clips and logs nothing.
 """
 
 import argparse
@@ -18,12 +19,13 @@ import fastai
 import numpy as np
 import torch
 import transformers
+from fastai.callback.schedule import ParamScheduler, combined_cos
 
 from gportuguese import learner, load_config
 from gportuguese import model as models
-from gportuguese.callbacks import EpochTable, TrainableGroups
+from gportuguese.callbacks import EpochOrder, EpochTable, Meter, TensorBoardLog, TrainableGroups
 from gportuguese.callbacks.precision import autocast
-from gportuguese.config import Architecture, PhaseConfig
+from gportuguese.config import Architecture
 from gportuguese.tokens import BlockLoader
 from gportuguese.world import World, init_world, keep_freed_memory
 
@@ -84,12 +86,25 @@ def learner_step(model, loader, config, world: World):
     learn = learner.make_learner(model, loaders, config, world)
     groups = models.parameter_groups(model)
     bytes_per_token = torch.ones(50257, device=world.device)
-    table = EpochTable(Path(tempfile.mkdtemp()), bytes_per_token, [], [], on_row=lambda *_: None)
-    phase = PhaseConfig(name="all", epochs=1, trainable_groups=4, lr_max=1e-4)
-    learn.add_cbs([TrainableGroups(groups, 4), table])
-    learn("before_fit")
-    learn.opt.set_hyper("lr", learner.learning_rates(phase))
+    rates = np.array(learner.learning_rates(config.train.phases[-1]))
+    schedule = {
+        "lr": combined_cos(0.25, rates / 25, rates, rates / 1e5),
+        "mom": combined_cos(0.25, *config.train.momentums),
+    }
+    scratch = Path(tempfile.mkdtemp())
+    table = EpochTable(scratch, bytes_per_token, [], [], on_row=lambda *_: None)
+    learn.add_cbs(
+        [
+            TrainableGroups(groups, 4),
+            EpochOrder(0),
+            ParamScheduler(schedule),
+            table,
+            TensorBoardLog(scratch, 0),
+            Meter(lambda amount, note: None),
+        ]
+    )
     learn.n_epoch, learn.dl = 1, loader
+    learn("before_fit")
     learn("before_epoch")
     learn("before_train")
     return learn.all_batches

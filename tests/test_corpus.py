@@ -8,18 +8,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gportuguese import Pipeline, corpus, init_world, load_config
+from gportuguese import Pipeline, init_world, load_config
 from gportuguese.config import CorpusConfig
-from gportuguese.corpus import CorpusError, Document, Dropped, clean_page, split_of
+from gportuguese.corpus import CorpusError, Document, Dropped, split_of
+from gportuguese.corpus.cleaning import clean_page
+from gportuguese.corpus.documents import read_own
 from gportuguese.dump import RawPage
+from gportuguese.wikitext import language_of
 from tests.conftest import dump_xml, page_xml, sentence
 
 SECTION = CorpusConfig(min_chars=20)
+PT = language_of("pt")
 LONG = "Uma frase que é longa o bastante para ficar."
 
 
 def reason(page):
-    result = clean_page(page, SECTION)
+    result = clean_page(page, SECTION, PT)
     assert isinstance(result, Dropped)
     return result.reason
 
@@ -46,12 +50,12 @@ def test_reasons_for_dropping(page, expected):
 
 def test_a_maintenance_template_is_no_disambiguation():
     wikitext = LONG + "{{disambiguation needed|date=May 2024}}"
-    assert isinstance(clean_page(RawPage(1, "X", 0, False, wikitext), SECTION), Document)
+    assert isinstance(clean_page(RawPage(1, "X", 0, False, wikitext), SECTION, PT), Document)
 
 
 def test_half_a_surrogate_pair_does_not_reach_the_text():
-    document = clean_page(RawPage(1, "X", 0, False, LONG + " &#xD800; fim"), SECTION)
-    assert document.text == LONG + " ? fim"
+    document = clean_page(RawPage(1, "X", 0, False, LONG + " &#xD800; fim"), SECTION, PT)
+    assert document.text == LONG + " \ufffd fim"
 
 
 def test_markup_is_cleaned_away():
@@ -60,9 +64,9 @@ def test_markup_is_cleaned_away():
         " ({{lang|la|Olisipo}}).<ref>{{citar livro|a=b}}</ref>\n\n== Clima ==\n"
         'Tem verões secos.<!-- nota -->\n{| class="wikitable"\n|-\n| 1 || 2\n|}\n'
     )
-    document = clean_page(RawPage(1, "Lisboa", 0, False, wikitext), SECTION)
+    document = clean_page(RawPage(1, "Lisboa", 0, False, wikitext), SECTION, PT)
     assert isinstance(document, Document)
-    assert document.text == "Lisboa é a capital de Portugal.\nClima.\nTem verões secos."
+    assert document.text == "Lisboa é a capital de Portugal (Olisipo).\nClima.\nTem verões secos."
 
 
 @given(st.text(min_size=1))
@@ -84,7 +88,9 @@ def test_split_shares_are_as_asked():
 
 @given(st.text(alphabet="[]{}|'=<>/!-refmath &;#*:\n ab", max_size=400))
 def test_no_wikitext_makes_cleaning_fail(wikitext):
-    assert isinstance(clean_page(RawPage(1, "T", 0, False, wikitext), SECTION), (Document, Dropped))
+    assert isinstance(
+        clean_page(RawPage(1, "T", 0, False, wikitext), SECTION, PT), (Document, Dropped)
+    )
 
 
 def build(tmp_path, *overrides):
@@ -150,15 +156,6 @@ def test_documents_without_text_are_refused(tmp_path):
         build(tmp_path, f"corpus.documents={path}", "dump.source=null")
 
 
-def test_a_page_that_the_cleaner_cannot_take_is_counted_not_fatal(monkeypatch):
-    def fail(page):
-        raise RecursionError(page.title)
-
-    monkeypatch.setattr(corpus, "wikitext_to_text", fail)
-    results = corpus._clean_batch([RawPage(1, "X", 0, False, LONG)], SECTION)
-    assert results == [Dropped("1", "X", "cleaner failed: RecursionError")]
-
-
 def test_rows_without_an_id_are_named_by_their_place_not_by_none(tmp_path):
     folder = tmp_path / "own"
     (folder / "b").mkdir(parents=True)
@@ -167,7 +164,7 @@ def test_rows_without_an_id_are_named_by_their_place_not_by_none(tmp_path):
     (folder / "a.jsonl").write_text(lines, encoding="utf-8")
     (folder / "b" / "a.jsonl").write_text(lines, encoding="utf-8")
     section = CorpusConfig(documents=str(folder), min_chars=20)
-    ids = [document.id for document in corpus._from_documents(section)]
+    ids = [document.id for document in read_own(section)]
     assert ids == ["7", "a.jsonl:1", "7", "b/a.jsonl:1"]
 
 
@@ -176,4 +173,4 @@ def test_a_truncated_gzip_of_documents_is_refused(tmp_path):
     text = "".join(json.dumps({"text": f"{n} {LONG}"}) + "\n" for n in range(5000))
     path.write_bytes(gzip.compress(text.encode())[:-2000])
     with pytest.raises(CorpusError, match="cannot read documents from"):
-        list(corpus._from_documents(CorpusConfig(documents=str(path), min_chars=20)))
+        list(read_own(CorpusConfig(documents=str(path), min_chars=20)))

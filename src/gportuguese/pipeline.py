@@ -34,7 +34,7 @@ class Stage:
 
 STAGES = (
     Stage("dump", resumable=True),
-    Stage("corpus", ("dump",)),
+    Stage("corpus", ("dump",), version=2, resumable=True),
     Stage("tokenizer", ("corpus",)),
     Stage("tokens", ("corpus", "tokenizer")),
     Stage("align", ("tokenizer",), also=("tokens.block_size",)),
@@ -72,7 +72,7 @@ class Pipeline:
         """Where a stage is or will be; None while an input of it has not been fetched."""
         stage = next(stage for stage in STAGES if stage.name == name)
         inputs = {each: self._identity(each) for each in self._inputs(stage)}
-        if name == "dump" and not dump.is_url(dump.source_of(self.config.dump)):
+        if name == "dump" and not dump.is_remote(self.config.dump):
             inputs["content"] = self._content("dump")
         if name == "align":
             inputs["base"] = self._content("base")
@@ -158,7 +158,7 @@ class Pipeline:
     def _section(self, stage: Stage) -> dict[str, Any]:
         tree = as_tree(self.config)
         section = dict(tree[stage.name])
-        if stage.name == "dump" and not dump.is_url(dump.source_of(self.config.dump)):
+        if stage.name == "dump" and not dump.is_remote(self.config.dump):
             section = {}  # a file is what it holds, wherever it lies
         if stage.name == "tokens":
             section = {}  # the files hold documents end to end; blocks are cut when they are read

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import os
 import random
 import re
@@ -23,18 +24,26 @@ class WorldError(UserError):
 class World:
     """The resources of this run."""
 
-    device: str
-    """`cpu` or `cuda:N`."""
+    wanted_device: str
+    """`runtime.device`."""
     num_workers: int
     """Processes for work outside PyTorch."""
 
+    @functools.cached_property
+    def device(self) -> str:
+        """`cpu` or `cuda:N`; looked up when first asked for, since that loads PyTorch.
+
+        Raises `WorldError` for a device that is not there.
+        """
+        return _resolve_device(self.wanted_device)
+
 
 def init_world(runtime: RuntimeConfig) -> World:
-    """The world of this process; raises `WorldError` for a device that is not there."""
+    """The world of this process."""
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise WorldError("training on several processes is not supported yet; start one process")
     workers = runtime.num_workers or _num_cores()
-    return World(device=_resolve_device(runtime.device), num_workers=workers)
+    return World(runtime.device, workers)
 
 
 def _num_cores() -> int:

@@ -52,8 +52,11 @@ class CorpusConfig:
     """Shorter documents (characters of clean text) are dropped."""
     max_title_chars: int = 150
     """Pages with longer titles are dropped, as in the original recipe."""
-    dedup: Literal["exact", "off"] = "exact"
-    """Drop documents whose text occurred before."""
+    dedup: Literal["near", "exact", "off"] = "near"
+    """`exact`: drop documents whose text occurred before; `near`: and keep those that say nearly the
+    same, such as templated stubs, on one side of the split."""
+    page_seconds: float = 30.0
+    """A page that takes longer to clean is set aside in `quarantine.jsonl`."""
     valid_per_mille: int = 10
     """Validation share, by SHA-256 of the page id."""
     test_per_mille: int = 10

@@ -1,0 +1,236 @@
+"""Clean documents from wikitext: filters with counted reasons, and a split that cannot leak."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shutil
+import time
+from array import array
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from gportuguese import dump
+from gportuguese.artifacts import Artifact
+from gportuguese.config import Config, CorpusConfig
+from gportuguese.corpus.cleaning import Document, Dropped, clean_page
+from gportuguese.corpus.documents import document_files, document_name, write_shards
+from gportuguese.corpus.duplicates import NUM_BANDS, clusters, fingerprint
+from gportuguese.corpus.pool import (
+    DROPPED_SAMPLES,
+    SLOWEST,
+    CorpusError,
+    Job,
+    clean_dump,
+    read_documents,
+    shard_path,
+)
+from gportuguese.progress import track
+from gportuguese.world import World
+
+if TYPE_CHECKING:
+    import pyarrow.parquet as pq
+
+__all__ = [
+    "SPLITS",
+    "CorpusError",
+    "Document",
+    "Dropped",
+    "Split",
+    "build",
+    "clean_page",
+    "document_files",
+    "document_name",
+    "load",
+    "split_of",
+]
+
+Split = Literal["train", "valid", "test"]
+SPLITS: tuple[Split, ...] = ("train", "valid", "test")
+_ROW_GROUP_DOCUMENTS = 1000
+
+
+def split_of(document_id: str, section: CorpusConfig) -> Split:
+    """Which side a document is on: SHA-256 of its id, so neither order nor machine matters."""
+    bucket = int.from_bytes(hashlib.sha256(document_id.encode()).digest()[:8], "big") % 1000
+    if bucket < section.valid_per_mille:
+        return "valid"
+    return "test" if bucket < section.valid_per_mille + section.test_per_mille else "train"
+
+
+def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
+    """Writes `train|valid|test.parquet`, `dropped.jsonl` and `quarantine.jsonl`; the facts count all.
+
+    Goes on with the shards that an interrupted run left. Memory is a constant per worker, and
+    about 250 bytes per document for finding duplicates.
+    """
+    section = config.corpus
+    shards = out / "shards"
+    shards.mkdir(exist_ok=True)
+    start = time.monotonic()
+    if section.documents is None:
+        paths, summaries = _clean(inputs["dump"], config, shards, world)
+    else:
+        written = list(write_shards(section, shards))
+        paths, summaries = [path for path, _ in written], [summary for _, summary in written]
+    cleaned = time.monotonic()
+    facts = {**_summed(summaries, out), **_write_splits(paths, section, out)}
+    facts["dropped"] = dict(sorted((facts["dropped"] + facts.pop("duplicates")).items()))
+    faults = facts.pop("faults")
+    facts["faults_per_mb"] = round(faults / max(facts["bytes"], 1) * 1e6, 3)
+    facts["seconds"] = {
+        "cleaning": round(cleaned - start, 1),
+        "duplicates_and_split": round(time.monotonic() - cleaned, 1),
+    }
+    for split in ("train", "valid"):
+        if not facts["documents"][split]:
+            raise CorpusError(
+                f"no document for {split} among {facts['pages']} pages "
+                f"(dropped: {facts['dropped'] or 'none'}); lower corpus.min_chars or raise "
+                "corpus.valid_per_mille"
+            )
+    shutil.rmtree(shards)
+    return facts
+
+
+def load(artifact: Artifact, split: Split, batch_size: int = 256) -> Iterator[list[str]]:
+    """Yields the texts of a split in their order, `batch_size` at a time."""
+    import pyarrow.parquet as pq
+
+    with pq.ParquetFile(artifact.folder / f"{split}.parquet") as file:
+        for batch in file.iter_batches(batch_size=batch_size, columns=["text"]):
+            yield batch.column("text").to_pylist()
+
+
+def _clean(
+    artifact: Artifact, config: Config, shards: Path, world: World
+) -> tuple[list[Path], list[dict[str, Any]]]:
+    """Shards and summaries of a dump, in its order."""
+    path = dump.load(artifact, config.dump)
+    job = Job(path, config.corpus, str(artifact.facts["language"]), shards)
+    summaries: dict[int, dict[str, Any]] = {}
+    num_pages, start = 0, time.monotonic()
+    with track("corpus", path.stat().st_size) as advance:
+        for piece, summary in clean_dump(job, world.num_workers):
+            summaries[piece.number] = summary
+            num_pages += summary["pages"]
+            rate = num_pages / (time.monotonic() - start)
+            advance(piece.end - piece.start, f"{rate:,.0f} pages/s")
+    if not num_pages:
+        raise CorpusError(f"{path} holds no pages; is it a pages-articles dump?")
+    numbers = sorted(summaries)
+    return [shard_path(shards, n) for n in numbers], [summaries[n] for n in numbers]
+
+
+def _summed(summaries: list[dict[str, Any]], out: Path) -> dict[str, Any]:
+    """What the summaries say together; writes the samples of dropped pages and the quarantine."""
+    dropped: Counter[str] = Counter()
+    kept: Counter[str] = Counter()
+    slowest: list[tuple[float, str]] = []
+    with (
+        (out / "dropped.jsonl").open("w", encoding="utf-8") as samples,
+        (out / "quarantine.jsonl").open("w", encoding="utf-8") as quarantine,
+    ):
+        for summary in summaries:
+            dropped.update(summary["dropped"])
+            for row in summary["samples"]:
+                kept[row["reason"]] += 1
+                if kept[row["reason"]] <= DROPPED_SAMPLES:
+                    samples.write(json.dumps(row, ensure_ascii=False) + "\n")
+            for row in summary.get("quarantined", ()):
+                quarantine.write(json.dumps(row, ensure_ascii=False) + "\n")
+            slowest += [(seconds, title) for seconds, title in summary.get("slowest", ())]
+    return {
+        "pages": sum(summary["pages"] for summary in summaries),
+        "dropped": dropped,
+        "faults": sum(summary.get("faults", 0) for summary in summaries),
+        "slowest_pages": [
+            {"title": title, "milliseconds": round(1e3 * seconds, 1)}
+            for seconds, title in sorted(slowest, reverse=True)[:SLOWEST]
+        ],
+    }
+
+
+def _write_splits(paths: list[Path], section: CorpusConfig, out: Path) -> dict[str, Any]:
+    """Reads the shards twice: to find duplicates, then to write each document on its side.
+
+    Of equal texts the first stays. Near-duplicates stay all, on the side of the first of them.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    copies, ids, keys = _find_copies(paths, section)
+    first = clusters(np.frombuffer(keys, np.uint64).reshape(-1, NUM_BANDS))
+    schema = pa.schema([(name, pa.string()) for name in ("id", "title", "text")])
+    counts: Counter[str] = Counter()
+    words = num_bytes = place = 0
+    copied: list[Dropped] = []
+    writers = {split: pq.ParquetWriter(out / f"{split}.parquet", schema) for split in SPLITS}
+    pending: dict[Split, list[dict[str, str]]] = {split: [] for split in SPLITS}
+    try:
+        for number, row in enumerate(row for path in paths for row in read_documents(path)):
+            if number in copies:
+                if len(copied) < DROPPED_SAMPLES:
+                    copied.append(Dropped(row["id"], row["title"], "exact duplicate"))
+                continue
+            row.pop("keys", None)
+            split = split_of(ids[first[place]] if len(first) else row["id"], section)
+            place += 1
+            counts[split] += 1
+            words += len(row["text"].split())
+            num_bytes += len(row["text"].encode())
+            pending[split].append(row)
+            if len(pending[split]) == _ROW_GROUP_DOCUMENTS:
+                _flush(writers[split], pending[split], schema)
+        for split in SPLITS:
+            _flush(writers[split], pending[split], schema)
+    finally:
+        for writer in writers.values():
+            writer.close()
+    with (out / "dropped.jsonl").open("a", encoding="utf-8") as samples:
+        samples.writelines(json.dumps(d.__dict__, ensure_ascii=False) + "\n" for d in copied)
+    sizes = np.bincount(first) if len(first) else np.zeros(0, int)
+    return {
+        "documents": {split: counts[split] for split in SPLITS},
+        "words": words,
+        "bytes": num_bytes,
+        "duplicates": Counter({"exact duplicate": len(copies)} if copies else {}),
+        "near_duplicates": {
+            "clusters": int((sizes > 1).sum()),
+            "documents": int(sizes[sizes > 1].sum()),
+            "largest": int(sizes.max(initial=0)),
+        },
+    }
+
+
+def _find_copies(
+    paths: list[Path], section: CorpusConfig
+) -> tuple[set[int], list[str], array[int]]:
+    """Places of exact copies; ids and flat band keys of the documents that stay."""
+    copies: set[int] = set()
+    seen: set[bytes] = set()
+    ids: list[str] = []
+    keys = array("Q")
+    if section.dedup == "off":
+        return copies, ids, keys
+    for number, row in enumerate(row for path in paths for row in read_documents(path)):
+        mark = fingerprint(row["text"])
+        if mark in seen:
+            copies.add(number)
+        elif section.dedup == "near":
+            ids.append(row["id"])
+            keys.extend(row["keys"])
+        seen.add(mark)
+    return copies, ids, keys
+
+
+def _flush(writer: pq.ParquetWriter, rows: list[dict[str, str]], schema: Any) -> None:
+    import pyarrow as pa
+
+    if rows:
+        writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        rows.clear()

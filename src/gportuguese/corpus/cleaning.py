@@ -1,0 +1,63 @@
+"""A page of the dump -> a document, or the reason why it is none. Pure, and light to import."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gportuguese.config import CorpusConfig
+from gportuguese.dump.reader import RawPage
+from gportuguese.wikitext import Language, wikitext_to_text
+
+
+@dataclass(frozen=True)
+class Document:
+    """A clean text and where it came from."""
+
+    id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Dropped:
+    """A page that is not a document, and why."""
+
+    id: str
+    title: str
+    reason: str
+
+
+def is_wanted(namespace: int, is_redirect: bool, num_bytes: int, section: CorpusConfig) -> bool:
+    """Whether the wikitext of a page is worth decoding; `clean_page` gives the reason if not."""
+    # a character has at least a byte, and cleaning never makes a text longer
+    return namespace == 0 and not is_redirect and num_bytes >= section.min_chars
+
+
+def clean_page(page: RawPage, section: CorpusConfig, language: Language) -> Document | Dropped:
+    """The document of a page, or the reason why it is none.
+
+    >>> from gportuguese.wikitext import language_of
+    >>> page = RawPage(1, "Fado", 0, False, "'''Fado''' é [[música]].")
+    >>> clean_page(page, CorpusConfig(min_chars=9), language_of("pt"))
+    Document(id='1', title='Fado', text='Fado é música.')
+    """
+
+    def dropped(reason: str) -> Dropped:
+        return Dropped(str(page.id), page.title, reason)
+
+    if page.namespace != 0:
+        return dropped("other namespace")
+    if page.is_redirect or language.redirect.match(page.wikitext):
+        return dropped("redirect")
+    if language.disambiguation.search(page.wikitext) or language.disambiguation_title.search(
+        page.title
+    ):
+        return dropped("disambiguation")
+    if len(page.title) > section.max_title_chars:
+        return dropped("long title")
+    if len(page.wikitext) < section.min_chars:
+        return dropped("too short")
+    text = wikitext_to_text(page.wikitext, page.title, language)
+    if len(text) < section.min_chars:
+        return dropped("too short")
+    return Document(str(page.id), page.title, text)

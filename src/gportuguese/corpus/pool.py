@@ -1,0 +1,289 @@
+"""Worker processes that clean the pieces of a dump into shards; a page that hurts one is set aside.
+
+A shard is written under another name and renamed, so that it is whole or not there: a run that was
+killed goes on with the pieces that have none, and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import resource
+import signal
+import time
+from collections import Counter, deque
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import Any
+
+from gportuguese.config import CorpusConfig, UserError
+from gportuguese.corpus.cleaning import Document, Dropped, clean_page, is_wanted
+from gportuguese.corpus.duplicates import band_keys
+from gportuguese.dump.reader import DumpError, Piece, RawPage, check_end, pages_in, pieces_of
+from gportuguese.wikitext import FAULT, language_of
+
+DROPPED_SAMPLES = 20  # per reason and shard, to be read by a person
+SLOWEST = 10
+_WORKER_BYTES = 3 << 30  # address space; a page that wants more is set aside
+_MAX_DEATHS = 20  # at one piece
+_GRACE_SECONDS = 10.0  # beyond the time limit of a page, for code that no signal can stop
+
+
+class CorpusError(UserError):
+    """No corpus can be made of this input."""
+
+
+class _TimeLimit(BaseException):
+    """A page took too long; not an `Exception`, so that nothing on the way swallows it."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """What every worker has to know."""
+
+    path: Path
+    section: CorpusConfig
+    language: str
+    shards: Path
+
+
+@dataclass
+class _Task:
+    piece: Piece
+    quarantined: dict[int, str] = field(default_factory=dict)
+    """Pages (by their place in the piece) that must not be tried again, and why."""
+    deaths: Counter[int] = field(default_factory=Counter)
+
+
+def clean_dump(job: Job, num_workers: int) -> Iterator[tuple[Piece, dict[str, Any]]]:
+    """Yields each piece of the dump, in any order, with the summary of its shard once that is whole.
+
+    Raises `DumpError` if the dump is damaged; what was cleaned before stays for the next try.
+    """
+    pool = _Pool(job, num_workers)
+    last: Piece | None = None
+    try:
+        for piece in pieces_of(job.path):
+            last = piece
+            summary = read_summary(shard_path(job.shards, piece.number))
+            if summary is not None:
+                yield piece, summary
+                continue
+            yield from pool.give(_Task(piece))
+        yield from pool.finish()
+    finally:
+        pool.close()
+    if last is not None:
+        check_end(job.path, last, "after the last page")
+
+
+def shard_path(shards: Path, number: int) -> Path:
+    """Where the shard of a piece is or will be."""
+    return shards / f"{number:06d}.jsonl"
+
+
+def read_summary(shard: Path) -> dict[str, Any] | None:
+    """The last line of a whole shard; None if there is no shard, or a damaged one."""
+    try:
+        with shard.open("rb") as file:
+            file.seek(max(0, shard.stat().st_size - (1 << 20)))
+            summary = json.loads(file.read().rsplit(b"\n", 2)[-2])
+    except (FileNotFoundError, ValueError, IndexError):
+        return None
+    return summary if isinstance(summary, dict) and "pages" in summary else None
+
+
+def read_documents(shard: Path) -> Iterator[dict[str, Any]]:
+    """The documents of a whole shard: id, title, text and the keys of `duplicates`."""
+    with shard.open(encoding="utf-8") as file:
+        for line in file:
+            row = json.loads(line)
+            if "text" in row:
+                yield row
+
+
+class _Worker:
+    """A process, the task it has, and the page that it is at."""
+
+    def __init__(self, job: Job) -> None:
+        context = multiprocessing.get_context("spawn")  # the parent may hold threads
+        self.connection, theirs = context.Pipe()
+        self.page = context.Value("q", 0, lock=False)
+        self.process = context.Process(target=_work, args=(job, theirs, self.page), daemon=True)
+        self.process.start()
+        theirs.close()
+        self.task: _Task | None = None
+        self.seen, self.since = -1, time.monotonic()
+
+    def start(self, task: _Task) -> None:
+        self.task, self.seen, self.since = task, -1, time.monotonic()
+        self.page.value = 0
+        with suppress(OSError):  # it died meanwhile: noticed at the next look
+            self.connection.send((task.piece, dict(task.quarantined)))
+
+    def is_stuck(self, limit_seconds: float) -> bool:
+        now = time.monotonic()
+        if self.page.value != self.seen:
+            self.seen, self.since = self.page.value, now
+        return self.task is not None and now - self.since > limit_seconds + _GRACE_SECONDS
+
+    def stop(self) -> None:
+        self.process.kill()
+        self.process.join()
+        self.connection.close()
+
+
+class _Pool:
+    def __init__(self, job: Job, num_workers: int) -> None:
+        self.job, self.num_workers = job, num_workers
+        self.workers: list[_Worker] = []
+        self.again: deque[_Task] = deque()
+
+    def give(self, task: _Task) -> Iterator[tuple[Piece, dict[str, Any]]]:
+        """Hands out a task as soon as a worker is free; yields what was finished meanwhile."""
+        self.again.append(task)
+        while self.again:
+            free = next((worker for worker in self.workers if worker.task is None), None)
+            if free is None and len(self.workers) < self.num_workers:
+                free = _Worker(self.job)
+                self.workers.append(free)
+            if free is not None:
+                free.start(self.again.popleft())
+            else:
+                yield from self._collect()
+
+    def finish(self) -> Iterator[tuple[Piece, dict[str, Any]]]:
+        """Yields the rest."""
+        while any(worker.task for worker in self.workers):
+            yield from self._collect()
+            if self.again:
+                yield from self.give(self.again.popleft())
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.stop()
+
+    def _collect(self) -> Iterator[tuple[Piece, dict[str, Any]]]:
+        """Waits for a worker to report, to die, or to be stuck."""
+        busy = {worker.connection: worker for worker in self.workers if worker.task}
+        for connection in wait(list(busy), timeout=1.0):
+            worker = busy[connection]  # type: ignore[index]
+            try:
+                kind, content = worker.connection.recv()
+            except (EOFError, OSError):
+                self._bury(worker, "the worker died", limit=2)
+                continue
+            if kind == "error":
+                raise DumpError(content)
+            task, worker.task = worker.task, None
+            assert task is not None
+            yield task.piece, content
+        for worker in self.workers:
+            if worker.is_stuck(self.job.section.page_seconds):
+                self._bury(worker, "time limit", limit=1)
+
+    def _bury(self, worker: _Worker, reason: str, limit: int) -> None:
+        """Replaces a worker; a page at which `limit` workers died is set aside."""
+        worker.stop()
+        self.workers.remove(worker)
+        task = worker.task
+        assert task is not None
+        place = worker.page.value
+        task.deaths[place] += 1
+        if task.deaths[place] >= limit:
+            task.quarantined[place] = reason
+        if task.deaths.total() > _MAX_DEATHS:
+            raise CorpusError(
+                f"workers keep dying at piece {task.piece.number} of {self.job.path} (out of "
+                "memory?); run again with a smaller runtime.num_workers"
+            )
+        self.again.append(task)
+
+
+def _work(job: Job, connection: Connection, page: Any) -> None:
+    """The life of a worker: it ends with the pipe to its parent."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
+    signal.signal(signal.SIGALRM, _raise_time_limit)
+    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    resource.setrlimit(resource.RLIMIT_AS, (_WORKER_BYTES, hard))
+    while True:
+        try:
+            piece, quarantined = connection.recv()
+        except (EOFError, OSError):
+            return
+        try:
+            answer: tuple[str, Any] = ("done", clean_piece(job, piece, quarantined, page))
+        except DumpError as error:
+            answer = ("error", str(error))
+        with suppress(OSError):
+            connection.send(answer)
+
+
+def _raise_time_limit(*_: object) -> None:
+    raise _TimeLimit
+
+
+def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) -> dict[str, Any]:
+    """Writes the shard of a piece; returns its summary.
+
+    A page that raises, or takes more than `corpus.page_seconds`, is set aside with the reason.
+    """
+    language, section = language_of(job.language), job.section
+    lines: list[str] = []
+    dropped: Counter[str] = Counter()
+    samples: list[dict[str, str]] = []
+    aside: list[dict[str, str]] = []
+    times: list[tuple[float, str]] = []
+    place = faults = 0
+    wanted = partial(is_wanted, section=section)
+    for place, raw in enumerate(pages_in(job.path, piece, wanted), start=1):
+        page.value = place
+        start = time.perf_counter()
+        reason = quarantined.get(place)
+        result = _limited(raw, section, language) if reason is None else reason
+        times.append((time.perf_counter() - start, raw.title))
+        if isinstance(result, str):
+            aside.append({"id": str(raw.id), "title": raw.title, "reason": result})
+            dropped["quarantined"] += 1
+        elif isinstance(result, Dropped):
+            dropped[result.reason] += 1
+            if dropped[result.reason] <= DROPPED_SAMPLES:
+                samples.append(result.__dict__)
+        else:
+            faults += len(FAULT.findall(result.text))
+            row = dict(result.__dict__)
+            if section.dedup == "near":
+                row["keys"] = band_keys(result.text)
+            lines.append(json.dumps(row, ensure_ascii=False))
+    summary = {
+        "pages": place,
+        "dropped": dropped,
+        "samples": samples,
+        "quarantined": aside,
+        "faults": faults,
+        "slowest": sorted(times, reverse=True)[:SLOWEST],
+    }
+    shard = shard_path(job.shards, piece.number)
+    scratch = shard.with_suffix(f".{os.getpid()}.tmp")
+    text = "".join(f"{line}\n" for line in [*lines, json.dumps(summary, ensure_ascii=False)])
+    scratch.write_text(text, encoding="utf-8")
+    scratch.replace(shard)
+    return summary
+
+
+def _limited(raw: RawPage, section: CorpusConfig, language: Any) -> Document | Dropped | str:
+    """The result of a page, or why it has none."""
+    signal.setitimer(signal.ITIMER_REAL, section.page_seconds)
+    try:
+        return clean_page(raw, section, language)
+    except _TimeLimit:
+        return "time limit"
+    except Exception as error:  # noqa: BLE001 - whatever a page holds, it must not end the run
+        return f"cleaner failed: {type(error).__name__}"
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)

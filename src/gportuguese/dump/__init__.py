@@ -1,0 +1,68 @@
+"""A Wikipedia dump: fetched or found, verified, and its pages."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gportuguese import artifacts
+from gportuguese.artifacts import Artifact
+from gportuguese.config import Config, DumpConfig, resolve_path
+from gportuguese.dump.reader import DumpError, RawPage, dump_language, read_pages
+from gportuguese.world import World
+
+__all__ = ["DumpError", "RawPage", "build", "is_remote", "load", "local_path", "read_pages"]
+
+
+def is_remote(section: DumpConfig) -> bool:
+    """Whether the dump has to be fetched."""
+    return section.source is None or section.source.startswith(("http://", "https://"))
+
+
+def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
+    """Writes `receipt.json`; fetches a remote dump and its index into `out`.
+
+    The receipt has source, size, SHA-1 or SHA-256 and, of a dump found on the host, its date.
+    """
+    section = config.dump
+    receipt: dict[str, Any] = {}
+    if is_remote(section):
+        receipt = _fetch(section, out)
+        path = out / str(receipt["path"])
+    else:
+        path = local_path(section)
+        receipt = {"source": str(section.source), "path": str(path.resolve())}
+    if not path.stat().st_size:
+        raise DumpError(f"{path} is empty")
+    receipt["language"] = dump_language(path)  # refuses what is no dump
+    receipt["size"] = path.stat().st_size
+    receipt["sha256"] = artifacts.hash_file(path)
+    artifacts.write_json(out / "receipt.json", receipt)
+    return receipt
+
+
+def load(artifact: Artifact, section: DumpConfig) -> Path:
+    """The dump file of a built dump stage: the fetched one, or the local one where it is now."""
+    if is_remote(section):
+        return artifact.folder / str(artifact.facts["path"])
+    return local_path(section)
+
+
+def local_path(section: DumpConfig) -> Path:
+    """The local dump file of a section; raises `DumpError` if it is not there."""
+    path = resolve_path(str(section.source))
+    if not path.is_file():
+        raise DumpError(f"no dump at {path}; set dump.source to a pages-articles .xml or .xml.bz2")
+    return path
+
+
+def _fetch(section: DumpConfig, out: Path) -> dict[str, Any]:
+    from gportuguese.dump.fetch import Host, RemoteFile
+
+    with Host(section.mirror) as host:
+        if section.source is not None:
+            date, files = None, [RemoteFile(section.source)]
+        else:
+            date, files = host.find_run(section)
+        fetched = [host.fetch(file, out / file.name) for file in files]
+    return {"source": files[0].url, "path": files[0].name, "date": date, "fetched": fetched}

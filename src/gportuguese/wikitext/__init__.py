@@ -1,0 +1,45 @@
+"""Wikitext -> running text. Pure functions; the tables of names are data, one YAML a language."""
+
+from __future__ import annotations
+
+import re
+
+from gportuguese.wikitext.languages import Language, language_of
+from gportuguese.wikitext.layout import lay_out
+from gportuguese.wikitext.parser import strip_markup
+
+__all__ = ["FAULT", "Language", "language_of", "wikitext_to_text"]
+
+FAULT = re.compile(
+    r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|</?[a-zA-Z][^<>\n]{0,80}>|<!--|-->|'''?|&(?:[a-z]{2,8}|#\d{1,6});"
+    r"|__[A-Z]{3,}__|\b(?:formula|codice)_\d|\(\s*[,;:)]|[,;]\s*\)|^[|!*#=]|\|[\w ]{1,20}="
+    r"|\b(?:thumb|miniaturadaimagem|upright)\|",
+    re.MULTILINE,
+)
+"""Leftover markup and punctuation that dropped markup leaves hanging: what `faults per MB` counts."""
+
+_MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|</?[a-zA-Z]|<!--")
+_MAX_MARKS = 50  # beyond that it is no text, and wikiextractor takes time quadratic in them
+_STRAY = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}")
+
+
+def wikitext_to_text(wikitext: str, title: str, language: Language) -> str:
+    """The running text of a page: a line a paragraph, list item or heading.
+
+    What the parser could not make sense of (broken or escaped markup) goes through wikiextractor's
+    cleaner; a page without any left, nearly every one, is what that cleaner would leave alone.
+    """
+    text = lay_out(strip_markup(wikitext, language), language)
+    if marks := len(_MARKUP.findall(text)):
+        if marks <= _MAX_MARKS:
+            text = _finish(text, title)
+        text = lay_out(_STRAY.sub("", text), language)
+    return text
+
+
+def _finish(text: str, title: str) -> str:
+    from wikiextractor.extract import Extractor, clean
+
+    text = clean(Extractor(0, "", "", title, []), text, html_safe=False)
+    # it makes half a surrogate pair of &#xD800;, which no UTF-8 can hold
+    return str(text).encode("utf-8", "replace").decode()

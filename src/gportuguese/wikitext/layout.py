@@ -1,0 +1,91 @@
+"""From text without markup to lines of prose: headings, lists, end matter, and repaired punctuation."""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+from gportuguese.wikitext.languages import Language
+
+_EMPHASIS = re.compile(r"'''''|'''|''")
+_EXTERNAL = re.compile(
+    r"\[(?:(?:https?|ftps?|news|irc|mailto|gopher):|//)[^\s\[\]]+(?:[ \t]([^\[\]\n]*))?\]"
+)
+_SWITCH = re.compile(r"__[A-ZÀ-Ü]{3,30}__")
+_HEADING = re.compile(r"(={1,6})([^=\n](?:[^\n]*[^=\n])?)=+$")
+_LIST = re.compile(r"[*#:;=\s]+")
+_TABLE_ROW = ("|", "!", "{|", "}}", "{{")
+
+# No pattern begins with a space, which would make every word of a page a candidate.
+_ODD_SPACES = re.compile(r"[\t\xa0\u2000-\u200a\u202f]+")
+# a dash alone only: "(1950–)" says that somebody lives
+_HANGING = re.compile(r"([(\[])[ ,;:]*(?:[–-] )?[ ,;:]*|(?:[,;:][ ,;:]*|[–-](?<= .) *)+([)\]])")
+_EMPTY = re.compile(r"\([ .…]*\)|\[ *\]")
+_LATE_POINT = re.compile(r" \.(?!\d)")  # but not in "calibre .45"
+_TIGHT = (
+    (" ,", ","), (" ;", ";"), (" :", ":"), (" )", ")"), (" ]", "]"), ("( ", "("), ("[ ", "["),
+    (", ,", ","), (",,", ","), (",.", "."), (",;", ";"),
+)  # fmt: skip
+_DOTS = re.compile(r"\.{4,}")
+
+
+def lay_out(text: str, language: Language) -> str:
+    """The lines of prose in `text`: one a paragraph, list item or heading that has prose under it.
+
+    >>> from gportuguese.wikitext import language_of
+    >>> lay_out("'''Fado''' ( ) é\\n\\n== Obras ==\\n* Uma\\n== Ver também ==\\n* Outra", language_of("pt"))
+    'Fado é\\nObras.\\nUma'
+    """
+    text = _EMPHASIS.sub("", text)
+    if "[" in text:
+        text = _EXTERNAL.sub(lambda match: match[1] or "", text)
+    if "__" in text:
+        text = _SWITCH.sub("", text)
+    if "&" in text:
+        text = html.unescape(text)
+    if not unicodedata.is_normalized("NFC", text):
+        text = unicodedata.normalize("NFC", text)
+    lines: list[str] = []
+    headings: list[tuple[int, str]] = []  # those seen since the last line of prose
+    tail_level = 0  # of the end-matter heading that we are under
+    for line in repair(text).split("\n"):
+        line = line.strip()
+        if not line:
+            continue
+        if line[0] == "=" and (heading := _HEADING.match(line)):
+            level, title = len(heading[1]), heading[2].strip()
+            if tail_level and level > tail_level:
+                continue
+            tail_level = level if title.rstrip(".:").lower() in language.tail_sections else 0
+            headings = [each for each in headings if each[0] < level]
+            if not tail_level and any(map(str.isalnum, title)):
+                headings.append((level, title))
+            continue
+        if line[0] in "*#:;=":
+            line = line[_LIST.match(line).end() :]  # type: ignore[union-attr]
+        if tail_level or line.startswith(_TABLE_ROW) or not any(map(str.isalnum, line)):
+            continue
+        lines += [title if title[-1] in ".!?…:" else f"{title}." for _, title in headings]
+        headings.clear()
+        lines.append(line)
+    return "\n".join(lines)
+
+
+def repair(text: str) -> str:
+    """Lines without the punctuation that dropped markup leaves hanging.
+
+    >>> repair("Moscou (, ) é  a capital ( ; desde 1918 ) .")
+    'Moscou é a capital (desde 1918).'
+    """
+    text = _ODD_SPACES.sub(" ", text)
+    if "(" in text or "[" in text:
+        text = _HANGING.sub(r"\1\2", text)
+        text = _EMPTY.sub("", text)
+    while "  " in text:
+        text = text.replace("  ", " ")
+    for loose, tight in _TIGHT:
+        text = text.replace(loose, tight)
+    if " ." in text:
+        text = _LATE_POINT.sub(".", text)
+    return _DOTS.sub("...", text) if "...." in text else text

@@ -1,0 +1,301 @@
+"""Wikitext without its markup: one pass over its tokens with a stack, linear in the page's length."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from gportuguese.wikitext.languages import Language
+from gportuguese.wikitext.templates import template_words
+
+# No part of a token crosses what could start the next one, and what was taken is not given back
+# (possessive, from Python 3.11): thousands of unclosed marks cost no more than their length.
+_ALL = "*+" if sys.version_info >= (3, 11) else "*"
+# Quoted attributes may hold ">".
+_ATTRIBUTES = rf"""(?:\s(?:"[^"<]{{0,400}}"|'[^'<]{{0,400}}'|[^<>"']){_ALL})?"""
+# Each alternative begins with a literal, so that the search for the next token skips at C speed over
+# everything else; the empty group at its end says which one it was.
+_TOKEN = re.compile(
+    rf"""
+      \[\[(?P<target>[^\[\]{{}}<>|\n]{_ALL})(?:\|(?P<label>[^\[\]{{}}<>|\n]{_ALL}))?\]\](?P<simple>)
+    | \{{\{{(?P<inner>[^\[\]{{}}<>]{_ALL})\}}\}}(?!\}})(?P<call>)
+    | \[\[(?P<link>)
+    | \]\](?P<link_end>)
+    | \{{\{{(?P<template>)
+    | \}}\}}(?P<template_end>)
+    | \{{\|(?<=[\n:*\#\ ]\{{\|)(?P<table>)
+    | \|\}}(?!\}})(?<=[\n\ ]\|\}})(?P<table_end>)
+    | <!--(?P<comment>)
+    | -->(?P<comment_end>)
+    | <su[bp]>(?P<raised>[^<>\n]{{0,40}})</su[bp]>(?P<power>)
+    | </?(?P<name>[A-Za-z][A-Za-z0-9]{{0,20}})(?:{_ATTRIBUTES}|\b[^<>]{{0,400}})/?>(?P<tag>)
+    """,
+    re.VERBOSE,
+)
+# the field lines of an infobox that is never closed
+_FIELDS = re.compile(rf"[^\n]{_ALL}(?:\n\s{_ALL}[|}}!][^\n]{_ALL}){_ALL}")
+_REF = re.compile(r"<ref[\s>][^<>]*>", re.IGNORECASE)
+_MAX_DEPTH = (
+    60  # MediaWiki stops at 40 templates; deeper opens are dropped, so that cost stays linear
+)
+
+# What stands between these tags is no running text.
+_DROPPED_ELEMENTS = frozenset(
+    [
+        "ref",
+        "gallery",
+        "math",
+        "score",
+        "timeline",
+        "mapframe",
+        "maplink",
+        "chem",
+        "ce",
+        "pre",
+        "syntaxhighlight",
+        "source",
+        "hiero",
+        "imagemap",
+        "graph",
+        "templatestyles",
+        "indicator",
+        "inputbox",
+        "categorytree",
+        "references",
+        "includeonly",
+        "style",
+        "script",
+        "select",
+        "section",
+        "templatedata",
+    ]
+)
+_BREAKS = frozenset(
+    [
+        "p",
+        "div",
+        "li",
+        "ul",
+        "ol",
+        "dl",
+        "dt",
+        "dd",
+        "blockquote",
+        "poem",
+        "center",
+        "hr",
+        "tr",
+        "caption",
+    ]
+)
+_ORDINALS = {"o": "º", "a": "ª", "os": "ºs", "as": "ªs"}
+_POWER = re.compile(r"[-+−]?[\dn]+")
+_INTERLANGUAGE = re.compile(r"(?:[a-z]{2,3}(?:-[a-z]{2,10}){0,2}|simple)")
+_PROJECTS = frozenset(
+    [
+        "w",
+        "wikt",
+        "wiktionary",
+        "s",
+        "wikisource",
+        "b",
+        "wikibooks",
+        "q",
+        "wikiquote",
+        "n",
+        "wikinews",
+        "v",
+        "voy",
+        "wikivoyage",
+        "m",
+        "meta",
+        "d",
+        "wikidata",
+        "c",
+        "commons",
+        "mw",
+        "species",
+        "wikispecies",
+    ]
+)
+_PARENTHESIS = re.compile(r"\s*\([^()]*\)$")
+
+
+class _Frame:
+    """An open link, template or table, and what was read inside it."""
+
+    __slots__ = ("kind", "pieces")
+
+    def __init__(self, kind: str) -> None:
+        self.kind = kind
+        self.pieces: list[str] = []
+
+
+def strip_markup(wikitext: str, language: Language) -> str:
+    """The text of a page without links, templates, tables, references and tags.
+
+    Line structure, headings, lists and emphasis marks stay for `layout`. What is opened and never
+    closed loses its mark and keeps its sentences.
+
+    >>> from gportuguese.wikitext import language_of
+    >>> strip_markup("[[Lisboa|A capital]] tem {{fmtn|324|m}}.<ref>Fonte</ref>", language_of("pt"))
+    'A capital tem 324 m.'
+    """
+    return _Parser("\n" + wikitext, language).run()
+
+
+class _Parser:
+    def __init__(self, text: str, language: Language) -> None:
+        self.text, self.language = text, language
+        self.stack = [_Frame("root")]
+        self.never_closed: set[str] = set()
+
+    def run(self) -> str:
+        text, search, stack = self.text, _TOKEN.search, self.stack
+        position = 0
+        while token := search(text, position):
+            pieces = stack[-1].pieces
+            if token.start() > position:
+                pieces.append(text[position : token.start()])
+            position = token.end()
+            kind = str(token.lastgroup)
+            if kind == "simple":
+                pieces.append(link_words(token["target"], token["label"], self.language))
+            elif kind == "call":
+                pieces.append(template_words(token["inner"], self.language))
+            elif kind == "tag":
+                position = self._tag(token, position)
+            elif kind in ("link", "template", "table"):
+                self._open(kind)
+            elif kind in ("link_end", "template_end", "table_end"):
+                self._close(kind.removesuffix("_end"))
+            elif kind == "comment":
+                position = self._after("-->", position)
+            elif kind == "power":
+                pieces.append(_raised(token.group(), token["raised"]))
+        stack[-1].pieces.append(text[position:])
+        while len(stack) > 1:
+            self._give_up()
+        return "".join(stack[0].pieces).strip("\n")
+
+    def _open(self, kind: str) -> None:
+        if len(self.stack) < _MAX_DEPTH:
+            self.stack.append(_Frame(kind))
+
+    def _tag(self, token: re.Match[str], position: int) -> int:
+        """Reads a tag; returns where reading goes on."""
+        name, tag, pieces = token["name"].lower(), token.group(), self.stack[-1].pieces
+        opens = tag[1] != "/" and tag[-2] != "/"
+        if name == "br":
+            pieces.append(" ")
+        elif name in _BREAKS:
+            pieces.append("\n")
+        elif name == "table":
+            if opens:
+                self._open("html table")
+            elif tag[1] == "/":
+                self._close("html table")
+        elif name == "nowiki" and opens:
+            start, end = self._find("</nowiki>", position)
+            if start >= 0:
+                pieces.append(self.text[position:start])
+                return end
+        elif name in _DROPPED_ELEMENTS and opens:
+            return self._after_element(name, position)
+        return position
+
+    def _find(self, mark: str, position: int) -> tuple[int, int]:
+        """Start and end of the next `mark`; -1 where there is none, which is looked for once."""
+        start = self.text.find(mark, position) if mark not in self.never_closed else -1
+        if start < 0:
+            self.never_closed.add(mark)
+        return start, start + len(mark)
+
+    def _after(self, mark: str, position: int) -> int:
+        """Behind the next `mark`; if there is none, behind the line."""
+        start, end = self._find(mark, position)
+        return end if start >= 0 else self._line_end(position)
+
+    def _after_element(self, name: str, position: int) -> int:
+        """Behind the end tag of a dropped element; if it has none, behind its line."""
+        start, end = self._find(f"</{name}>", position)
+        if start < 0:
+            return self._line_end(position) if name == "ref" else position
+        if name == "ref":
+            # another opened before: this one was meant to stand alone, as <ref name=x/>
+            other = _REF.search(self.text, position, start)
+            if other and not other.group().endswith("/>"):
+                return position
+        return end
+
+    def _line_end(self, position: int) -> int:
+        end = self.text.find("\n", position)
+        return len(self.text) if end < 0 else end
+
+    def _close(self, kind: str) -> None:
+        """Ends the innermost open frame of `kind`; those inside it were never closed."""
+        if all(frame.kind != kind for frame in reversed(self.stack)):
+            return
+        while self.stack[-1].kind != kind:
+            self._give_up()
+        inner = "".join(self.stack.pop().pieces)
+        if kind == "link":
+            target, bar, label = inner.partition("|")
+            words = link_words(target, label if bar else None, self.language)
+        else:
+            words = template_words(inner, self.language) if kind == "template" else ""
+        self.stack[-1].pieces.append(words)
+
+    def _give_up(self) -> None:
+        """Takes the innermost frame for unclosed: what can be sentences stays."""
+        frame = self.stack.pop()
+        inner = "".join(frame.pieces)
+        line = inner.find("\n")
+        rest = inner[line:] if line >= 0 else ""
+        if frame.kind == "link":
+            target, bar, label = inner.partition("|")
+            hidden = target.partition(":")[0].strip().lower() in self.language.hidden_prefixes
+            words = rest if hidden else (label if bar else inner)
+        elif frame.kind == "template":
+            fields = _FIELDS.match(inner)
+            words = inner[fields.end() :] if fields else rest
+        else:
+            heading = inner.find("\n==")
+            words = inner[heading:] if heading >= 0 else ""
+        self.stack[-1].pieces.append(words)
+
+
+def link_words(target: str, label: str | None, language: Language) -> str:
+    """The words that `[[target|label]]` shows; `label` is None where there is no bar.
+
+    >>> from gportuguese.wikitext import language_of
+    >>> link_words("Paraná (rio)", "", language_of("pt"))
+    'Paraná'
+    """
+    visible = target.startswith(":")
+    target = target.lstrip(":").strip()
+    prefix, colon, rest = target.partition(":")
+    if colon:
+        prefix = prefix.strip().lower()
+        if not visible and prefix in language.hidden_prefixes:
+            return ""
+        is_project = prefix in _PROJECTS
+        if is_project or (visible and _INTERLANGUAGE.fullmatch(prefix)):
+            target = rest.lstrip(":").strip()
+        elif _INTERLANGUAGE.fullmatch(prefix):
+            return ""  # the same article in another language: shown beside the text, not in it
+    if label is None:
+        return target
+    if label.strip():
+        return label
+    # the pipe trick: [[Paraná (rio)|]] shows "Paraná"
+    return _PARENTHESIS.sub("", target.rpartition(":")[2])
+
+
+def _raised(tag: str, raised: str) -> str:
+    if tag.startswith("<sub"):
+        return raised
+    content = raised.strip()
+    if content in _ORDINALS:
+        return _ORDINALS[content]
+    return f"^{content}" if _POWER.fullmatch(content) else raised

@@ -1,0 +1,179 @@
+"""Downloads that people can leave alone, against a host that misbehaves."""
+
+import bz2
+import json
+import random
+
+import pytest
+
+from gportuguese import Pipeline, init_world, load_config
+from gportuguese.config import DumpConfig
+from gportuguese.dump import DumpError, fetch
+from gportuguese.dump.fetch import Host, RemoteFile
+from tests.conftest import SHARED, page_xml, sentence
+from tests.dump_host import DumpHost
+from tests.test_cli import gpt_pt, sets
+from tests.test_dump import multistream
+
+CONTENT = random.Random(0).randbytes(300_000)
+INDEX = bz2.compress(b"0:1:P1\n")
+
+
+@pytest.fixture
+def host():
+    return DumpHost()
+
+
+def fetched(host, tmp_path, *faults, **known):
+    """The bytes that arrive, with the faults of the first requests."""
+    host.files["/x"] = CONTENT
+    host.faults["/x"].extend(faults)
+    with host.running() as address, Host(address, wait_seconds=0.001) as client:
+        receipt = client.fetch(RemoteFile(f"{address}/x", **known), tmp_path / "x")
+    assert receipt["size"] == len(CONTENT)
+    assert [path.name for path in tmp_path.iterdir()] == ["x"]
+    return (tmp_path / "x").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "faults",
+    [
+        (),
+        (("cut", 1000), ("cut", 1000), ("cut", 0), ("cut", 50_000)),
+        (429, 503, 500),
+        (("cut", 1000), "ignore range"),
+        (("cut", 1000), 503, ("cut", 1), 429),
+        (("lie", 0),),
+    ],
+)
+def test_every_byte_arrives_whatever_happens_on_the_way(host, tmp_path, faults):
+    assert fetched(host, tmp_path, *faults) == CONTENT
+
+
+def test_a_second_process_goes_on_where_the_first_stopped(host, tmp_path):
+    host.files["/x"] = CONTENT
+    host.faults["/x"].extend([("cut", 100_000)] + [("cut", 0)] * 20)
+    with host.running() as address:
+        file = RemoteFile(f"{address}/x")
+        with (
+            Host(address, wait_seconds=0.001) as client,
+            pytest.raises(DumpError, match="100,000 bytes are here; run again to go on"),
+        ):
+            client.fetch(file, tmp_path / "x")
+        host.faults.clear()
+        with Host(address, wait_seconds=0.001) as client:
+            client.fetch(file, tmp_path / "x")
+    assert host.requests[-1][1]["Range"] == "bytes=100000-"
+    assert (tmp_path / "x").read_bytes() == CONTENT
+
+
+def test_a_file_that_was_whole_already_is_only_verified(host, tmp_path):
+    (tmp_path / "x").write_bytes(CONTENT)
+    assert fetched(host, tmp_path) == CONTENT
+
+
+def test_a_file_that_changed_midway_is_refused_and_what_came_is_kept(host, tmp_path):
+    host.files["/x"] = CONTENT
+    host.faults["/x"].extend([("cut", 1000)] + [("cut", 0)] * 20)
+    with host.running() as address:
+        file = RemoteFile(f"{address}/x")
+        with Host(address, wait_seconds=0.001) as client, pytest.raises(DumpError):
+            client.fetch(file, tmp_path / "x")
+        host.faults.clear()
+        host.files["/x"] = CONTENT[::-1]
+        with (
+            Host(address, wait_seconds=0.001) as client,
+            pytest.raises(DumpError, match=r"changed since 1,000 bytes of it were fetched; remove"),
+        ):
+            client.fetch(file, tmp_path / "x")
+    assert (tmp_path / "x").read_bytes() == CONTENT[:1000]
+
+
+@pytest.mark.parametrize(
+    ("known", "faults", "message"),
+    [
+        ({"sha1": "0" * 40}, (), "but 0000"),
+        ({"size": 5}, (), "has 300,000 bytes, but 5 are listed"),
+        ({}, [("lie", 99)] * 20, "nothing comes any more|changed since"),
+        ({}, [403], "the server answers 403"),
+        ({}, [503] * 50, "the server answers 503|nothing comes any more"),
+    ],
+)
+def test_lies_and_refusals_end_with_a_message(host, tmp_path, known, faults, message):
+    with pytest.raises(DumpError, match=message):
+        fetched(host, tmp_path, *faults, **known)
+
+
+def test_a_damaged_file_is_removed_so_that_the_next_try_starts_anew(host, tmp_path):
+    with pytest.raises(DumpError, match="it was removed"):
+        fetched(host, tmp_path, sha1="0" * 40)
+    assert not (tmp_path / "x").exists()
+
+
+def test_retry_after_is_waited_for(host, tmp_path):
+    host.retry_after = "1"
+    start = fetch.time.monotonic()
+    assert fetched(host, tmp_path, 429) == CONTENT
+    assert fetch.time.monotonic() - start >= 1
+
+
+def test_latest_is_the_newest_run_that_is_done(host):
+    host.add_run("ptwiki", "20240101", CONTENT, INDEX)
+    host.add_run("ptwiki", "20240301", CONTENT, INDEX, status="in-progress")
+    host.add_run("ptwiki", "20240201", CONTENT, INDEX)
+    with host.running() as address, Host(address) as client:
+        date, files = client.find_run(DumpConfig(wiki="ptwiki"))
+        assert date == "20240201"
+        assert [file.size for file in files] == [len(CONTENT), len(INDEX)]
+        with pytest.raises(
+            DumpError, match="no run 20240301 whose articlesmultistreamdump is done"
+        ):
+            client.find_run(DumpConfig(wiki="ptwiki", date="20240301"))
+        with pytest.raises(DumpError, match="check dump.wiki"):
+            client.find_run(DumpConfig(wiki="xxwiki"))
+
+
+def test_the_client_names_itself(host, tmp_path):
+    fetched(host, tmp_path)
+    agent = host.requests[0][1]["User-Agent"]
+    assert agent.startswith("gportuguese/0.")
+    assert "(+https://" in agent
+
+
+def test_no_server_is_a_message(tmp_path):
+    with (
+        Host("http://127.0.0.1:9", wait_seconds=0.001) as client,
+        pytest.raises(DumpError, match="cannot reach http://127.0.0.1:9/ptwiki"),
+    ):
+        client.find_run(DumpConfig())
+
+
+def test_the_stage_fetches_verifies_and_feeds_the_corpus(host, tiny_overrides, capsys):
+    pages = [page_xml(n, f"P{n}", sentence(n, 120)) for n in range(1, 100)]
+    path = host.add_run("ptwiki", "20240101", multistream(pages, 10), INDEX)
+    host.faults[path].extend([("cut", 500), 503])
+    with host.running() as address:
+        remote = (f"dump={{wiki: ptwiki, date: latest, mirror: '{address}'}}",)
+        assert gpt_pt("corpus", *sets((*tiny_overrides, *remote))) == 0
+    config = load_config(None, (*tiny_overrides, *remote))
+    receipt = Pipeline(config).build("dump", init_world(config.runtime)).facts
+    assert receipt["date"] == "20240101"
+    assert [file["url"].rsplit("-", 1)[-1] for file in receipt["fetched"]] == [
+        "multistream.xml.bz2",
+        "index.txt.bz2",
+    ]
+    assert "corpus: done" in capsys.readouterr().err
+
+
+@pytest.mark.data
+def test_the_real_layout_of_the_host_is_read(host):
+    folder = SHARED / "ptwiki" / "20161101"
+    for path in folder.iterdir():
+        host.files[f"/ptwiki/20161101/{path.name}"] = path.read_bytes()
+    host.files["/ptwiki/"] = b'<a href="20161101/">20161101/</a>'
+    with host.running() as address, Host(address) as client:
+        date, files = client.find_run(DumpConfig())
+    listed = json.loads((folder / "dumpstatus.json").read_text(encoding="utf-8"))
+    facts = listed["jobs"]["articlesmultistreamdump"]["files"]
+    assert date == "20161101"
+    assert {file.name: file.sha1 for file in files} == {n: f["sha1"] for n, f in facts.items()}

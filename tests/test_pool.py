@@ -1,0 +1,155 @@
+"""Workers may fail, die or hang: the run goes on, and an interrupted one ends with the same bytes."""
+
+import os
+import signal
+import time
+
+import pytest
+
+from gportuguese import Pipeline, init_world, load_config
+from gportuguese.config import CorpusConfig
+from gportuguese.corpus import pool
+from gportuguese.corpus.pool import Job, clean_dump, read_documents, read_summary
+from gportuguese.dump import reader
+from tests.conftest import page_xml, sentence
+from tests.test_dump import multistream
+
+PAGES = [page_xml(n, f"P{n}", f"{sentence(n, 40)} {n}") for n in range(1, 61)]
+REAL = pool.clean_page
+
+
+@pytest.fixture
+def job(tmp_path, monkeypatch):
+    """A dump of a dozen pieces."""
+    monkeypatch.setattr(reader, "_RANGE_BYTES", 1500)
+    path = tmp_path / "d.xml.bz2"
+    path.write_bytes(multistream(PAGES, 3))
+    (tmp_path / "shards").mkdir()
+    section = CorpusConfig(min_chars=20, dedup="off", page_seconds=1.0)
+    return Job(path, section, "pt", tmp_path / "shards")
+
+
+@pytest.fixture
+def fork(monkeypatch):
+    """Workers that inherit what a test patched."""
+    real = pool.multiprocessing.get_context
+    monkeypatch.setattr(pool.multiprocessing, "get_context", lambda _: real("fork"))
+
+
+def ids(job):
+    shards = sorted(job.shards.glob("*.jsonl"))
+    return [row["id"] for shard in shards for row in read_documents(shard)]
+
+
+def run(job):
+    """All summaries together: number of pages, and what was set aside."""
+    summaries = [summary for _, summary in clean_dump(job, 2)]
+    return sum(s["pages"] for s in summaries), [a for s in summaries for a in s["quarantined"]]
+
+
+def test_all_pages_come_in_the_order_of_the_dump(job):
+    assert run(job) == (60, [])
+    assert ids(job) == [str(n) for n in range(1, 61)]
+    assert len(list(job.shards.glob("*.jsonl"))) >= 5
+    assert not list(job.shards.glob("*.tmp"))
+
+
+def test_only_missing_and_damaged_shards_are_cleaned_again(job):
+    run(job)
+    whole = {shard: shard.read_bytes() for shard in job.shards.glob("*.jsonl")}
+    first, second, third, *_ = sorted(whole)
+    first.unlink()
+    second.write_bytes(whole[second][: len(whole[second]) // 2])
+    assert read_summary(second) is None
+    marked = third.stat().st_mtime_ns
+    run(job)
+    assert ids(job) == [str(n) for n in range(1, 61)]
+    assert third.stat().st_mtime_ns == marked
+
+
+def kill_at(page_id, folder, times):
+    """A `clean_page` that kills its own process at one page, so many times."""
+
+    def clean_page(page, section, language):
+        deaths = len(list(folder.glob("death-*")))
+        if page.id == page_id and deaths < times:
+            (folder / f"death-{deaths}").touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return REAL(page, section, language)
+
+    return clean_page
+
+
+def fail(page, section, language):
+    if page.id == 7:
+        raise RecursionError("too deep")
+    if page.id == 8:
+        _ = [bytearray(1 << 28) for _ in range(100)]
+    if page.id == 9:
+        while True:
+            time.sleep(0.01)
+    if page.id == 10:
+        signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGALRM])
+        time.sleep(60)
+    return REAL(page, section, language)
+
+
+forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+
+
+@forks
+def test_a_killed_worker_is_replaced_and_nothing_is_lost(job, tmp_path, monkeypatch, fork):
+    monkeypatch.setattr(pool, "clean_page", kill_at(20, tmp_path, times=1))
+    assert run(job) == (60, [])
+    assert ids(job) == [str(n) for n in range(1, 61)]
+
+
+@forks
+def test_a_page_that_kills_twice_is_set_aside(job, tmp_path, monkeypatch, fork):
+    monkeypatch.setattr(pool, "clean_page", kill_at(20, tmp_path, times=99))
+    assert run(job) == (60, [{"id": "20", "title": "P20", "reason": "the worker died"}])
+    assert ids(job) == [str(n) for n in range(1, 61) if n != 20]
+
+
+@forks
+def test_pages_that_raise_explode_loop_or_hang_are_set_aside(job, monkeypatch, fork):
+    monkeypatch.setattr(pool, "clean_page", fail)
+    monkeypatch.setattr(pool, "_GRACE_SECONDS", 0.5)
+    pages, aside = run(job)
+    assert pages == 60
+    assert sorted((row["id"], row["reason"]) for row in aside) == [
+        ("10", "time limit"),
+        ("7", "cleaner failed: RecursionError"),
+        ("8", "cleaner failed: MemoryError"),
+        ("9", "time limit"),
+    ]
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
+
+
+def test_an_interrupted_corpus_goes_on_and_ends_with_the_same_bytes(job, tmp_path, monkeypatch):
+    def build(name):
+        config = load_config(
+            None,
+            (
+                f"dump.source={job.path}",
+                f"runtime={{artifacts_dir: {tmp_path / name}, num_workers: 1}}",
+                "corpus={min_chars: 20, valid_per_mille: 200, test_per_mille: 100}",
+            ),
+        )
+        return Pipeline(config).build("corpus", init_world(config.runtime)).folder
+
+    straight = build("straight")
+    real = pool.check_end
+    monkeypatch.setattr(pool, "check_end", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        build("stopped")
+    monkeypatch.setattr(pool, "check_end", real)
+    partial = next((tmp_path / "stopped").glob("corpus-*.partial"))
+    for shard in sorted((partial / "shards").glob("*.jsonl"))[::2]:
+        shard.unlink()
+    resumed = build("stopped")
+    for name in ("train.parquet", "valid.parquet", "test.parquet", "dropped.jsonl"):
+        assert (resumed / name).read_bytes() == (straight / name).read_bytes()

@@ -1,0 +1,170 @@
+"""What wikitext must become: faults of today's extractors, each as input -> wanted output."""
+
+import time
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gportuguese.wikitext import FAULT, language_of, wikitext_to_text
+from gportuguese.wikitext.layout import repair
+from gportuguese.wikitext.parser import strip_markup
+
+PT = language_of("pt")
+
+
+def clean(wikitext, language=PT):
+    return wikitext_to_text(wikitext, "Título", language)
+
+
+@pytest.mark.parametrize(
+    ("wikitext", "wanted"),
+    [
+        # links
+        (
+            "em [[Missão: Impossível]], em [[Star Wars: IV|Nova Esperança]]",
+            "em Missão: Impossível, em Nova Esperança",
+        ),
+        (
+            "O [[:en:Soft power|soft power]] e a obra [[s:Os Lusíadas|Os Lusíadas]]",
+            "O soft power e a obra Os Lusíadas",
+        ),
+        ("O rio [[Paraná (rio)|]] corre", "O rio Paraná corre"),
+        ("[[gato]]s e [[cão|cães]]", "gatos e cães"),
+        ("Fim.\n[[Categoria:Rios]]\n[[en:River]]", "Fim."),
+        ("A [[:Categoria:Rios]] existe", "A Categoria:Rios existe"),
+        ("[[Ficheiro:X.jpg|thumb|Um [[rio]] e um [[mar]]]]Texto", "Texto"),
+        ("[[Imagem:X.jpg|200px|{{legenda|a}}]] O texto", "O texto"),
+        ("Um [[1198 sem fim. Outro [[rio]] aqui.", "Um 1198 sem fim. Outro rio aqui."),
+        ("[http://a.pt O sítio] e [http://b.pt] fim", "O sítio e fim"),
+        # templates that carry words
+        ("{{formatnum:1234567}} habitantes", "1 234 567 habitantes"),
+        ("tem {{fmtn|324|m}} de altura", "tem 324 m de altura"),
+        (
+            "X ({{dni|8|12|1977}} – [[Olinda]]) é",
+            "X (8 de dezembro de 1977 – Olinda) é",
+        ),
+        ("no {{séc|XIX}} e no {{século|XX}}", "no século XIX e no século XX"),
+        ("'''{{nihongo|Tóquio|東京|Tōkyō}}''' é", "Tóquio (東京, Tōkyō) é"),
+        ("Moscou ({{lang-ru|Москва}}, {{IPA|mɐˈskva}}) é", "Moscou (Москва) é"),
+        ("Moscou ({{IPA|mɐˈskva}}, {{áudio|x.ogg}}) é", "Moscou é"),
+        ("({{lang|la|Olisipo}}) foi", "(Olisipo) foi"),
+        ("{{BRA}} e {{POR}} jogaram", "Brasil e Portugal jogaram"),
+        ("A {{nowrap|10 km}} dali", "A 10 km dali"),
+        ("{{converter|10|km|mi}} depois", "10 km depois"),
+        ("{{CURRENTYEAR}} passou", "passou"),
+        ("{{Info/Rio|nome={{nowrap|Tejo}}\n|foz=[[Lisboa]]}}O Tejo", "O Tejo"),
+        ("{{esboço}}\nTexto {{carece de fontes|data=maio}}.", "Texto."),
+        ("{{Info/Rio\n|nome = Tejo\n|foz = Lisboa\n'''Tejo''' é um rio.", "Tejo é um rio."),
+        # tags
+        ("10<sup>6</sup> e H<sub>2</sub>O, n<sup>o</sup> 1", "10^6 e H2O, nº 1"),
+        ('a <span title="a > b">palavra</span> fica', "a palavra fica"),
+        ("antes<ref>nota</ref> depois<ref name=x /> fim", "antes depois fim"),
+        ('a<ref name="x">b<ref name="y">nota</ref> c', "ab c"),
+        ("antes<ref>nota sem fim\ndepois", "antes\ndepois"),
+        ("antes<!-- nota sem fim\ndepois", "antes\ndepois"),
+        ("antes <!-- nota\n --> depois", "antes depois"),
+        ("a <math>x^2</math> b <score>c d</score> c <chem>H2O</chem> d", "a b c d"),
+        ("usa <code>print</code> e <nowiki>[[isto]]</nowiki>", "usa print e isto"),
+        ("a<br />b<br>c", "a b c"),
+        ("texto <gallery>\nA.jpg|legenda\n</gallery> fim", "texto fim"),
+        ("<table><tr><td>1</td></tr></table>Texto", "Texto"),
+        ("Um <p texto", "Um <p texto"),
+        # characters
+        ("AT&amp;T &ndash; &quot;x&quot; &nbsp;y", 'AT&T – "x" y'),
+        ("cafe\u0301", "café"),
+        ("__SEMTDC__Texto__NOTOC__", "Texto"),
+        ("'''''a''''' ''b'' d'''Ávila'''", "a b dÁvila"),
+        # lines
+        ("* um\n* dois\n# três\n; termo : sentido", "um\ndois\ntrês\ntermo: sentido"),
+        ("(Nota inicial.)\nTexto {chaves} fica.", "(Nota inicial.)\nTexto {chaves} fica."),
+        ("{| class=x\n|-\n| 1 || 2\n|}\nTexto", "Texto"),
+        ("{|\n|-\n| {| \n| 1\n|}\n|}\nTexto", "Texto"),
+        ("{|\n| a\n| b\n\n== Clima ==\nSeco.", "Clima.\nSeco."),
+        ("== A ==\n=== B ===\nTexto\n== Vazia ==\n", "A.\nB.\nTexto"),
+        ("Texto\n== Ver também ==\n* [[X]]\n=== Y ===\nz\n== Clima ==\nSeco.", "Texto\nClima.\nSeco."),
+        ("Texto\n== Ligações externas ==\n* [http://a.pt a]", "Texto"),
+    ],
+)  # fmt: skip
+def test_wikitext_becomes_text(wikitext, wanted):
+    assert clean(wikitext) == wanted
+
+
+@pytest.mark.parametrize(
+    ("loose", "tight"),
+    [
+        ("Moscou (, ) é  a capital ( ; desde 1918 ) .", "Moscou é a capital (desde 1918)."),
+        ("(1950–) vive", "(1950–) vive"),
+        ("a (b, ) c", "a (b) c"),
+        ("um calibre .45", "um calibre .45"),
+        ("a , b , , c", "a, b, c"),
+    ],
+)
+def test_punctuation_is_repaired(loose, tight):
+    assert repair(loose) == tight
+
+
+def test_words_are_tables_one_file_a_language():
+    italian = language_of("it")
+    assert clean("Nato nel {{formatnum:1234}}.\n== Note ==\n* x", italian) == "Nato nel 1 234."
+    assert clean("{{convert|10|km}} off\n== See also ==\n* x", language_of("en")) == "10 km off"
+    assert clean("{{convert|10|km}} off", language_of("xx")) == "10 km off"
+
+
+HOSTILE = {
+    "nested ifs": "{{#if:" * 500 + "x" + "}}" * 500 + " fim",
+    "unclosed tags": "<p " * 5000,
+    "unclosed comments": "<!-- a\n" * 3000,
+    "unclosed refs": "<ref>a " * 3000,
+    "unclosed links": "[[a|b " * 5000,
+    "unclosed templates": "{{a|b\n" * 5000,
+    "unbalanced tables": "\n{| a\n| b" * 2000 + "\n|}" * 500,
+    "closers": "]]}}|}" * 5000,
+    "quotes": "'" * 20000,
+    "spans": '<span title="' * 3000,
+    "apostrophes in tags": "<a b='c " * 3000,
+    "equals": "\n" + "=" * 20000,
+    "brackets": "[" * 20000,
+    "braces": "{" * 20000,
+    "parentheses": "( , " * 5000,
+    "spaces": "a" + " " * 50000 + "b",
+    "list marks": "*" * 50000,
+    "entities": "&amp;" * 10000,
+    "links in links": "[[a|" * 1000 + "x" + "]]" * 1000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_pages_take_time_linear_in_their_length(name):
+    page = HOSTILE[name]
+    seconds = []
+    for times in (1, 4):
+        start = time.process_time()
+        clean(page * times)
+        seconds.append(time.process_time() - start)
+    # four times the length: a quadratic cleaner would take 16 times; below 20 ms it is noise
+    assert seconds[1] < max(8 * seconds[0], 0.02)
+    assert seconds[0] < 1
+
+
+MARKS = ["[[", "]]", "{{", "}}", "{|", "|}", "|", "\n", "<ref>", "</ref>", "<!--", "-->", "''", "==",
+         "a", "ção ", "<sup>2</sup>", "(", ")", ",", "&lt;", "*", "<br/>", "Ficheiro:", "http://x "]  # fmt: skip
+
+
+@given(st.lists(st.sampled_from(MARKS), max_size=60).map("".join))
+def test_no_markup_is_left_of_any_mixture(wikitext):
+    text = clean(wikitext)
+    assert not [fault for fault in FAULT.findall(text) if fault in ("[[", "]]", "{{", "}}", "<!--")]
+    assert text == text.strip()
+    assert "\n\n" not in text
+
+
+@given(st.text(alphabet="abc çãé\n", max_size=200))
+def test_prose_keeps_every_word(prose):
+    assert clean(prose).split() == prose.split()
+
+
+@given(st.text(max_size=300))
+def test_the_parser_takes_any_text(wikitext):
+    strip_markup(wikitext, PT)
+    clean(wikitext).encode("utf-8")
