@@ -67,6 +67,10 @@ def test_a_date_is_text_whatever_yaml_thinks():
     assert load_config(None, ("dump={wiki: ptwiki, date: 20161101}",)).dump.date == "20161101"
 
 
+def test_off_is_a_word():
+    assert load_config(None, ("corpus.dedup=off",)).corpus.dedup == "off"
+
+
 def test_missing_file_is_named(tmp_path):
     with pytest.raises(ConfigError, match="no-such.yaml"):
         load_config(tmp_path / "no-such.yaml")

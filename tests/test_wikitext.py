@@ -29,6 +29,7 @@ def clean(wikitext, language=PT):
             "O [[:en:Soft power|soft power]] e a obra [[s:Os Lusíadas|Os Lusíadas]]",
             "O soft power e a obra Os Lusíadas",
         ),
+        ("no [[TLC: Tables, Ladders and Chairs]] de", "no TLC: Tables, Ladders and Chairs de"),
         ("O rio [[Paraná (rio)|]] corre", "O rio Paraná corre"),
         ("[[gato]]s e [[cão|cães]]", "gatos e cães"),
         ("Fim.\n[[Categoria:Rios]]\n[[en:River]]", "Fim."),

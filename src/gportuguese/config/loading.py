@@ -103,6 +103,8 @@ def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
                 return _parse(choice, value, where, problems)
         return _parse(choices[0], value, where, problems)
     if origin is Literal:
+        if value is False and "off" in arguments:  # YAML 1.1 reads `off` as a truth value
+            return "off"
         if value not in arguments:
             problems.append(f"{where}: {value!r} is not one of {', '.join(map(repr, arguments))}")
         return value

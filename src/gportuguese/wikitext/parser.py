@@ -276,8 +276,8 @@ def link_words(target: str, label: str | None, language: Language) -> str:
     target = target.lstrip(":").strip()
     prefix, colon, rest = target.partition(":")
     if colon:
-        prefix = prefix.strip().lower()
-        if not visible and prefix in language.hidden_prefixes:
+        prefix = prefix.strip()
+        if not visible and prefix.lower() in language.hidden_prefixes:
             return ""
         is_project = prefix in _PROJECTS
         if is_project or (visible and _INTERLANGUAGE.fullmatch(prefix)):
