@@ -19,7 +19,7 @@ from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, CorpusConfig
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page
 from gportuguese.corpus.documents import document_files, document_name, write_shards
-from gportuguese.corpus.duplicates import NUM_BANDS, clusters, fingerprint
+from gportuguese.corpus.duplicates import NUM_BANDS, clusters
 from gportuguese.corpus.pool import (
     DROPPED_SAMPLES,
     SLOWEST,
@@ -177,12 +177,11 @@ def _write_splits(paths: list[Path], section: CorpusConfig, out: Path) -> dict[s
                 if len(copied) < DROPPED_SAMPLES:
                     copied.append(Dropped(row["id"], row["title"], "exact duplicate"))
                 continue
-            row.pop("keys", None)
             split = split_of(ids[first[place]] if len(first) else row["id"], section)
             place += 1
             counts[split] += 1
-            words += len(row["text"].split())
-            num_bytes += len(row["text"].encode())
+            words += row["words"]
+            num_bytes += row["bytes"]
             pending[split].append(row)
             if len(pending[split]) == _ROW_GROUP_DOCUMENTS:
                 _flush(writers[split], pending[split], schema)
@@ -212,19 +211,18 @@ def _find_copies(
 ) -> tuple[set[int], list[str], array[int]]:
     """Places of exact copies; ids and flat band keys of the documents that stay."""
     copies: set[int] = set()
-    seen: set[bytes] = set()
+    seen: set[str] = set()
     ids: list[str] = []
     keys = array("Q")
     if section.dedup == "off":
         return copies, ids, keys
     for number, row in enumerate(row for path in paths for row in read_documents(path)):
-        mark = fingerprint(row["text"])
-        if mark in seen:
+        if row["fingerprint"] in seen:
             copies.add(number)
         elif section.dedup == "near":
             ids.append(row["id"])
             keys.extend(row["keys"])
-        seen.add(mark)
+        seen.add(row["fingerprint"])
     return copies, ids, keys
 
 
@@ -232,5 +230,6 @@ def _flush(writer: pq.ParquetWriter, rows: list[dict[str, str]], schema: Any) ->
     import pyarrow as pa
 
     if rows:
-        writer.write_table(pa.Table.from_pylist(rows, schema=schema))
+        columns = [[row[name] for row in rows] for name in schema.names]
+        writer.write_table(pa.table(columns, schema=schema))
         rows.clear()

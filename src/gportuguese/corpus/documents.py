@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -12,8 +11,7 @@ from typing import Any
 
 from gportuguese.config import CorpusConfig, resolve_path
 from gportuguese.corpus.cleaning import Document, Dropped
-from gportuguese.corpus.duplicates import band_keys
-from gportuguese.corpus.pool import DROPPED_SAMPLES, CorpusError, shard_path
+from gportuguese.corpus.pool import DROPPED_SAMPLES, CorpusError, shard_line, shard_path
 from gportuguese.progress import track
 
 _SHARD_DOCUMENTS = 2000
@@ -32,10 +30,7 @@ def write_shards(section: CorpusConfig, shards: Path) -> Iterator[tuple[Path, di
                     if dropped[result.reason] <= DROPPED_SAMPLES:
                         samples.append(result.__dict__)
                     continue
-                row = dict(result.__dict__)
-                if section.dedup == "near":
-                    row["keys"] = band_keys(result.text)
-                file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                file.write(shard_line(result, section) + "\n")
         yield shard, {"pages": len(batch), "dropped": dropped, "samples": samples}
         number += 1
 

@@ -17,9 +17,9 @@ _WORDS = 5
 _SEED = 1
 
 
-def fingerprint(text: str) -> bytes:
-    """128 bits of the text itself: equal texts have equal ones."""
-    return hashlib.blake2b(text.encode(), digest_size=16).digest()
+def fingerprint(text: str) -> str:
+    """96 bits of the text itself in hex: equal texts have equal ones."""
+    return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def band_keys(text: str) -> list[int]:

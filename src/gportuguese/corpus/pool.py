@@ -23,7 +23,7 @@ from typing import Any
 
 from gportuguese.config import CorpusConfig, UserError
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page, is_wanted
-from gportuguese.corpus.duplicates import band_keys
+from gportuguese.corpus.duplicates import band_keys, fingerprint
 from gportuguese.dump.reader import DumpError, Piece, RawPage, check_end, pages_in, pieces_of
 from gportuguese.wikitext import FAULT, language_of
 
@@ -99,12 +99,26 @@ def read_summary(shard: Path) -> dict[str, Any] | None:
 
 
 def read_documents(shard: Path) -> Iterator[dict[str, Any]]:
-    """The documents of a whole shard: id, title, text and the keys of `duplicates`."""
+    """The documents of a whole shard, as `shard_line` wrote them."""
     with shard.open(encoding="utf-8") as file:
         for line in file:
             row = json.loads(line)
             if "text" in row:
                 yield row
+
+
+def shard_line(document: Document, section: CorpusConfig) -> str:
+    """A document as a line of JSON, with all that can be worked out apart from the others."""
+    row: dict[str, Any] = {
+        **document.__dict__,
+        "words": len(document.text.split()),
+        "bytes": len(document.text.encode()),
+    }
+    if section.dedup != "off":
+        row["fingerprint"] = fingerprint(document.text)
+    if section.dedup == "near":
+        row["keys"] = band_keys(document.text)
+    return json.dumps(row, ensure_ascii=False)
 
 
 class _Worker:
@@ -256,10 +270,7 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
                 samples.append(result.__dict__)
         else:
             faults += len(FAULT.findall(result.text))
-            row = dict(result.__dict__)
-            if section.dedup == "near":
-                row["keys"] = band_keys(result.text)
-            lines.append(json.dumps(row, ensure_ascii=False))
+            lines.append(shard_line(result, section))
     summary = {
         "pages": place,
         "dropped": dropped,

@@ -10,14 +10,15 @@ from gportuguese.wikitext.parser import strip_markup
 
 __all__ = ["FAULT", "Language", "language_of", "wikitext_to_text"]
 
+# Each alternative begins with a literal, so that the search skips at C speed over everything else.
 FAULT = re.compile(
-    r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|</?[a-zA-Z][^<>\n]{0,80}>|<!--|-->|'''?|&(?:[a-z]{2,8}|#\d{1,6});"
-    r"|__[A-Z]{3,}__|\b(?:formula|codice)_\d|\(\s*[,;:)]|[,;]\s*\)|^[|!*#=]|\|[\w ]{1,20}="
-    r"|\b(?:thumb|miniaturadaimagem|upright)\|",
-    re.MULTILINE,
+    r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|</?[a-zA-Z][^<>\n]{0,80}>|<!--|-->|'''?"
+    r"|&(?:[a-z]{2,8}|#\d{1,6});|__[A-Z]{3,}__|_(?:(?<=formula_)|(?<=codice_))\d"
+    r"|\(\s*[,;:)]|,\s*\)|;\s*\)|\n[|!*#=]|\|[\w ]{1,20}=|\|(?:(?<=thumb\|)|(?<=upright\|))"
 )
 """Leftover markup and punctuation that dropped markup leaves hanging: what `faults per MB` counts."""
 
+_SIGNS = ("[[", "]]", "{{", "}}", "<")
 _MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|</?[a-zA-Z]|<!--")
 _MAX_MARKS = 50  # beyond that it is no text, and wikiextractor takes time quadratic in them
 _STRAY = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}")
@@ -30,7 +31,7 @@ def wikitext_to_text(wikitext: str, title: str, language: Language) -> str:
     cleaner; a page without any left, nearly every one, is what that cleaner would leave alone.
     """
     text = lay_out(strip_markup(wikitext, language), language)
-    if marks := len(_MARKUP.findall(text)):
+    if any(sign in text for sign in _SIGNS) and (marks := len(_MARKUP.findall(text))):
         if marks <= _MAX_MARKS:
             text = _finish(text, title)
         text = lay_out(_STRAY.sub("", text), language)

@@ -6,7 +6,7 @@ import re
 import sys
 
 from gportuguese.wikitext.languages import Language
-from gportuguese.wikitext.templates import template_words
+from gportuguese.wikitext.templates import leaves_words, template_words
 
 # No part of a token crosses what could start the next one, and what was taken is not given back
 # (possessive, from Python 3.11): thousands of unclosed marks cost no more than their length.
@@ -35,89 +35,29 @@ _TOKEN = re.compile(
 # the field lines of an infobox that is never closed
 _FIELDS = re.compile(rf"[^\n]{_ALL}(?:\n\s{_ALL}[|}}!][^\n]{_ALL}){_ALL}")
 _REF = re.compile(r"<ref[\s>][^<>]*>", re.IGNORECASE)
-_MAX_DEPTH = (
-    60  # MediaWiki stops at 40 templates; deeper opens are dropped, so that cost stays linear
-)
+_BRACES = re.compile(r"\{\{|\}\}")
+_MAX_FAILED_SKIPS = 3  # each reads to the end of the page
+_MAX_DEPTH = 60  # MediaWiki stops at 40; deeper opens are dropped, so that cost stays linear
 
 # What stands between these tags is no running text.
-_DROPPED_ELEMENTS = frozenset(
-    [
-        "ref",
-        "gallery",
-        "math",
-        "score",
-        "timeline",
-        "mapframe",
-        "maplink",
-        "chem",
-        "ce",
-        "pre",
-        "syntaxhighlight",
-        "source",
-        "hiero",
-        "imagemap",
-        "graph",
-        "templatestyles",
-        "indicator",
-        "inputbox",
-        "categorytree",
-        "references",
-        "includeonly",
-        "style",
-        "script",
-        "select",
-        "section",
-        "templatedata",
-    ]
-)
-_BREAKS = frozenset(
-    [
-        "p",
-        "div",
-        "li",
-        "ul",
-        "ol",
-        "dl",
-        "dt",
-        "dd",
-        "blockquote",
-        "poem",
-        "center",
-        "hr",
-        "tr",
-        "caption",
-    ]
-)
+_DROPPED_ELEMENTS = frozenset((
+    "ref", "gallery", "math", "score", "timeline", "mapframe", "maplink", "chem", "ce", "pre",
+    "syntaxhighlight", "source", "hiero", "imagemap", "graph", "templatestyles", "indicator",
+    "inputbox", "categorytree", "references", "includeonly", "style", "script", "select",
+    "section", "templatedata",
+))  # fmt: skip
+_BREAKS = frozenset((
+    "p", "div", "li", "ul", "ol", "dl", "dt", "dd", "blockquote", "poem", "center", "hr", "tr",
+    "caption",
+))  # fmt: skip
 _ORDINALS = {"o": "º", "a": "ª", "os": "ºs", "as": "ªs"}
 _POWER = re.compile(r"[-+−]?[\dn]+")
 _INTERLANGUAGE = re.compile(r"(?:[a-z]{2,3}(?:-[a-z]{2,10}){0,2}|simple)")
-_PROJECTS = frozenset(
-    [
-        "w",
-        "wikt",
-        "wiktionary",
-        "s",
-        "wikisource",
-        "b",
-        "wikibooks",
-        "q",
-        "wikiquote",
-        "n",
-        "wikinews",
-        "v",
-        "voy",
-        "wikivoyage",
-        "m",
-        "meta",
-        "d",
-        "wikidata",
-        "c",
-        "commons",
-        "mw",
-        "species",
-        "wikispecies",
-    ]
-)
+_PROJECTS = frozenset((
+    "w", "wikt", "wiktionary", "s", "wikisource", "b", "wikibooks", "q", "wikiquote", "n",
+    "wikinews", "v", "voy", "wikivoyage", "m", "meta", "d", "wikidata", "c", "commons", "mw",
+    "species", "wikispecies",
+))  # fmt: skip
 _PARENTHESIS = re.compile(r"\s*\([^()]*\)$")
 
 
@@ -149,6 +89,7 @@ class _Parser:
         self.text, self.language = text, language
         self.stack = [_Frame("root")]
         self.never_closed: set[str] = set()
+        self.num_failed_skips = 0
 
     def run(self) -> str:
         text, search, stack = self.text, _TOKEN.search, self.stack
@@ -158,14 +99,22 @@ class _Parser:
             if token.start() > position:
                 pieces.append(text[position : token.start()])
             position = token.end()
-            kind = str(token.lastgroup)
+            kind = token.lastgroup
             if kind == "simple":
-                pieces.append(link_words(token["target"], token["label"], self.language))
+                target, label = token.group(1, 2)
+                if label and ":" not in target:  # nearly every link
+                    pieces.append(label)
+                else:
+                    pieces.append(link_words(target, label, self.language))
             elif kind == "call":
                 pieces.append(template_words(token["inner"], self.language))
             elif kind == "tag":
                 position = self._tag(token, position)
-            elif kind in ("link", "template", "table"):
+            elif kind == "template":
+                position = self._open_template(position)
+            elif kind == "table":
+                position = self._open_table(position)
+            elif kind == "link":
                 self._open(kind)
             elif kind in ("link_end", "template_end", "table_end"):
                 self._close(kind.removesuffix("_end"))
@@ -181,6 +130,33 @@ class _Parser:
     def _open(self, kind: str) -> None:
         if len(self.stack) < _MAX_DEPTH:
             self.stack.append(_Frame(kind))
+
+    def _open_template(self, position: int) -> int:
+        """Opens a template, or skips one that leaves no words, such as an infobox."""
+        if self.num_failed_skips < _MAX_FAILED_SKIPS and not leaves_words(
+            self.text[position : position + 60], self.language
+        ):
+            depth, end = 1, position
+            while brace := _BRACES.search(self.text, end):
+                end = brace.end()
+                depth += 1 if brace.group() == "{{" else -1
+                if not depth:
+                    return end
+            self.num_failed_skips += 1  # never closed: its sentences are to be kept
+        self._open("template")
+        return position
+
+    def _open_table(self, position: int) -> int:
+        """Opens a table, or skips one that holds no other."""
+        start, end = self._find("\n|}", position)
+        if (
+            start >= 0
+            and self.text.find("{|", position, start) < 0
+            and not self.text.startswith("}", end)
+        ):
+            return end
+        self._open("table")
+        return position
 
     def _tag(self, token: re.Match[str], position: int) -> int:
         """Reads a tag; returns where reading goes on."""

@@ -8,6 +8,7 @@ from gportuguese.wikitext.languages import Language
 
 _FIELD = re.compile(r"\{(?:(number|month):)?([^{}]*)\}")
 _NUMBER = re.compile(r"([-+−]?)(\d{1,30})(?:[.](\d+))?")
+_NAME = re.compile(r"[^|{}\[\]<>]+(?=[|}\n])")
 _NAMED = re.compile(r"\s*([\w -]{1,40}?)\s*=(.*)", re.DOTALL)
 
 
@@ -42,6 +43,20 @@ def template_words(inner: str, language: Language) -> str:
         return _written(match[1], _first(values, match[2]), language)
 
     return _FIELD.sub(fill, pattern).strip()
+
+
+def leaves_words(head: str, language: Language) -> bool:
+    """Whether the template that begins with `head` may leave words in the text.
+
+    >>> from gportuguese.wikitext import language_of
+    >>> leaves_words("Info/Cidade\\n|nome=", language_of("pt"))
+    False
+    """
+    name = _NAME.match(head)
+    if name is None or ":" in head[: name.end()]:
+        return True
+    key = name[0].strip().replace("_", " ").lower()
+    return key in language.words or key.startswith(tuple(p for p, _ in language.word_prefixes))
 
 
 def _values(arguments: list[str]) -> dict[str, str]:
