@@ -17,20 +17,22 @@ _HEADING = re.compile(r"(={1,6})([^=\n](?:[^\n]*[^=\n])?)=+$")
 _LIST = re.compile(r"[*#:;=\s]+")
 _TABLE_ROW = ("|", "!", "{|", "}}", "{{")
 
-# Repairs are asked for by substrings, which are found far faster than the patterns that mend them.
+# Four pages in five need no repair, so what asks for it must be cheap: substrings, or a pattern that
+# begins with a sign and looks back from there (one that began with a space would stop at every word).
 _SPACES = ("\t", "\xa0", "\u2002", "\u2003", "\u2009", "\u200a", "\u202f")
 _ODD_SPACES = re.compile(r"[\t\xa0\u2000-\u200a\u202f]+")
-_AFTER_OPENING = ("( ", "(,", "(;", "(:", "[ ", "[,", "[;")
-_OPENING = re.compile(r"([(\[])[ ,;:]*(?:[–-] )?[ ,;:]*")
-_BEFORE_CLOSING = (",)", ", )", ";)", "; )", ":)", ": )", " –)", " – )", " -)", " - )", ",]", ", ]")
-# a dash alone only after a space: "(1950–)" says that somebody lives
-_CLOSING = re.compile(r"(?:[,;:][ ,;:]*|[–-](?<= .) *)+([)\]])")
-_EMPTY = re.compile(r"\([ .…]*\)|\[ *\]")
-_LATE_POINT = re.compile(r" \.(?!\d)")  # but not in "calibre .45"
+_HOLLOW = ("( ", "()", "(,", "(;", "(:", "(.", "(…", "[ ", "[]", "[,", "[;")
+_LOOSE = re.compile(r"[,;:.)\]](?<=[ ,;:–-].)")
+# A dash goes only where a space is beside it: "(1950–)" says that somebody lives.
 _TIGHT = (
     (" ,", ","), (" ;", ";"), (" :", ":"), (" )", ")"), (" ]", "]"), ("( ", "("), ("[ ", "["),
-    (", ,", ","), (",,", ","), (",.", "."), (",;", ";"),
+    ("(,", "("), ("(;", "("), ("(:", "("), ("(– ", "("), ("(- ", "("), ("[,", "["), ("[;", "["),
+    (",)", ")"), (";)", ")"), (":)", ")"), (" –)", ")"), (" -)", ")"), (",]", "]"), (";]", "]"),
+    ("()", ""), ("(.)", ""), ("(…)", ""), ("[]", ""), (",,", ","), (",.", "."), (",;", ";"),
+    ("  ", " "),
 )  # fmt: skip
+_MAX_ROUNDS = 5  # "( , ; )" takes three
+_LATE_POINT = re.compile(r" \.(?!\d)")  # but not in "calibre .45"
 _DOTS = re.compile(r"\.{4,}")
 
 
@@ -86,14 +88,12 @@ def repair(text: str) -> str:
         text = _ODD_SPACES.sub(" ", text)
     while "  " in text:
         text = text.replace("  ", " ")
-    if any(hanging in text for hanging in _AFTER_OPENING):
-        text = _OPENING.sub(r"\1", text)
-    if any(hanging in text for hanging in _BEFORE_CLOSING):
-        text = _CLOSING.sub(r"\1", text)
-    if "()" in text or "(." in text or "(…" in text or "[]" in text:
-        text = _EMPTY.sub("", text).replace("  ", " ")
-    for loose, tight in _TIGHT:
-        text = text.replace(loose, tight)
-    if " ." in text:
+    if _LOOSE.search(text) or any(hollow in text for hollow in _HOLLOW):
+        for _ in range(_MAX_ROUNDS):
+            before = text
+            for loose, tight in _TIGHT:
+                text = text.replace(loose, tight)
+            if text == before:
+                break
         text = _LATE_POINT.sub(".", text)
     return _DOTS.sub("...", text) if "...." in text else text
