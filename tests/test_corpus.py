@@ -48,6 +48,11 @@ def test_reasons_for_dropping(page, expected):
     assert reason(page) == expected
 
 
+def test_a_title_that_only_looks_like_a_namespace_is_an_article():
+    page = RawPage(1, "Predefinição: o filme", 0, False, LONG)
+    assert isinstance(clean_page(page, SECTION, PT), Document)
+
+
 def test_a_maintenance_template_is_no_disambiguation():
     wikitext = LONG + "{{disambiguation needed|date=May 2024}}"
     assert isinstance(clean_page(RawPage(1, "X", 0, False, wikitext), SECTION, PT), Document)

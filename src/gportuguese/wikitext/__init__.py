@@ -21,7 +21,7 @@ FAULT = re.compile(
 _SIGNS = ("[[", "]]", "{{", "}}", "<")
 _MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|</?[a-zA-Z]|<!--")
 _MAX_MARKS = 50  # beyond that it is no text, and wikiextractor takes time quadratic in them
-_STRAY = re.compile(r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}")
+_STRAY = re.compile(r"[\[\]{}]+|</?ref\b|<!--")  # single ones too: what is left of two may meet
 
 
 def wikitext_to_text(wikitext: str, title: str, language: Language) -> str:

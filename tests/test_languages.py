@@ -1,0 +1,54 @@
+"""Languages are tables: real pages in three of them."""
+
+import bz2
+import re
+
+import pytest
+
+from gportuguese import Pipeline, corpus, init_world, load_config
+from gportuguese.wikitext import FAULT, language_of, wikitext_to_text
+from gportuguese.wikitext.languages import _FOLDER
+from tests.conftest import SHARED
+
+
+@pytest.mark.parametrize("code", sorted(path.stem for path in _FOLDER.glob("*.yaml")))
+def test_every_table_is_whole(code):
+    language = language_of(code)
+    assert len(language.months) == 12
+    assert language.tail_sections == {name.lower() for name in language.tail_sections}
+    assert language.hidden_prefixes >= {"file", "category"}
+    for pattern in language.words.values():
+        assert re.sub(r"\{(?:(?:number|month):)?[\w|]+\}", "", pattern).count("{") == 0
+
+
+@pytest.mark.data
+def test_a_second_language_needs_no_code(tmp_path):
+    config = load_config(
+        None,
+        (
+            f"dump={{source: {SHARED / 'itwiki/itwiki-small-pages-articles.xml.bz2'}, wiki: itwiki}}",
+            f"runtime.artifacts_dir={tmp_path}",
+            "corpus={min_chars: 200, valid_per_mille: 100, test_per_mille: 50}",
+        ),
+    )
+    artifact = Pipeline(config).build("corpus", init_world(config.runtime))
+    facts = artifact.facts
+    # of the 65 redirects of the sample one is outside the articles, which is the first reason
+    assert facts["dropped"]["redirect"] == 64
+    assert facts["dropped"]["other namespace"] > 0
+    assert sum(facts["documents"].values()) > 20
+    assert facts["faults_per_mb"] < 5
+    texts = [t for split in corpus.SPLITS for batch in corpus.load(artifact, split) for t in batch]
+    headings = {line for text in texts for line in text.split("\n") if line.endswith(".")}
+    assert not headings & {"Note.", "Voci correlate.", "Collegamenti esterni."}
+
+
+@pytest.mark.data
+def test_a_very_large_genuine_page_keeps_its_prose_and_loses_its_markup():
+    xml = bz2.decompress((SHARED / "ptwiki/raw/berlim.xml.bz2").read_bytes()).decode()
+    match = re.search(r"<text[^>]*>(.*?)</text>", xml, re.DOTALL)
+    wikitext = match[1].replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", '"')
+    text = wikitext_to_text(wikitext.replace("&amp;", "&"), "Berlim", language_of("pt"))
+    assert len(text) > 30_000
+    assert text.startswith("Berlim")
+    assert len(FAULT.findall(text)) <= 2
