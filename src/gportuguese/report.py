@@ -50,10 +50,11 @@ def draw_curves(rows: list[EpochRow], picture: Path) -> None:
     figure = Figure(figsize=(9, 3.6))
     epochs = [row.epoch for row in rows]
     panels = (
-        ("loss (nats per token)", "tab:blue", [row.loss for row in rows]),
-        ("accuracy (%)", "tab:green", [100 * row.accuracy for row in rows]),
+        # labels stand on the side that the curve bends away from
+        ("loss (nats per token)", "tab:blue", [row.loss for row in rows], (4, 6)),
+        ("accuracy (%)", "tab:green", [100 * row.accuracy for row in rows], (2, -13)),
     )
-    for axes, (label, color, values) in zip(figure.subplots(1, 2), panels, strict=True):
+    for axes, (label, color, values, offset) in zip(figure.subplots(1, 2), panels, strict=True):
         axes.plot(epochs, values, marker="o", color=color)
         axes.set(xlabel="epochs", ylabel=label)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
@@ -63,9 +64,9 @@ def draw_curves(rows: list[EpochRow], picture: Path) -> None:
                 f"{value:.2f}",
                 (epoch, value),
                 textcoords="offset points",
-                xytext=(4, 6),
+                xytext=offset,
                 fontsize=8,
             )
-        axes.margins(x=0.1, y=0.15)
+        axes.margins(x=0.14, y=0.15)
     figure.tight_layout()
     figure.savefig(picture, dpi=120)
