@@ -133,6 +133,16 @@ def test_latest_is_the_newest_run_that_is_done(host):
             client.find_run(DumpConfig(wiki="xxwiki"))
 
 
+def test_latest_passes_over_a_run_whose_status_cannot_be_read(host):
+    host.add_run("ptwiki", "20240101", CONTENT, INDEX)
+    host.add_run("ptwiki", "20240201", CONTENT, INDEX)
+    host.files["/ptwiki/20240201/dumpstatus.json"] = b'{"jobs": {'
+    with host.running() as address, Host(address) as client:
+        assert client.find_run(DumpConfig())[0] == "20240101"
+        with pytest.raises(DumpError, match="does not list a multistream dump"):
+            client.find_run(DumpConfig(date="20240201"))
+
+
 def test_the_client_names_itself(host, tmp_path):
     fetched(host, tmp_path)
     agent = host.requests[0][1]["User-Agent"]

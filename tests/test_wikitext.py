@@ -71,6 +71,18 @@ def clean(wikitext, language=PT):
         ("texto <gallery>\nA.jpg|legenda\n</gallery> fim", "texto fim"),
         ("<table><tr><td>1</td></tr></table>Texto", "Texto"),
         ("Um <p texto", "Um <p texto"),
+        (
+            'A<ref name="x">b. Texto que fica. Mais<ref>nota</ref> c',
+            "Ab. Texto que fica. Mais c",
+        ),
+        ("A<ref>n</ref > tem.\n== B ==\nFoi.<ref>y</ref> Fim.", "A tem.\nB.\nFoi. Fim."),
+        ("a <gallery>\nA.jpg\n</Gallery>\nTexto.\n<gallery>b</gallery> fim", "a\nTexto.\nfim"),
+        ("10<sup>[[a|2]]</sup> m", "10^2 m"),
+        ("'''!Kung''' é um povo.\nOutro.", "!Kung é um povo.\nOutro."),
+        ("{|\n| a\n\nTexto da página.", "Texto da página."),
+        ("o domínio .pt e a plataforma .NET", "o domínio .pt e a plataforma .NET"),
+        ("R&notícias e x?a=1&copy=2", "R&notícias e x?a=1&copy=2"),
+        ("[[doi:10.1|artigo]] e [[fr:Rivière]]", "artigo e"),
         # characters
         ("AT&amp;T &ndash; &quot;x&quot; &nbsp;y", 'AT&T – "x" y'),
         ("cafe\u0301", "café"),
@@ -131,6 +143,9 @@ HOSTILE = {
     "spaces": "a" + " " * 50000 + "b",
     "list marks": "*" * 50000,
     "entities": "&amp;" * 10000,
+    "one far close": "<ref name=a>b " * 2000 + "</ref>",
+    "one far table end": "\n{| a" * 2000 + "\n|}",
+    "spaces in arguments": "{{lang|ru|" + " " * 20000 + "x}}",
     "links in links": "[[a|" * 1000 + "x" + "]]" * 1000,
 }
 

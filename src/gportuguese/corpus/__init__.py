@@ -66,7 +66,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     """Writes `train|valid|test.parquet`, `dropped.jsonl` and `quarantine.jsonl`; the facts count all.
 
     Goes on with the shards that an interrupted run left. Memory is a constant per worker, and
-    about 250 bytes per document for finding duplicates.
+    about 400 bytes per document for finding duplicates.
     """
     section = config.corpus
     shards = out / "shards"

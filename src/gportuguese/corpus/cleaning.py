@@ -29,8 +29,9 @@ class Dropped:
 
 def is_wanted(namespace: int, is_redirect: bool, num_bytes: int, section: CorpusConfig) -> bool:
     """Whether the wikitext of a page is worth decoding; `clean_page` gives the reason if not."""
-    # a character has at least a byte, and cleaning never makes a text longer
-    return namespace == 0 and not is_redirect and num_bytes >= section.min_chars
+    # a character has at least a byte; the words of a template are seldom longer than its call, and
+    # a page that gains more than half by them is none that the limit is meant for
+    return namespace == 0 and not is_redirect and 1.5 * num_bytes >= section.min_chars
 
 
 def clean_page(page: RawPage, section: CorpusConfig, language: Language) -> Document | Dropped:
@@ -55,8 +56,6 @@ def clean_page(page: RawPage, section: CorpusConfig, language: Language) -> Docu
         return dropped("disambiguation")
     if len(page.title) > section.max_title_chars:
         return dropped("long title")
-    if len(page.wikitext) < section.min_chars:
-        return dropped("too short")
     text = wikitext_to_text(page.wikitext, page.title, language)
     if len(text) < section.min_chars:
         return dropped("too short")

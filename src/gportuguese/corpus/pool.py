@@ -31,7 +31,7 @@ DROPPED_SAMPLES = 20  # per reason and shard, to be read by a person
 SLOWEST = 10
 _WORKER_BYTES = 3 << 30  # address space; a page that wants more is set aside
 _MAX_DEATHS = 20  # at one piece
-_GRACE_SECONDS = 10.0  # beyond the time limit of a page, for code that no signal can stop
+_GRACE_SECONDS = 60.0  # beyond the time limit of a page, for code that no signal can stop
 
 
 class CorpusError(UserError):
@@ -194,6 +194,8 @@ class _Pool:
                 continue
             if kind == "error":
                 raise DumpError(content)
+            if kind == "failed":
+                raise content
             task, worker.task = worker.task, None
             assert task is not None
             yield task.piece, content
@@ -222,9 +224,11 @@ class _Pool:
 def _work(job: Job, connection: Connection, page: Any) -> None:
     """The life of a worker: it ends with the pipe to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
-    signal.signal(signal.SIGALRM, _raise_time_limit)
+    signal.signal(signal.SIGPROF, _raise_time_limit)
     _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    resource.setrlimit(resource.RLIMIT_AS, (_WORKER_BYTES, hard))
+    if hard == resource.RLIM_INFINITY or hard > _WORKER_BYTES:
+        with suppress(ValueError, OSError):  # macOS has no such limit
+            resource.setrlimit(resource.RLIMIT_AS, (_WORKER_BYTES, hard))
     while True:
         try:
             piece, quarantined = connection.recv()
@@ -234,6 +238,8 @@ def _work(job: Job, connection: Connection, page: Any) -> None:
             answer: tuple[str, Any] = ("done", clean_piece(job, piece, quarantined, page))
         except DumpError as error:
             answer = ("error", str(error))
+        except (OSError, MemoryError) as error:  # not of a page: the disk, or the machine
+            answer = ("failed", error)
         with suppress(OSError):
             connection.send(answer)
 
@@ -289,12 +295,15 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
 
 def _limited(raw: RawPage, section: CorpusConfig, language: Any) -> Document | Dropped | str:
     """The result of a page, or why it has none."""
-    signal.setitimer(signal.ITIMER_REAL, section.page_seconds)
+    # seconds of computing: a machine that sleeps or is busy sets no page aside
+    signal.setitimer(signal.ITIMER_PROF, section.page_seconds)
     try:
-        return clean_page(raw, section, language)
+        result = clean_page(raw, section, language)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        return result
     except _TimeLimit:
         return "time limit"
     except Exception as error:  # noqa: BLE001 - whatever a page holds, it must not end the run
         return f"cleaner failed: {type(error).__name__}"
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.setitimer(signal.ITIMER_PROF, 0)

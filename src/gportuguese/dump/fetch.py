@@ -86,7 +86,14 @@ class Host:
             listing = self._text(f"{folder}/") or ""
             dates = sorted(set(re.findall(r'href="(?:[^"]*/)?(\d{8})/?"', listing)), reverse=True)
         for date in dates:
-            if files := self._files_of(section.wiki, date):
+            try:
+                files = self._files_of(section.wiki, date)
+            except DumpError as error:
+                if section.date != "latest":
+                    raise
+                log.info("passing over %s: %s", date, error)
+                continue
+            if files:
                 return date, files
         raise DumpError(
             f"{folder}: no run {section.date} whose {_JOB} is done; check dump.wiki and dump.date"

@@ -12,10 +12,11 @@ _EMPHASIS = re.compile(r"'''''|'''|''")
 _EXTERNAL = re.compile(
     r"\[(?:(?:https?|ftps?|news|irc|mailto|gopher):|//)[^\s\[\]]+(?:[ \t]([^\[\]\n]*))?\]"
 )
+_ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});")
 _SWITCH = re.compile(r"__[A-ZÀ-Ü]{3,30}__")
 _HEADING = re.compile(r"(={1,6})([^=\n](?:[^\n]*[^=\n])?)=+$")
 _LIST = re.compile(r"[*#:;=\s]+")
-_TABLE_ROW = ("|", "!", "{|", "}}", "{{")
+_TABLE_ROW = re.compile(r"[|}]|!(?=\s|!\s)|\{\|")
 
 # Four pages in five need no repair, so what asks for it must be cheap: substrings, or a pattern that
 # begins with a sign and looks back from there (one that began with a space would stop at every word).
@@ -32,7 +33,7 @@ _TIGHT = (
     ("  ", " "),
 )  # fmt: skip
 _MAX_ROUNDS = 5  # "( , ; )" takes three
-_LATE_POINT = re.compile(r" \.(?!\d)")  # but not in "calibre .45"
+_LATE_POINT = re.compile(r" \.(?!\w)")  # but not in "calibre .45" or ".pt"
 _DOTS = re.compile(r"\.{4,}")
 
 
@@ -49,7 +50,7 @@ def lay_out(text: str, language: Language) -> str:
     if "__" in text:
         text = _SWITCH.sub("", text)
     if "&" in text:
-        text = html.unescape(text)
+        text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
     if not unicodedata.is_normalized("NFC", text):
         text = unicodedata.normalize("NFC", text)
     lines: list[str] = []
@@ -70,7 +71,7 @@ def lay_out(text: str, language: Language) -> str:
             continue
         if line[0] in "*#:;=":
             line = line[_LIST.match(line).end() :]  # type: ignore[union-attr]
-        if tail_level or line.startswith(_TABLE_ROW) or not any(map(str.isalnum, line)):
+        if tail_level or _TABLE_ROW.match(line) or not any(map(str.isalnum, line)):
             continue
         lines += [title if title[-1] in ".!?…:" else f"{title}." for _, title in headings]
         headings.clear()

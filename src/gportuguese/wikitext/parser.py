@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import sys
 
@@ -27,14 +28,15 @@ _TOKEN = re.compile(
     | \|\}}(?!\}})(?<=[\n\ ]\|\}})(?P<table_end>)
     | <!--(?P<comment>)
     | -->(?P<comment_end>)
-    | <su[bp]>(?P<raised>[^<>\n]{{0,40}})</su[bp]>(?P<power>)
+    | <su[bp]>(?P<raised>[^<>\[\]{{}}\n]{{0,40}})</su[bp]>(?P<power>)
     | </?(?P<name>[A-Za-z][A-Za-z0-9]{{0,20}})(?:{_ATTRIBUTES}|\b[^<>]{{0,400}})/?>(?P<tag>)
     """,
     re.VERBOSE,
 )
 # the field lines of an infobox that is never closed
 _FIELDS = re.compile(rf"[^\n]{_ALL}(?:\n\s{_ALL}[|}}!][^\n]{_ALL}){_ALL}")
-_REF = re.compile(r"<ref[\s>][^<>]*>", re.IGNORECASE)
+_REF = re.compile(r"<ref(?:\s[^<>]*)?(?<!/)>", re.IGNORECASE)
+_AFTER_ROWS = re.compile(r"\n==|\n\n\s*(?=[\w'\"«“(])")
 _BRACES = re.compile(r"\{\{|\}\}")
 _MAX_FAILED_SKIPS = 3  # each reads to the end of the page
 _MAX_DEPTH = 60  # MediaWiki stops at 40; deeper opens are dropped, so that cost stays linear
@@ -59,6 +61,11 @@ _PROJECTS = frozenset((
     "species", "wikispecies",
 ))  # fmt: skip
 _PARENTHESIS = re.compile(r"\s*\([^()]*\)$")
+
+
+@functools.cache
+def _pattern(mark: str) -> re.Pattern[str]:
+    return re.compile(mark, re.IGNORECASE)
 
 
 class _Frame:
@@ -88,7 +95,7 @@ class _Parser:
     def __init__(self, text: str, language: Language) -> None:
         self.text, self.language = text, language
         self.stack = [_Frame("root")]
-        self.never_closed: set[str] = set()
+        self.next_mark: dict[str, tuple[int, int]] = {}
         self.num_failed_skips = 0
 
     def run(self) -> str:
@@ -148,12 +155,8 @@ class _Parser:
 
     def _open_table(self, position: int) -> int:
         """Opens a table, or skips one that holds no other."""
-        start, end = self._find("\n|}", position)
-        if (
-            start >= 0
-            and self.text.find("{|", position, start) < 0
-            and not self.text.startswith("}", end)
-        ):
+        start, end = self._find(r"\n\|\}(?!\})", position)
+        if start < end and self._find(r"\{\|", position)[0] > start:
             return end
         self._open("table")
         return position
@@ -171,9 +174,14 @@ class _Parser:
                 self._open("html table")
             elif tag[1] == "/":
                 self._close("html table")
+        elif name == "sup":
+            if opens:
+                self._open("sup")
+            else:
+                self._close("sup")
         elif name == "nowiki" and opens:
-            start, end = self._find("</nowiki>", position)
-            if start >= 0:
+            start, end = self._find(r"</nowiki\s*>", position)
+            if start < end:
                 pieces.append(self.text[position:start])
                 return end
         elif name in _DROPPED_ELEMENTS and opens:
@@ -181,27 +189,30 @@ class _Parser:
         return position
 
     def _find(self, mark: str, position: int) -> tuple[int, int]:
-        """Start and end of the next `mark`; -1 where there is none, which is looked for once."""
-        start = self.text.find(mark, position) if mark not in self.never_closed else -1
-        if start < 0:
-            self.never_closed.add(mark)
-        return start, start + len(mark)
+        """Start and end of the next `mark`, a pattern; both the text's length if there is none.
+
+        One that was found further on is remembered, so that all finds together read the text once.
+        """
+        found = self.next_mark.get(mark, (-1, -1))
+        if found[0] < position:
+            match = _pattern(mark).search(self.text, position)
+            found = match.span() if match else (len(self.text), len(self.text))
+            self.next_mark[mark] = found
+        return found
 
     def _after(self, mark: str, position: int) -> int:
         """Behind the next `mark`; if there is none, behind the line."""
         start, end = self._find(mark, position)
-        return end if start >= 0 else self._line_end(position)
+        return end if start < end else self._line_end(position)
 
     def _after_element(self, name: str, position: int) -> int:
         """Behind the end tag of a dropped element; if it has none, behind its line."""
-        start, end = self._find(f"</{name}>", position)
-        if start < 0:
+        start, end = self._find(rf"</{name}\s*>", position)
+        if start == end:
             return self._line_end(position) if name == "ref" else position
-        if name == "ref":
-            # another opened before: this one was meant to stand alone, as <ref name=x/>
-            other = _REF.search(self.text, position, start)
-            if other and not other.group().endswith("/>"):
-                return position
+        # another opened before: this one was meant to stand alone, as <ref name=x/>
+        if name == "ref" and self._find(_REF.pattern, position)[0] < start:
+            return position
         return end
 
     def _line_end(self, position: int) -> int:
@@ -218,6 +229,8 @@ class _Parser:
         if kind == "link":
             target, bar, label = inner.partition("|")
             words = link_words(target, label if bar else None, self.language)
+        elif kind == "sup":
+            words = _raised("<sup>", inner)
         else:
             words = template_words(inner, self.language) if kind == "template" else ""
         self.stack[-1].pieces.append(words)
@@ -235,9 +248,12 @@ class _Parser:
         elif frame.kind == "template":
             fields = _FIELDS.match(inner)
             words = inner[fields.end() :] if fields else rest
+        elif frame.kind == "sup":
+            words = inner
         else:
-            heading = inner.find("\n==")
-            words = inner[heading:] if heading >= 0 else ""
+            # rows to the next heading, or to a paragraph that begins with a letter
+            prose = _AFTER_ROWS.search(inner)
+            words = inner[prose.start() :] if prose else ""
         self.stack[-1].pieces.append(words)
 
 
@@ -258,7 +274,7 @@ def link_words(target: str, label: str | None, language: Language) -> str:
         is_project = prefix in _PROJECTS
         if is_project or (visible and _INTERLANGUAGE.fullmatch(prefix)):
             target = rest.lstrip(":").strip()
-        elif _INTERLANGUAGE.fullmatch(prefix):
+        elif _INTERLANGUAGE.fullmatch(prefix) and not label:
             return ""  # the same article in another language: shown beside the text, not in it
     if label is None:
         return target

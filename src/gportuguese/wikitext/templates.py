@@ -9,7 +9,7 @@ from gportuguese.wikitext.languages import Language
 _FIELD = re.compile(r"\{(?:(number|month):)?([^{}]*)\}")
 _NUMBER = re.compile(r"([-+−]?)(\d{1,30})(?:[.](\d+))?")
 _NAME = re.compile(r"[^|{}\[\]<>]+(?=[|}\n])")
-_NAMED = re.compile(r"\s*([\w -]{1,40}?)\s*=(.*)", re.DOTALL)
+_NAME_OF_ARGUMENT = re.compile(r"[\w -]{1,40}")
 
 
 def template_words(inner: str, language: Language) -> str:
@@ -64,9 +64,9 @@ def _values(arguments: list[str]) -> dict[str, str]:
     values: dict[str, str] = {}
     place = 0
     for argument in arguments:
-        named = _NAMED.fullmatch(argument)
-        if named:
-            values[named[1].lower()] = named[2].strip()
+        name, equals, value = argument.partition("=")
+        if equals and _NAME_OF_ARGUMENT.fullmatch(name := name.strip()):
+            values[name.lower()] = value.strip()
         else:
             place += 1
             values[str(place)] = argument.strip()
