@@ -131,7 +131,7 @@ class Host:
             return None
         if not answer.ok:
             raise DumpError(f"{url}: the server answers {answer.status_code} {answer.reason}")
-        return answer.text
+        return str(answer.text)
 
     def fetch(self, file: RemoteFile, path: Path) -> dict[str, Any]:
         """Fetches `file` into `path`, going on where an earlier try stopped; returns its receipt.
