@@ -114,6 +114,8 @@ class Pipeline:
         """Builds a stage and every missing one before it; nothing that is there is built again."""
         names = [stage.name for stage in self.stages()]
         wanted = self._needed(name)
+        if "train" in wanted:  # a missing GPU is said before hours of other work
+            log.info("training on %s", world.device)
         for stage in self.stages()[: names.index(name) + 1]:
             if stage.name in wanted:
                 self._build_stage(stage, world)

@@ -71,7 +71,6 @@ def test_bad_dumps(tiny_overrides, tmp_path, capsys, name):
             "align={base: 'package:english-nano', method: mean}\0tokens.block_size=512\0train.epoch_tokens=null\0train.valid_tokens=null\0evaluate.tokens=null",
             "positions",
         ),
-        ("runtime.device=cuda:7", "sees no such GPU"),
         ("train.epoch_tokens=10", "train.epoch_tokens=10: at least"),
     ],
 )
@@ -80,6 +79,12 @@ def test_bad_settings(tiny_overrides, capsys, override, message):
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_a_missing_gpu_is_said_before_anything_is_built(tiny_overrides, capsys):
+    assert gpt_pt("train", *sets((*tiny_overrides, "runtime.device=cuda:7"))) == 2
+    assert "sees no such GPU" in capsys.readouterr().err
+    assert not whole_folders(tiny_overrides)
 
 
 def test_base_without_a_byte_level_tokenizer(tiny_overrides, tmp_path, capsys):
