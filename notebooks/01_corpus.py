@@ -15,6 +15,7 @@ import json
 import matplotlib.pyplot as plt
 
 from gportuguese import Pipeline, corpus, dump, init_world, load_config
+from gportuguese.wikitext import language_of
 
 config = load_config()
 pipeline = Pipeline(config)
@@ -31,7 +32,7 @@ page = next(page for page in pages if page.title == "Fado")
 print(page.wikitext[:700])
 
 # %%
-print(corpus.clean_page(page, config.corpus).text[:700])
+print(corpus.clean_page(page, config.corpus, language_of("pt")).text[:700])
 
 # %% [markdown]
 # Nothing is dropped silently: every page that is not a document has a reason, and some of each are
