@@ -9,7 +9,8 @@ import pytest
 from gportuguese import Pipeline, init_world, load_config
 from gportuguese.config import CorpusConfig
 from gportuguese.corpus import pool
-from gportuguese.corpus.pool import Job, clean_dump, read_documents, read_summary
+from gportuguese.corpus.pool import Job, clean_dump
+from gportuguese.corpus.shards import read_documents, read_summary
 from gportuguese.dump import reader
 from tests.conftest import page_xml, sentence
 from tests.test_dump import multistream

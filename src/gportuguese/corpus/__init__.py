@@ -26,9 +26,8 @@ from gportuguese.corpus.pool import (
     CorpusError,
     Job,
     clean_dump,
-    read_documents,
-    shard_path,
 )
+from gportuguese.corpus.shards import read_documents, shard_path
 from gportuguese.progress import track
 from gportuguese.world import World
 

@@ -11,7 +11,8 @@ from typing import Any
 
 from gportuguese.config import CorpusConfig, resolve_path
 from gportuguese.corpus.cleaning import Document, Dropped
-from gportuguese.corpus.pool import DROPPED_SAMPLES, CorpusError, shard_line, shard_path
+from gportuguese.corpus.pool import DROPPED_SAMPLES, CorpusError
+from gportuguese.corpus.shards import shard_line, shard_path
 from gportuguese.progress import track
 
 _SHARD_DOCUMENTS = 2000

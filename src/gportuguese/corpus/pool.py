@@ -23,7 +23,7 @@ from typing import Any
 
 from gportuguese.config import CorpusConfig, UserError
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page, is_wanted
-from gportuguese.corpus.duplicates import band_keys, fingerprint
+from gportuguese.corpus.shards import read_summary, shard_line, shard_path
 from gportuguese.dump.reader import DumpError, Piece, RawPage, check_end, pages_in, pieces_of
 from gportuguese.wikitext import FAULT, language_of
 
@@ -80,45 +80,6 @@ def clean_dump(job: Job, num_workers: int) -> Iterator[tuple[Piece, dict[str, An
         pool.close()
     if last is not None:
         check_end(job.path, last, "after the last page")
-
-
-def shard_path(shards: Path, number: int) -> Path:
-    """Where the shard of a piece is or will be."""
-    return shards / f"{number:06d}.jsonl"
-
-
-def read_summary(shard: Path) -> dict[str, Any] | None:
-    """The last line of a whole shard; None if there is no shard, or a damaged one."""
-    try:
-        with shard.open("rb") as file:
-            file.seek(max(0, shard.stat().st_size - (1 << 20)))
-            summary = json.loads(file.read().rsplit(b"\n", 2)[-2])
-    except (FileNotFoundError, ValueError, IndexError):
-        return None
-    return summary if isinstance(summary, dict) and "pages" in summary else None
-
-
-def read_documents(shard: Path) -> Iterator[dict[str, Any]]:
-    """The documents of a whole shard, as `shard_line` wrote them."""
-    with shard.open(encoding="utf-8") as file:
-        for line in file:
-            row = json.loads(line)
-            if "text" in row:
-                yield row
-
-
-def shard_line(document: Document, section: CorpusConfig) -> str:
-    """A document as a line of JSON, with all that can be worked out apart from the others."""
-    row: dict[str, Any] = {
-        **document.__dict__,
-        "words": len(document.text.split()),
-        "bytes": len(document.text.encode()),
-    }
-    if section.dedup != "off":
-        row["fingerprint"] = fingerprint(document.text)
-    if section.dedup == "near":
-        row["keys"] = band_keys(document.text)
-    return json.dumps(row, ensure_ascii=False)
 
 
 class _Worker:
