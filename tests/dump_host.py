@@ -21,8 +21,8 @@ class DumpHost:
         self.requests = []
         self.retry_after = "0"
 
-    def add_run(self, wiki, date, dump, index, status="done", sha1=None):
-        """A dated run with its dumpstatus.json."""
+    def add_run(self, wiki, date, dump, index, status="done", sha1=None, in_parts=False):
+        """A dated run with its dumpstatus.json; large wikis are dumped in parts, then joined."""
         names = [
             f"{wiki}-{date}-pages-articles-multistream.xml.bz2",
             f"{wiki}-{date}-pages-articles-multistream-index.txt.bz2",
@@ -32,8 +32,12 @@ class DumpHost:
             self.files[f"/{wiki}/{date}/{name}"] = content
             digest = sha1 or hashlib.sha1(content).hexdigest()
             files[name] = {"size": len(content), "sha1": digest}
-        job = {"articlesmultistreamdump": {"status": status, "files": files}}
-        self.files[f"/{wiki}/{date}/dumpstatus.json"] = json.dumps({"jobs": job}).encode()
+        jobs = {"articlesmultistreamdump": {"status": status, "files": files}}
+        if in_parts:
+            part = {names[0].replace(".xml", "1.xml-p1p9"): {"size": 1, "sha1": "0"}}
+            jobs["articlesmultistreamdump"] = {"status": "done", "files": part}
+            jobs["articlesmultistreamdumprecombine"] = {"status": status, "files": files}
+        self.files[f"/{wiki}/{date}/dumpstatus.json"] = json.dumps({"jobs": jobs}).encode()
         dates = sorted({path.split("/")[2] for path in self.files if path.count("/") == 3})
         listing = "".join(f'<a href="{each}/">{each}/</a>\n' for each in dates)
         self.files[f"/{wiki}/"] = f'<a href="latest/">latest/</a>\n{listing}'.encode()

@@ -117,6 +117,16 @@ def test_retry_after_is_waited_for(host, tmp_path):
     assert fetch.time.monotonic() - start >= 1
 
 
+def test_a_server_that_asks_for_hours_is_asked_again_sooner(host, tmp_path, monkeypatch, caplog):
+    waits = []
+    monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
+    host.retry_after = "86400"
+    with caplog.at_level("INFO"):
+        assert fetched(host, tmp_path, 503) == CONTENT
+    assert waits == [600.0]
+    assert "the server answers 503: waiting 600 s, as it asks" in caplog.text
+
+
 def test_latest_is_the_newest_run_that_is_done(host):
     host.add_run("ptwiki", "20240101", CONTENT, INDEX)
     host.add_run("ptwiki", "20240301", CONTENT, INDEX, status="in-progress")
@@ -131,6 +141,48 @@ def test_latest_is_the_newest_run_that_is_done(host):
             client.find_run(DumpConfig(wiki="ptwiki", date="20240301"))
         with pytest.raises(DumpError, match="check dump.wiki"):
             client.find_run(DumpConfig(wiki="xxwiki"))
+
+
+def test_of_a_wiki_dumped_in_parts_the_joined_file_is_taken_once_it_is_done(host):
+    host.add_run("ptwiki", "20240101", CONTENT, INDEX, in_parts=True)
+    host.add_run("ptwiki", "20240201", CONTENT, INDEX, in_parts=True, status="in-progress")
+    with host.running() as address, Host(address) as client:
+        date, files = client.find_run(DumpConfig())
+    assert date == "20240101"
+    assert files[0].name == "ptwiki-20240101-pages-articles-multistream.xml.bz2"
+
+
+def interrupted(host, tiny_overrides, address):
+    """The overrides and partial folder of a download of the run of 20240101 that broke off."""
+    pages = [page_xml(n, f"P{n}", sentence(n, 120)) for n in range(1, 100)]
+    path = host.add_run("ptwiki", "20240101", multistream(pages, 10), INDEX)
+    host.faults[path].extend([("cut", 500), 403])
+    remote = (f"dump={{wiki: ptwiki, date: latest, mirror: '{address}'}}",)
+    overrides = [o for o in tiny_overrides if not o.startswith("dump")] + list(remote)
+    config = load_config(None, overrides)
+    with pytest.raises(DumpError, match="403"):
+        Pipeline(config).build("dump", init_world(config.runtime))
+    return pages, config
+
+
+def test_a_download_goes_on_with_its_run_though_a_newer_one_came(host, tiny_overrides):
+    with host.running() as address:
+        pages, config = interrupted(host, tiny_overrides, address)
+        host.add_run("ptwiki", "20240201", multistream(pages[:50], 10), INDEX)
+        built = Pipeline(config).build("dump", init_world(config.runtime))
+    assert built.facts["date"] == "20240101"
+    assert host.requests[-2][1]["Range"] == "bytes=500-"
+
+
+def test_a_run_that_the_host_no_longer_has_gives_way_and_leaves_nothing(host, tiny_overrides):
+    with host.running() as address:
+        pages, config = interrupted(host, tiny_overrides, address)
+        for path in [path for path in host.files if "/20240101/" in path]:
+            del host.files[path]
+        host.add_run("ptwiki", "20240201", multistream(pages, 10), INDEX)
+        built = Pipeline(config).build("dump", init_world(config.runtime))
+    assert built.facts["date"] == "20240201"
+    assert not [path.name for path in built.folder.iterdir() if "20240101" in path.name]
 
 
 def test_latest_passes_over_a_run_whose_status_cannot_be_read(host):

@@ -149,7 +149,7 @@ def test_an_interrupted_corpus_goes_on_and_ends_with_the_same_bytes(job, tmp_pat
         build("stopped")
     monkeypatch.setattr(pool, "check_end", real)
     partial = next((tmp_path / "stopped").glob("corpus-*.partial"))
-    for shard in sorted((partial / "shards").glob("*.jsonl"))[::2]:
+    for shard in sorted((partial / "scratch").glob("*.jsonl"))[::2]:
         shard.unlink()
     resumed = build("stopped")
     for name in ("train.parquet", "valid.parquet", "test.parquet", "dropped.jsonl"):

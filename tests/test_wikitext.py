@@ -71,6 +71,8 @@ def clean(wikitext, language=PT):
         ("texto <gallery>\nA.jpg|legenda\n</gallery> fim", "texto fim"),
         ("<table><tr><td>1</td></tr></table>Texto", "Texto"),
         ("Um <p texto", "Um <p texto"),
+        ("Use #include <vector> e a consoante <r> aqui", "Use #include <vector> e a consoante <r> aqui"),
+        ("de <nome do autor> e <b>[[Lisboa]]</b>", "de <nome do autor> e Lisboa"),
         (
             'A<ref name="x">b. Texto que fica. Mais<ref>nota</ref> c',
             "Ab. Texto que fica. Mais c",

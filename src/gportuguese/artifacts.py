@@ -20,6 +20,7 @@ from typing import Any
 from gportuguese.config import UserError
 
 MANIFEST = "manifest.json"
+SCRATCH = "scratch"  # folder for what a resumable stage needs only until it is published
 _FULL_BYTES = 1 << 20  # with less than this free, a failed write is put down to the disk
 _PACKAGES = ("gportuguese", "torch", "transformers", "tokenizers", "fastai", "datasets")
 
@@ -148,15 +149,22 @@ def _lock(handle: int, partial: Path) -> None:
 
 
 def publish(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artifact:
-    """The whole artefact: manifest written last, all synced to disk, then one atomic rename."""
+    """The whole artefact: manifest written last, all synced to disk, then one atomic rename.
+
+    The scratch folder goes last of all: a run that is killed before has lost nothing.
+    """
     files = {}
+    scratch = partial / SCRATCH
     for path in sorted(path for path in partial.rglob("*") if path.is_file()):
+        if scratch in path.parents:
+            continue
         files[path.relative_to(partial).as_posix()] = {
             "size": path.stat().st_size,
             "sha256": hash_file(path),
         }
     manifest = {**manifest, "files": files, "versions": _versions()}
     write_json(partial / MANIFEST, {**manifest, "checksum": digest_of(manifest)})
+    shutil.rmtree(scratch, ignore_errors=True)
     rename_whole(partial, folder)
     return Artifact(folder, manifest)
 

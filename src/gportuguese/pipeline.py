@@ -34,7 +34,7 @@ class Stage:
 
 STAGES = (
     Stage("dump", resumable=True),
-    Stage("corpus", ("dump",), version=2, resumable=True),
+    Stage("corpus", ("dump",), version=3, resumable=True),
     Stage("tokenizer", ("corpus",)),
     Stage("tokens", ("corpus", "tokenizer")),
     Stage("align", ("tokenizer",), also=("tokens.block_size",)),

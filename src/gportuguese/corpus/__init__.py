@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shutil
 import time
 from array import array
 from collections import Counter
@@ -14,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from gportuguese import dump
+from gportuguese import artifacts, dump
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, CorpusConfig
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page
@@ -68,7 +67,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     about 400 bytes per document for finding duplicates.
     """
     section = config.corpus
-    shards = out / "shards"
+    shards = out / artifacts.SCRATCH
     shards.mkdir(exist_ok=True)
     start = time.monotonic()
     if section.documents is None:
@@ -92,7 +91,6 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
                 f"(dropped: {facts['dropped'] or 'none'}); lower corpus.min_chars or raise "
                 "corpus.valid_per_mille"
             )
-    shutil.rmtree(shards)
     return facts
 
 

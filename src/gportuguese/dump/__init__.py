@@ -2,14 +2,22 @@
 
 from __future__ import annotations
 
+import json
+import logging
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gportuguese import artifacts
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, DumpConfig, resolve_path
 from gportuguese.dump.reader import DumpError, RawPage, dump_language, read_pages
 from gportuguese.world import World
+
+if TYPE_CHECKING:
+    from gportuguese.dump.fetch import Host, RemoteFile
+
+log = logging.getLogger("gportuguese")
 
 __all__ = ["DumpError", "RawPage", "build", "is_remote", "load", "local_path", "read_pages"]
 
@@ -63,6 +71,25 @@ def _fetch(section: DumpConfig, out: Path) -> dict[str, Any]:
         if section.source is not None:
             date, files = None, [RemoteFile(section.source)]
         else:
-            date, files = host.find_run(section)
+            date, files = _find_run(host, section, out)
         fetched = [host.fetch(file, out / file.name) for file in files]
     return {"source": files[0].url, "path": files[0].name, "date": date, "fetched": fetched}
+
+
+def _find_run(host: Host, section: DumpConfig, out: Path) -> tuple[str, list[RemoteFile]]:
+    """The run that was begun, while the host still has it: a newer `latest` does not replace it."""
+    scratch = out / artifacts.SCRATCH
+    scratch.mkdir(exist_ok=True)
+    begun = scratch / "run.json"
+    if begun.exists():
+        date = str(json.loads(begun.read_text(encoding="utf-8"))["date"])
+        try:
+            return host.find_run(replace(section, date=date))
+        except DumpError as error:
+            log.info("run %s, of which a part is here, is gone (%s); starting anew", date, error)
+            for path in out.iterdir():
+                if path != scratch:
+                    path.unlink()
+    date, files = host.find_run(section)
+    artifacts.write_json(begun, {"date": date})
+    return date, files

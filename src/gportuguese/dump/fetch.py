@@ -15,6 +15,7 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
 from urllib3.util.retry import Retry
 
@@ -26,9 +27,11 @@ from gportuguese.progress import track
 log = logging.getLogger("gportuguese")
 
 HOST = "https://dumps.wikimedia.org"
-_JOB = "articlesmultistreamdump"
+# Wikis dumped in parts list the single file under the second job, which ends later.
+_JOB, _RECOMBINE = "articlesmultistreamdump", "articlesmultistreamdumprecombine"
 _CHUNK = 1 << 20
 _MAX_STALLS = 6  # tries in a row that bring no byte
+_MAX_WAIT_SECONDS = 600.0  # of a server's Retry-After
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 
@@ -46,6 +49,18 @@ class RemoteFile:
         return self.url.rsplit("/", 1)[-1]
 
 
+class _Retry(Retry):
+    """Waits as long as the server asks, within reason, and says so."""
+
+    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
+        seconds = super().get_retry_after(response)
+        if seconds is None:
+            return None
+        seconds = min(seconds, _MAX_WAIT_SECONDS)
+        log.info("the server answers %d: waiting %.0f s, as it asks", response.status, seconds)
+        return seconds
+
+
 class Host:
     """A server laid out as Wikimedia's dump host is; one connection at a time.
 
@@ -56,7 +71,7 @@ class Host:
     def __init__(self, mirror: str | None = None, wait_seconds: float = 1.0) -> None:
         self.base = (mirror or HOST).rstrip("/")
         self.wait_seconds = wait_seconds
-        retry = Retry(
+        retry = _Retry(
             total=_MAX_STALLS,
             backoff_factor=wait_seconds,
             status_forcelist=_TRANSIENT,
@@ -106,7 +121,8 @@ class Host:
         if text is None:
             return []
         try:
-            job = json.loads(text)["jobs"][_JOB]
+            jobs = json.loads(text)["jobs"]
+            job = jobs[_RECOMBINE if _RECOMBINE in jobs else _JOB]
             if job["status"] != "done":
                 return []
             ends = ("multistream.xml.bz2", "multistream-index.txt.bz2")

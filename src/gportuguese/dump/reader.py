@@ -191,7 +191,11 @@ def _chunks(path: Path) -> Iterator[Piece]:
                         rest, number, start = rest[cut:], number + 1, raw.tell()
         except (EOFError, OSError) as error:
             titles = _TITLE.findall(rest)
-            after = f"after page {html.unescape(titles[-1].decode())!r}" if titles else "there"
+            after = (
+                f"after page {html.unescape(titles[-1].decode(errors='replace'))!r}"
+                if titles
+                else "there"
+            )
             raise _broken(path, error, after, raw.tell()) from error
         yield Piece(number, start, raw.tell(), rest)
 

@@ -52,6 +52,14 @@ _BREAKS = frozenset((
     "p", "div", "li", "ul", "ol", "dl", "dt", "dd", "blockquote", "poem", "center", "hr", "tr",
     "caption",
 ))  # fmt: skip
+# What MediaWiki takes for a tag; anything else in angle brackets it shows: #include <vector>.
+_TAGS = _DROPPED_ELEMENTS | _BREAKS | frozenset((
+    "a", "abbr", "b", "bdi", "bdo", "big", "br", "cite", "code", "data", "del", "dfn", "em", "font",
+    "h1", "h2", "h3", "h4", "h5", "h6", "i", "img", "ins", "kbd", "langconvert", "link", "mark",
+    "meta", "noinclude", "nowiki", "onlyinclude", "phonos", "q", "rb", "rp", "rt", "rtc", "ruby",
+    "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "table", "tbody", "td", "th",
+    "thead", "time", "translate", "tt", "tvar", "u", "var", "wbr",
+))  # fmt: skip
 _ORDINALS = {"o": "º", "a": "ª", "os": "ºs", "as": "ªs"}
 _POWER = re.compile(r"[-+−]?[\dn]+")
 _INTERLANGUAGE = re.compile(r"(?:[a-z]{2,3}(?:-[a-z]{2,10}){0,2}|simple)")
@@ -165,6 +173,9 @@ class _Parser:
         """Reads a tag; returns where reading goes on."""
         name, tag, pieces = token["name"].lower(), token.group(), self.stack[-1].pieces
         opens = tag[1] != "/" and tag[-2] != "/"
+        if name not in _TAGS and "=" not in tag:
+            pieces.append("<")  # and what follows is read as the text it is
+            return token.start() + 1
         if name == "br":
             pieces.append(" ")
         elif name in _BREAKS:
