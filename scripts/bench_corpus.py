@@ -5,7 +5,8 @@
 Both clean every page (no minimum length) with the same number of processes. Printed: pages a
 second, the ratio, faults per megabyte of text (leftover markup and hanging punctuation, counted by
 one pattern in both outputs), peak memory of the whole process tree, the share of the words of the
-prose that is kept, and the same for the tokenizer and tokens stages. The prose of a page is what
+prose that is kept, ours again with the search for near-duplicates that wikiextractor lacks, and the
+same for the tokenizer and tokens stages. The prose of a page is what
 mwparserfromhell (pip install mwparserfromhell) finds in its paragraphs; it has no part in cleaning.
 """
 
@@ -83,16 +84,23 @@ def theirs(dump: Path, out: Path, processes: int) -> list[str]:
     return [sys.executable, *module, "--processes", str(processes), "-o", str(out)]
 
 
-def ours(dump: Path, out: Path, processes: int, stage: str = "corpus") -> list[str]:
+def ours(
+    dump: Path, out: Path, processes: int, stage: str = "corpus", dedup: str = "off"
+) -> list[str]:
     """The same through this project, every page kept whatever its length."""
     sets = [
         f"dump.source={dump}",
-        f"runtime={{artifacts_dir: {out}, num_workers: {processes}, device: cpu}}",
-        "corpus={min_chars: 1, dedup: off, valid_per_mille: 10, test_per_mille: 10}",
+        f"runtime={{artifacts_dir: '{out}', num_workers: {processes}, device: cpu}}",
+        f"corpus={{min_chars: 1, dedup: {dedup}, valid_per_mille: 10, test_per_mille: 10}}",
         "tokenizer.vocab_size=50257",
     ]
     words = [sys.executable, "-m", "gportuguese", stage]
     return words + [word for each in sets for word in ("--set", each)]
+
+
+def ours_near(dump: Path, out: Path, processes: int) -> list[str]:
+    """Ours, and near-duplicates kept on one side of the split."""
+    return ours(dump, out, processes, dedup="near")
 
 
 def their_texts(out: Path) -> list[str]:
@@ -168,7 +176,7 @@ def main() -> None:
     DUMP, PROCESSES = str(args.dump), args.processes
     num_pages = sum(1 for _ in read_pages(args.dump))
     scratch = Path(tempfile.mkdtemp())
-    makers = {"wikiextractor": theirs, "ours": ours}
+    makers = {"wikiextractor": theirs, "ours": ours, "ours, near-duplicates": ours_near}
     seconds: dict[str, list[float]] = {name: [] for name in makers}
     peaks: dict[str, list[int]] = {name: [] for name in makers}
     for run in range(args.runs + 1):  # the first is the warm-up
@@ -187,24 +195,31 @@ def main() -> None:
     print("| | seconds | pages/s | peak memory (MB) | faults per MB | words of prose kept |")
     print("| --- | --- | --- | --- | --- | --- |")
     for name in makers:
+        quality = f"{faults_per_mb(texts[name]):.2f} | {kept[name]:.2%}" if name in texts else "|"
         print(
             f"| {name} | {medians[name]:.1f} | {num_pages / medians[name]:,.0f} | "
-            f"{max(peaks[name]) / 1e6:.0f} | {faults_per_mb(texts[name]):.2f} | {kept[name]:.2%} |"
+            f"{max(peaks[name]) / 1e6:.0f} | {quality} |"
         )
     print(f"\nratio of pages/s: {medians['wikiextractor'] / medians['ours']:.2f}")
     one, _ = watched(ours(args.dump, scratch / "one", 1))
     print(f"ours with one process: {num_pages / one:,.0f} pages/s")
     big = repeated(args.dump, args.times, scratch / "big.xml.bz2")
-    took, peak = watched(ours(big, scratch / "big", args.processes))
-    print(
-        f"ours on the same pages {args.times} times: {args.times * num_pages / took:,.0f} pages/s, "
-        f"peak memory {peak / 1e6:.0f} MB"
-    )
-    for stage in ("tokenizer", "tokens"):
-        took, peak = watched(ours(args.dump, scratch / "ours", args.processes, stage))
-        num_bytes = sum(len(text.encode()) for text in texts["ours"])
+    for name, command in list(makers.items())[1:]:
+        took, peak = watched(command(big, scratch / "big", args.processes))
         print(
-            f"{stage}: {num_bytes / took / 1e6:.1f} MB of text/s, peak memory {peak / 1e6:.0f} MB"
+            f"{name}, on the same pages {args.times} times: {args.times * num_pages / took:,.0f} "
+            f"pages/s, peak memory {peak / 1e6:.0f} MB"
+        )
+    num_bytes = sum(len(text.encode()) for text in texts["ours"])
+    for stage in ("tokenizer", "tokens"):
+        runs = []
+        for _ in range(args.runs):
+            for folder in (scratch / "ours").glob(f"{stage}-*"):
+                shutil.rmtree(folder)
+            runs.append(watched(ours(args.dump, scratch / "ours", args.processes, stage)))
+        rate = num_bytes / statistics.median(took for took, _ in runs) / 1e6
+        print(
+            f"{stage}: {rate:.1f} MB of text/s, peak memory {max(p for _, p in runs) / 1e6:.0f} MB"
         )
     print(
         f"\n{args.dump.name}: {num_pages:,} pages; {args.processes} processes, medians of {args.runs} runs "
