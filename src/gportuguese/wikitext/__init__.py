@@ -21,7 +21,8 @@ FAULT = re.compile(
 _SIGNS = ("[[", "]]", "{{", "}}", "<")
 _MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|</?[a-zA-Z]|<!--")
 _MAX_MARKS = 50  # beyond that it is no text, and wikiextractor takes time quadratic in them
-_STRAY = re.compile(r"[\[\]{}]+|</?ref\b|<!--")  # single ones too: what is left of two may meet
+_BRACKETS = re.compile(r"[\[\]{}]+")  # single ones too: what is left of two may meet
+_OPENERS = re.compile(r"<+(?:/?ref\b>?|!--)")
 
 
 def wikitext_to_text(wikitext: str, title: str, language: Language) -> str:
@@ -34,7 +35,7 @@ def wikitext_to_text(wikitext: str, title: str, language: Language) -> str:
     if any(sign in text for sign in _SIGNS) and (marks := len(_MARKUP.findall(text))):
         if marks <= _MAX_MARKS:
             text = _finish(text, title)
-        text = lay_out(_STRAY.sub("", text), language)
+        text = lay_out(_OPENERS.sub("", _BRACKETS.sub("", text)), language)
     return text
 
 
