@@ -72,7 +72,8 @@ def clean(wikitext, language=PT):
         ("<table><tr><td>1</td></tr></table>Texto", "Texto"),
         ("Um <p texto", "Um <p texto"),
         ("Use #include <vector> e a consoante <r> aqui", "Use #include <vector> e a consoante <r> aqui"),
-        ("uma <]ref>nota <!]]-- aqui", "uma nota aqui"),
+        ("uma <]ref>nota <''ref>fica [[", "uma nota fica"),
+        ("uma <r<!]--ef>nota", "uma ref>nota"),
         ("de <nome do autor> e <b>[[Lisboa]]</b>", "de <nome do autor> e Lisboa"),
         (
             'A<ref name="x">b. Texto que fica. Mais<ref>nota</ref> c',

@@ -22,7 +22,7 @@ _SIGNS = ("[[", "]]", "{{", "}}", "<")
 _MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|</?[a-zA-Z]|<!--")
 _MAX_MARKS = 50  # beyond that it is no text, and wikiextractor takes time quadratic in them
 _BRACKETS = re.compile(r"[\[\]{}]+")  # single ones too: what is left of two may meet
-_OPENERS = re.compile(r"<+(?:/?ref\b>?|!--)")
+_OPENERS = re.compile(r"<(?:/?ref\b>?|!--)")
 
 
 def wikitext_to_text(wikitext: str, title: str, language: Language) -> str:
@@ -35,7 +35,10 @@ def wikitext_to_text(wikitext: str, title: str, language: Language) -> str:
     if any(sign in text for sign in _SIGNS) and (marks := len(_MARKUP.findall(text))):
         if marks <= _MAX_MARKS:
             text = _finish(text, title)
-        text = lay_out(_OPENERS.sub("", _BRACKETS.sub("", text)), language)
+        # last of all: laying out drops marks too, between which half an opener may stand
+        text = _OPENERS.sub("", lay_out(_BRACKETS.sub("", text), language))
+        if _OPENERS.search(text):  # one inside another: no text has that
+            text = text.replace("<", "")
     return text
 
 
