@@ -1,19 +1,49 @@
+"""Rows for a new vocabulary: by hand on small ones, against slow twins, and on whole models."""
+
+import gzip
+import json
+import re
+
+import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gportuguese import tokenizer
-from gportuguese.align import align_embeddings
-from gportuguese.align.copying import mean_rows, shared_rows
+from gportuguese import Pipeline, init_world, load_config, tokenizer
+from gportuguese.align import AlignError, align_embeddings, choose_method, rows
+from gportuguese.align.bridge import Spaces, predicted_rows
+from gportuguese.align.copying import is_literal, shared_rows
+from gportuguese.align.focus import filler as focus_filler
+from gportuguese.align.focus import sparsemax
+from gportuguese.align.pieces import filler as pieces_filler
+from gportuguese.align.rows import Vocabularies
+from gportuguese.align.vectors import (
+    Vectors,
+    cut,
+    learn_rotation,
+    rotation,
+    train_vectors,
+    unit_vectors,
+)
+from gportuguese.align.wechsel import Words, neighbours, token_vectors
+from gportuguese.config import AlignConfig, ConfigError
+from tests.conftest import sentence
+from tests.test_cli import gpt_pt, sets
 from tests.test_model import gpt2, llama
 
 
-def byte_tokenizer(words):
-    """The 256 bytes, the given words and end of text."""
-    texts = [f"{word} " * 50 for word in words]
-    vocab, merges = tokenizer.train(iter(texts), 262, 2)
+def byte_tokenizer(words, num_merges=7):
+    """The 256 bytes, the given words with a space before them and end of text."""
+    texts = [f" {word}" * 50 for word in words]
+    vocab, merges = tokenizer.train(iter(texts), 257 + num_merges, 2)
     return tokenizer.make_tokenizer(vocab, merges)
+
+
+@pytest.fixture(scope="module")
+def vocabularies():
+    return Vocabularies(byte_tokenizer(["casa", "the"]), byte_tokenizer(["mar", "casa"]))
 
 
 @given(st.lists(st.binary(max_size=3), unique=True), st.lists(st.binary(max_size=3), unique=True))
@@ -22,34 +52,311 @@ def test_shared_rows_equal_the_slow_search(source, target):
     assert ids == [source.index(token) if token in source else -1 for token in target]
 
 
-def test_mean_rows_worked_example():
-    source_VD = torch.tensor([[1.0, 1.0], [3.0, 5.0]])
-    rows = mean_rows(source_VD, torch.tensor([1, -1]))
-    assert rows.tolist() == [[3.0, 5.0], [2.0, 3.0]]
+def test_rows_by_hand():
+    source_VD = np.array([[1.0, 1.0], [3.0, 5.0]], np.float32)
+    fillers = [rows.copied(np.array([1, -1])), rows.mean(2)]
+    assert rows.assign(fillers).tolist() == [0, 1]
+    assert rows.fill(torch.from_numpy(source_VD), fillers).tolist() == [[3.0, 5.0], [2.0, 3.0]]
+    bias = rows.fill(torch.tensor([10.0, 20.0]), fillers)
+    assert bias.tolist() == [20.0, 15.0]
+
+
+def test_gaussian_rows_have_the_mean_and_covariance_of_the_source_and_follow_the_seed():
+    spread = np.array([[2.0, 0.0, 0.0], [1.0, 0.5, 0.0], [0.0, 0.0, 0.1]])
+    source_VD = np.random.default_rng(0).normal(size=(4000, 3)) @ spread + [5.0, 0.0, -1.0]
+    drawn = rows.gaussian(60_000, seed=1).rows(source_VD)
+    np.testing.assert_allclose(drawn.mean(0), source_VD.mean(0), atol=0.05)
+    np.testing.assert_allclose(np.cov(drawn.T), np.cov(source_VD.T), atol=0.1)
+    np.testing.assert_array_equal(drawn[:9], rows.gaussian(60_000, seed=1).rows(source_VD)[:9])
+    assert not np.array_equal(drawn[:9], rows.gaussian(60_000, seed=2).rows(source_VD)[:9])
+
+
+@pytest.mark.parametrize(
+    ("token", "literal"),
+    [
+        (b" pretend", False),  # Portuguese "pretend(e)" is to intend
+        (b" actual", False),
+        (b" Era", False),
+        (b" casa", False),
+        (b"\xc3\xa3o", False),
+        (b" \xc3", True),  # half a character, and the space is kept
+        (b"\xe2\x80", True),
+        (b" 1998", True),
+        (b").", True),
+        (b" Madrid", True),
+        (b" USA", False),
+        (b"a", True),
+    ],
+)
+def test_only_what_no_language_changes_is_literal(token, literal):
+    assert is_literal(token) == literal
+
+
+def test_pieces_are_cut_by_the_source_merges_from_the_bytes(vocabularies):
+    filler = pieces_filler(vocabularies)
+    source_VD = np.eye(len(vocabularies.source_tokens), dtype=np.float32)
+    got = filler.rows(source_VD)
+    place = {token: id for id, token in enumerate(vocabularies.source_tokens)}
+    row = vocabularies.target_tokens.index(b" mar")
+    assert b" mar" not in place
+    wanted = np.zeros(len(place), np.float32)
+    for piece in (b" ", b"m", b"a", b"r"):
+        wanted[place[piece]] += 1 / 4
+    np.testing.assert_allclose(got[row], wanted)
+    assert filler.has.all()
+    for row, id in enumerate(vocabularies.source_ids):  # what is shared is one piece: itself
+        if id >= 0 and row != vocabularies.target.eos_token_id:
+            assert got[row].nonzero()[0].tolist() == [id]
+
+
+def test_long_pieces_count_more_if_asked():
+    source, target = byte_tokenizer(["casa"], 4), byte_tokenizer(["casar"], 5)
+    both = Vocabularies(source, target)
+    row = both.target_tokens.index(b" casar")
+    ids = [both.source_tokens.index(piece) for piece in (b" casa", b"r")]
+    eye = np.eye(len(both.source_tokens), dtype=np.float32)
+    assert pieces_filler(both).rows(eye)[row, ids].tolist() == [0.5, 0.5]
+    weighted = pieces_filler(both, by_length=True).rows(eye)[row, ids]
+    np.testing.assert_allclose(weighted, [5 / 6, 1 / 6])
+
+
+@given(st.lists(st.floats(-3, 3), min_size=1, max_size=8))
+def test_sparsemax_is_the_nearest_point_of_the_simplex(scores):
+    scores = np.array([scores])
+    got = sparsemax(scores)
+    assert got.min() >= 0
+    assert got.sum() == pytest.approx(1)
+    for corner in np.eye(scores.shape[1]):  # no step towards a corner comes nearer
+        step = 0.999 * got + 0.001 * corner
+        assert np.linalg.norm(step - scores) >= np.linalg.norm(got - scores) - 1e-9
+
+
+def test_focus_mixes_shared_tokens_that_stand_in_the_same_places():
+    """ "mar" is used as the shared " casa" is, in a language of two kinds of sentence."""
+    both = Vocabularies(byte_tokenizer(["casa", "the"]), byte_tokenizer(["mar", "casa"]))
+    place = {token: id for id, token in enumerate(both.target_tokens)}
+    chance = np.random.default_rng(0)
+    others = [place[bytes([byte])] for byte in range(128, 228)]
+    corpus = [
+        np.array([*chance.choice(others[:50], 3), noun, *chance.choice(others[50:], 3)])
+        for noun in chance.choice([place[b" mar"], place[b" casa"]], 6000)
+    ]
+
+    def sentences():
+        return iter(corpus)
+
+    filler = focus_filler(both, sentences, seed=0)
+    eye = np.eye(len(both.source_tokens), dtype=np.float32)
+    row = filler.rows(eye)[place[b" mar"]]
+    assert row.sum() == pytest.approx(1, abs=1e-4)
+    assert both.source_tokens[row.argmax()] == b" casa"
+    assert not filler.has[place[b"q"]]  # never seen
+
+
+def test_a_rotation_is_found_again_and_pairs_with_it():
+    chance = np.random.default_rng(0)
+    known = np.ones(300, bool)
+    own = unit_vectors(chance.normal(size=(300, 20)), known)
+    turn, _ = np.linalg.qr(chance.normal(size=(20, 20)))
+    order = chance.permutation(300)
+    other = unit_vectors((own.matrix @ turn)[order] + 0.02 * chance.normal(size=(300, 20)), known)
+    np.testing.assert_allclose(rotation(own.matrix, own.matrix @ turn), turn, atol=1e-4)
+    place = np.argsort(order)  # where in `other` each row of `own` is
+    seeds = np.stack([np.arange(30), place[:30]], 1)
+    every = np.arange(300)
+    found_turn, pairs = learn_rotation(own, other, seeds, every, every)
+    assert (place[pairs[:, 0]] == pairs[:, 1]).mean() > 0.99
+    np.testing.assert_allclose(found_turn, turn, atol=0.05)
+
+
+def test_the_regression_equals_leaving_out_each_row_in_turn(monkeypatch):
+    """The closed form chooses the ridge that the slow way, a fit without each row, chooses."""
+    chance = np.random.default_rng(0)
+    source = unit_vectors(chance.normal(size=(60, 8)), np.ones(60, bool))
+    source_VD = source.matrix @ chance.normal(size=(8, 5)) + 0.8 * chance.normal(size=(60, 5))
+    counts = chance.integers(1, 100, 60)
+    target = unit_vectors(chance.normal(size=(7, 8)), np.ones(7, bool))
+    got = predicted_rows(Spaces(target, source, counts), source_VD)
+
+    from gportuguese.align import bridge
+
+    weights, centre = np.sqrt(counts), source_VD.mean(0)
+
+    def fit(keep, ridge):
+        x, y, w = source.matrix[keep].astype(float), source_VD[keep] - centre, weights[keep, None]
+        every = source.matrix.astype(float)
+        scale = np.trace(every.T @ (weights[:, None] * every)) / 8
+        return np.linalg.solve(x.T @ (w * x) + ridge * scale * np.eye(8), x.T @ (w * y))
+
+    def error(ridge):
+        total = 0.0
+        for row in range(60):
+            keep = np.arange(60) != row
+            miss = source.matrix[row] @ fit(keep, ridge) + centre - source_VD[row]
+            total += weights[row] * (miss**2).sum()
+        return total
+
+    best = min(bridge._RIDGES, key=error)
+    wanted = centre + target.matrix @ fit(np.arange(60) >= 0, best)
+    np.testing.assert_allclose(got, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_token_vectors_keep_the_leading_space_and_average_the_words():
+    bpe = byte_tokenizer(["casa"], 4)
+    vectors = unit_vectors(np.array([[1.0, 0.0], [0.0, 1.0]]), np.ones(2, bool))
+    words = Words({"casa": 1, "xcasa": 3}, {"casa": 0, "xcasa": 1}, vectors)
+    got = token_vectors(bpe, words)
+    place = {token: id for id, token in enumerate(tokenizer.bytes_of_tokens(bpe))}
+    np.testing.assert_allclose(got.matrix[place[b" casa"]], [1, 0])
+    np.testing.assert_allclose(got.matrix[place[b"x"]], [0, 1])
+    assert not got.known[place[b"q"]]
+
+
+def test_neighbours_equal_the_slow_softmax():
+    chance = np.random.default_rng(0)
+    own = unit_vectors(chance.normal(size=(30, 6)), chance.random(30) > 0.2)
+    other = unit_vectors(chance.normal(size=(40, 6)), chance.random(40) > 0.2)
+    got = neighbours(own, other).toarray()
+    for row in range(30):
+        if not own.known[row]:
+            assert not got[row].any()
+            continue
+        cosines = [own.matrix[row] @ other.matrix[c] if other.known[c] else -9 for c in range(40)]
+        nearest = np.argsort(cosines)[-10:]
+        weights = np.exp(np.array(cosines)[nearest] / 0.1)
+        np.testing.assert_allclose(got[row, nearest], weights / weights.sum(), rtol=1e-4)
+        assert np.count_nonzero(got[row]) == 10
+
+
+def test_vectors_follow_the_seed_and_rare_tokens_have_none():
+    ids = np.random.default_rng(0).integers(0, 20, 5000)
+    ids[17] = 25
+    first, second = (train_vectors(lambda: cut(ids, 5000), 30, 3, 2, 5) for _ in range(2))
+    np.testing.assert_array_equal(first.matrix, second.matrix)
+    assert first.known.tolist() == [True] * 20 + [False] * 10
+    np.testing.assert_allclose(np.linalg.norm(first.matrix[:20], axis=1), 1, rtol=1e-5)
+    assert [len(sentence) for sentence in cut(ids, 2500)] == [1000, 1000, 1000]
+    assert isinstance(first.centred(), Vectors)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "llama tied"])
 @pytest.mark.parametrize("padding", [0, 10])
-def test_rows_are_copied_by_bytes_and_the_rest_are_the_mean(kind, padding):
+def test_rows_are_copied_by_bytes_and_the_rest_are_the_mean(vocabularies, kind, padding):
     torch.manual_seed(0)
-    source, target = byte_tokenizer(["casa", "the"]), byte_tokenizer(["mar", "casa"])
+    source, target = vocabularies.source, vocabularies.target
     model = gpt2() if kind == "gpt2" else llama(tied=kind == "llama tied")
     model.resize_token_embeddings(len(source) + padding)
     old = model.get_input_embeddings().weight.detach().clone()
     old_head = model.get_output_embeddings().weight.detach().clone()
-    source_ids = align_embeddings(model, source, target)
+    fillers = [rows.copied(vocabularies.source_ids), rows.mean(len(target))]
+    kinds = align_embeddings(model, vocabularies, fillers)
     new, new_head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     assert new.shape[0] == len(target) == model.config.vocab_size
-    by_bytes = {token: id for id, token in enumerate(tokenizer.bytes_of_tokens(source))}
+    by_bytes = {token: id for id, token in enumerate(vocabularies.source_tokens)}
     mean, mean_head = old[: len(source)].mean(0), old_head[: len(source)].mean(0)
-    for id, token in enumerate(tokenizer.bytes_of_tokens(target)):
+    for id, token in enumerate(vocabularies.target_tokens):
         if token in by_bytes:
-            assert source_ids[id] == by_bytes[token]
+            assert kinds[id] == "copied"
             torch.testing.assert_close(new[id], old[by_bytes[token]], rtol=0, atol=0)
             torch.testing.assert_close(new_head[id], old_head[by_bytes[token]], rtol=0, atol=0)
         else:
-            assert source_ids[id] == -1
+            assert kinds[id] == "mean"
             torch.testing.assert_close(new[id], mean)
             torch.testing.assert_close(new_head[id], mean_head)
     assert (new is new_head) == (kind != "llama")
-    assert 256 < int((source_ids >= 0).sum()) < len(target)
+    assert 256 < int((kinds == "copied").sum()) < len(target)
+
+
+@settings(deadline=None, max_examples=20)
+@given(
+    st.lists(st.binary(min_size=1, max_size=4), min_size=1, unique=True),
+    st.lists(st.binary(min_size=1, max_size=4), min_size=1, unique=True),
+)
+def test_every_token_gets_a_row_and_different_bytes_never_share_a_copy(source, target):
+    source_ids = shared_rows(source, target)
+    source_VD = np.eye(len(source), dtype=np.float32)
+    fillers = [rows.copied(source_ids), rows.gaussian(len(target), 0)]
+    got = rows.fill(torch.from_numpy(source_VD), fillers).numpy()
+    assert np.isfinite(got).all()
+    copies = [id for id in source_ids.tolist() if id >= 0]
+    assert len(set(copies)) == len(copies)
+
+
+# the stage
+
+
+@pytest.fixture
+def overrides_of_nano(tiny_overrides):
+    """The tiny run on the package's English base."""
+    return (*tiny_overrides, "align.base=package:english-nano")
+
+
+@pytest.fixture
+def resources(tmp_path):
+    """Text in another language and a dictionary, as files."""
+    documents, words = tmp_path / "source.jsonl.gz", tmp_path / "dictionary.tsv"
+    with gzip.open(documents, "wt", encoding="utf-8") as file:
+        for number in range(60):
+            file.write(json.dumps({"text": sentence(number, 120)}) + "\n")
+    lines = {f"{word}\t{word}" for word in sentence(0, 50).split() if word.isalpha()}
+    words.write_text("\n".join(sorted(lines)), encoding="utf-8")
+    return (f"align.source_documents={documents}", f"align.dictionary={words}")
+
+
+@pytest.mark.parametrize("method", ["gaussian", "pieces", "focus", "wechsel", "bridge", "auto"])
+def test_the_stage_builds_by_every_method_the_same_twice(
+    overrides_of_nano, resources, tmp_path, method
+):
+    built = []
+    for number in (1, 2):
+        overrides = (
+            *overrides_of_nano,
+            f"align.method={method}",
+            *resources,
+            f"runtime.artifacts_dir={tmp_path / str(number)}",
+        )
+        config = load_config(None, overrides)
+        built.append(Pipeline(config).build("align", init_world(config.runtime)))
+    first, second = built
+    assert first.digest == second.digest
+    for name in ("model.safetensors", "sources.parquet", "examples.md"):
+        assert first.manifest["files"][name] == second.manifest["files"][name]
+    kinds = pq.read_table(first.folder / "sources.parquet")["row"].to_pylist()
+    assert sum(first.facts["rows"].values()) == len(kinds)
+    assert set(kinds) == set(first.facts["rows"])
+    assert first.facts["rows"].get("bridge" if method == "auto" else method, 0) > 0
+    text = (first.folder / "examples.md").read_text(encoding="utf-8")
+    assert text.count("## ") == len(set(kinds))
+    assert (first.folder / "map.png").stat().st_size > 10_000
+
+
+def test_auto_takes_the_best_that_the_resources_allow():
+    assert choose_method(AlignConfig())[0] == "focus"
+    assert choose_method(AlignConfig(source_documents="x"))[0] == "bridge"
+    assert choose_method(AlignConfig(method="mean", source_documents="x"))[0] == "mean"
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ("source_documents=nowhere.jsonl", "no documents at .*nowhere.jsonl"),
+        ("dictionary=nowhere.tsv", "no file at .*nowhere.tsv"),
+    ],
+)
+def test_a_missing_resource_is_said_with_exit_code_2(overrides_of_nano, section, message, capsys):
+    assert gpt_pt("align", *sets((*overrides_of_nano, f"align.{section}"))) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_a_line_that_is_no_pair_is_named(overrides_of_nano, resources, tmp_path):
+    (tmp_path / "dictionary.tsv").write_text("a\tb\nonly one word\n", encoding="utf-8")
+    config = load_config(None, (*overrides_of_nano, "align.method=bridge", *resources))
+    with pytest.raises(AlignError, match="dictionary.tsv:2: 'only one word' is not"):
+        Pipeline(config).build("align", init_world(config.runtime))
+
+
+def test_methods_that_need_text_say_so_before_anything_is_built(overrides_of_nano):
+    with pytest.raises(ConfigError, match="bridge needs align.source_documents"):
+        load_config(None, (*overrides_of_nano, "align.method=bridge"))
+    with pytest.raises(ConfigError, match="wechsel needs align.source_documents and"):
+        load_config(None, (*overrides_of_nano, "align.method=wechsel"))

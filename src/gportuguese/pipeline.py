@@ -17,6 +17,8 @@ from gportuguese.world import World
 
 log = logging.getLogger("gportuguese")
 
+_ALIGN_FILES = ("base", "source_documents", "dictionary", "source_vectors", "target_vectors")
+
 
 @dataclass(frozen=True)
 class Stage:
@@ -37,7 +39,7 @@ STAGES = (
     Stage("corpus", ("dump",), version=3, resumable=True),
     Stage("tokenizer", ("corpus",)),
     Stage("tokens", ("corpus", "tokenizer")),
-    Stage("align", ("tokenizer",), also=("tokens.block_size",)),
+    Stage("align", ("tokenizer", "tokens"), version=2, also=("tokens.block_size",)),
     Stage("train", ("align", "tokens"), resumable=True, also=("tokens.block_size",)),
     Stage("evaluate", ("train", "tokens")),
 )
@@ -76,6 +78,7 @@ class Pipeline:
             inputs["content"] = self._content("dump")
         if name == "align":
             inputs["base"] = self._content("base")
+            inputs["resources"] = self._content("resources")
         if name == "corpus" and self.config.corpus.documents is not None:
             inputs["documents"] = self._content("documents")
         if None in inputs.values():
@@ -166,8 +169,10 @@ class Pipeline:
             section = {}  # the files hold documents end to end; blocks are cut when they are read
         if stage.name == "corpus" and self.config.corpus.documents is not None:
             section["documents"] = "own"
-        if stage.name == "align" and isinstance(self.config.align.base, str):
-            section["base"] = "given"
+        if stage.name == "align":
+            for key, value in section.items():  # a file is what it holds, wherever it lies
+                if key in _ALIGN_FILES and isinstance(value, str):
+                    section[key] = "given"
         for key in stage.also:
             other, leaf = key.split(".")
             section[key] = tree[other][leaf]
@@ -195,6 +200,10 @@ class Pipeline:
             from gportuguese import model
 
             return model.identity_of(self.config.align.base, download)
+        if what == "resources":
+            from gportuguese import align
+
+            return artifacts.hash_files(align.resource_files(self.config.align))
         from gportuguese import corpus
 
         sha = hashlib.sha256()

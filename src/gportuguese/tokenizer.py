@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -141,6 +142,16 @@ def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
     ]
 
 
+def stand_ins_of(token: bytes) -> str:
+    """A byte string as byte-level BPE writes it.
+
+    >>> stand_ins_of(" ção".encode())
+    'ĠÃ§Ã£o'
+    """
+    return "".join(map(_bytes_to_unicode().__getitem__, token))
+
+
+@functools.cache
 def _bytes_to_unicode() -> dict[int, str]:
     """GPT-2's printable stand-in for each byte: itself if printable, else from 256 upwards."""
     printable = [*range(33, 127), *range(161, 173), *range(174, 256)]

@@ -1,27 +1,36 @@
-"""`mean`: rows of shared tokens are copied by byte string, every other row is the mean row.
-
-The method of GPorTuguese-2 (Guillou, 2020), but on bytes instead of the printable stand-ins.
-"""
+"""Which rows are copied: tokens of the same bytes, or only those that mean the same in any language."""
 
 from __future__ import annotations
 
-import torch
+import numpy as np
+
+_NAME_LETTERS = 4  # "Lisboa" is a name in both languages; "Era" may open a sentence in one
 
 
-def shared_rows(source: list[bytes], target: list[bytes]) -> torch.Tensor:
+def shared_rows(source: list[bytes], target: list[bytes]) -> np.ndarray:
     """For each target token the source id with the same bytes, else -1; int64 `[V_target]`.
 
-    >>> shared_rows([b"a", b" de", b"the"], [b" de", b"\\xc3\\xa7", b"a"])
-    tensor([ 1, -1,  0])
+    >>> shared_rows([b"a", b" de", b"the"], [b" de", b"\\xc3\\xa7", b"a"]).tolist()
+    [1, -1, 0]
     """
     source_ids = {token: id for id, token in reversed(list(enumerate(source)))}
-    return torch.tensor([source_ids.get(token, -1) for token in target])
+    return np.array([source_ids.get(token, -1) for token in target], np.int64)
 
 
-def mean_rows(source_VD: torch.Tensor, source_ids: torch.Tensor) -> torch.Tensor:
-    """The new matrix `[V_target, D]` (or vector `[V_target]` for a bias) of the mean method."""
-    mean = source_VD.mean(0, keepdim=True)
-    copied = source_VD[source_ids.clamp(min=0)]
-    missing = source_ids < 0
-    copied[missing] = mean.expand_as(copied[missing])
-    return copied
+def is_literal(token: bytes) -> bool:
+    """Whether a token has no meaning that a language could change: bytes, digits, marks, names.
+
+    A token of letters may be spelt alike and be another word: "pretend" is no literal.
+
+    >>> [is_literal(t) for t in (b"\\xc3", b" 1998", b"),", b" Lisboa", b" pretend", b" a")]
+    [True, True, True, True, False, False]
+    """
+    if len(token) == 1:
+        return True
+    try:
+        word = token.decode().strip()
+    except UnicodeDecodeError:
+        return True  # part of a character
+    if not any(character.isalpha() for character in word):
+        return True
+    return len(word) >= _NAME_LETTERS and word[0].isupper() and word[1:].islower()

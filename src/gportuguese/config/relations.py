@@ -36,6 +36,16 @@ def broken_relations(config: Config) -> list[str]:
             bool(re.fullmatch(r"auto|cpu|cuda(:\d+)?", runtime.device)),
             f"runtime.device={runtime.device!r}: use auto, cpu, cuda or cuda:N",
         ),
+        (align.vector_tokens >= 1, "align.vector_tokens: must be at least 1"),
+        (
+            align.method != "bridge" or align.source_documents is not None,
+            "align.method: bridge needs align.source_documents, text in the base model's language",
+        ),
+        (
+            align.method != "wechsel"
+            or (align.source_documents is not None and align.dictionary is not None),
+            "align.method: wechsel needs align.source_documents and align.dictionary",
+        ),
         (min(train.seed, align.seed) >= 0, "train.seed and align.seed: must not be negative"),
         (bool(train.phases), "train.phases: at least one phase"),
         (

@@ -98,8 +98,23 @@ class AlignConfig:
 
     base: str | Architecture = "gpt2"
     """Hub id, folder, .gguf file, `package:NAME`, or an architecture to start from scratch."""
-    method: Literal["mean", "random"] = "mean"
-    """`mean`: copy shared rows, fill the rest with the mean; `random`: the whole model afresh."""
+    method: Literal[
+        "auto", "mean", "gaussian", "pieces", "focus", "wechsel", "bridge", "random"
+    ] = "auto"
+    """How rows of the new vocabulary come about; `auto`: `bridge` with `source_documents`, else
+    `focus`. `random`: the whole model afresh. The others: docs/results/alignment.md."""
+    source_documents: str | None = None
+    """Text in the base model's language, as `corpus.documents`; for `bridge` and `wechsel`."""
+    dictionary: str | None = None
+    """Lines 'source<TAB>target', the word of the base model's language first."""
+    source_vectors: str | None = None
+    """fastText .vec or .bin for `wechsel`; null: trained on `source_documents`."""
+    target_vectors: str | None = None
+    """The same in the new language; null: trained on the training documents."""
+    vector_tokens: int = 50_000_000
+    """At most so many tokens of each language are read to train vectors."""
+    piece_weights: Literal["equal", "length"] = "equal"
+    """Whether a long piece counts more in `pieces`."""
     seed: int = 0
     """Seed of whatever the method draws."""
 

@@ -1,0 +1,244 @@
+"""Ways to give a base model rows for a new vocabulary, side by side: bits per byte by tokens seen.
+
+    python scripts/compare_alignments.py --config configs/pilot.yaml --set dump.source=DUMP \
+        --set align.source_documents=ENGLISH.jsonl.gz --set align.dictionary=WORDS.tsv \
+        --methods mean,pieces,focus,bridge,scratch --rates 3e-3 --seeds 3 --tokens 4e6
+
+Every run has the same tokenizer, split, order of blocks, batch and steps: a bare PyTorch loop over the
+aligned model, AdamW in bf16, a short warm-up, then the rate falls linearly to a tenth. Validation text
+is the pilot's, and, apart, `--sentences`, a file of one sentence a line. Each finished run is a line of
+`--results`, so that an interrupted comparison goes on; `--rows NAME=FILE.npy` adds a matrix made
+elsewhere, such as by a public package.
+"""
+
+import argparse
+import json
+import math
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from gportuguese import Pipeline, init_world, load_config, tokenizer
+from gportuguese import model as models
+from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
+
+MARKS = (0, 250_000, 500_000, 1_000_000, 2_000_000)
+VALID_BLOCKS, WARM_UP_STEPS = 480, 50
+
+
+def marks_of(tokens: int) -> list[int]:
+    """Tokens after which a run is measured: its last step stands for the last of them."""
+    return [*(mark for mark in MARKS if mark < tokens), tokens]
+
+
+def bits_per_byte(model, batches, token_bytes_V) -> float:
+    """Of the targets of `batches`; special tokens count nats but no bytes."""
+    model.eval()
+    nats = num_bytes = 0.0
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        for inputs_BT, targets_BT in batches:
+            logits_BTV = model(inputs_BT).logits.float()
+            nats += functional.cross_entropy(
+                logits_BTV.flatten(0, 1), targets_BT.flatten(), reduction="sum"
+            ).item()
+            num_bytes += token_bytes_V[targets_BT].sum().item()
+    model.train()
+    return nats / math.log(2) / num_bytes
+
+
+def optimizer_of(model, rate: float) -> torch.optim.Optimizer:
+    """AdamW as for a small GPT-2; no decay of biases and norms."""
+    decays = models.decay_flags(model)
+    groups = [
+        {"params": [p for p in model.parameters() if decays[id(p)] == flag], "weight_decay": decay}
+        for flag, decay in ((True, 0.1), (False, 0.0))
+    ]
+    return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
+
+
+def train(args: argparse.Namespace) -> dict:
+    """One run: bits per byte at the marks that its tokens reach."""
+    config = load_config(args.config, tuple(args.set))
+    pipeline = Pipeline(config)
+    stored = pipeline.open("tokens")
+    torch.manual_seed(args.seed)
+    model = models.load(pipeline.open("align").folder)
+    if args.method == "scratch":
+        end_of_text = stored.facts["end_of_text"]
+        model = models.fresh_like(model, model.config.vocab_size, end_of_text)
+    if args.rows is not None:
+        with torch.no_grad():
+            model.get_input_embeddings().weight.copy_(torch.from_numpy(np.load(args.rows)))
+    model.config.use_cache = False
+    block, batch = config.tokens.block_size, config.train.global_batch_size
+    dtype, token_bytes_V = stored.facts["dtype"], load_token_bytes(stored.folder, "cpu")
+    sets = {
+        "valid": BlockLoader(
+            load_ids(stored.folder, "valid", dtype), block, 16, num_blocks=VALID_BLOCKS
+        )
+    }
+    if args.sentences is not None:
+        bpe = tokenizer.load(pipeline.open("tokenizer").folder)
+        lines = args.sentences.read_text(encoding="utf-8").splitlines()
+        ids = [id for line in lines for id in (*bpe.encode(line), bpe.eos_token_id)]
+        sets["sentences"] = BlockLoader(np.array([bpe.eos_token_id, *ids]), block, 16)
+    blocks = BlockLoader(
+        load_ids(stored.folder, "train", dtype),
+        block,
+        batch,
+        seed=args.seed,
+        num_blocks=args.tokens // block,
+        multiple=batch,
+    )
+    optimizer, num_steps = optimizer_of(model, args.rate), len(blocks)
+    found: dict[str, dict[str, float]] = {name: {} for name in sets}
+    start = time.monotonic()
+
+    def measure(mark: int) -> None:
+        for name, batches in sets.items():
+            found[name][str(mark)] = bits_per_byte(model, batches, token_bytes_V)
+
+    measure(0)
+    step_tokens = block * batch
+    for step, (inputs_BT, targets_BT) in enumerate(blocks):
+        warm = min(1.0, (step + 1) / WARM_UP_STEPS)
+        for group in optimizer.param_groups:
+            group["lr"] = args.rate * warm * (1 - 0.9 * step / num_steps)
+        with torch.autocast("cpu", torch.bfloat16):
+            logits_BTV = model(inputs_BT).logits
+        loss = functional.cross_entropy(logits_BTV.float().flatten(0, 1), targets_BT.flatten())
+        optimizer.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        seen = (step + 1) * step_tokens
+        for mark in marks_of(args.tokens)[1:-1]:
+            if seen - step_tokens < mark <= seen:
+                measure(mark)
+    measure(args.tokens)
+    return {
+        "method": args.method,
+        "rate": args.rate,
+        "seed": args.seed,
+        "tokens": args.tokens,
+        "bits_per_byte": found,
+        "seconds": round(time.monotonic() - start),
+        "commit": pipeline.open("align").manifest["versions"]["commit"],
+    }
+
+
+def plans_of(args: argparse.Namespace) -> list[dict]:
+    """Every run: method, rate, seed, and the overrides or matrix that make it."""
+    rows = dict(each.split("=", 1) for each in args.rows)
+    for method in args.methods.split(","):
+        if method != "scratch":
+            config = load_config(args.config, (*args.set, f"align.method={method}"))
+            Pipeline(config).build("align", init_world(config.runtime))
+    return [
+        {"method": method, "rate": rate, "seed": seed, "rows": rows.get(method)}
+        for seed in range(args.seeds)
+        for rate in map(float, args.rates.split(","))
+        for method in [*args.methods.split(","), *rows]
+    ]
+
+
+def run(plan: dict, args: argparse.Namespace) -> None:
+    """A run in a process of its own, with its share of the cores."""
+    method = "mean" if plan["rows"] or plan["method"] == "scratch" else plan["method"]
+    words = [sys.executable, __file__, "--config", str(args.config), "--tokens", str(args.tokens)]
+    words += ["--results", str(args.results), "--one", json.dumps(plan)]
+    for override in (*args.set, f"align.method={method}"):
+        words += ["--set", override]
+    if args.sentences:
+        words += ["--sentences", str(args.sentences)]
+    threads = str((os.cpu_count() or 1) // args.jobs)
+    subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
+
+
+def report(results: list[dict], tokens: int) -> str:
+    """A table per set of text: the best rate of each method, mean ± deviation over seeds."""
+    lines = []
+    marks = marks_of(tokens)
+    for name in results[0]["bits_per_byte"]:
+        lines += [f"| {name} | rate | seeds | " + " | ".join(f"{m:,}" for m in marks) + " |"]
+        lines += ["| --- " * (len(marks) + 3) + "|"]
+        rows = []
+        for method in dict.fromkeys(result["method"] for result in results):
+            by_rate: dict[float, list[dict]] = {}
+            for result in results:
+                if result["method"] == method:
+                    by_rate.setdefault(result["rate"], []).append(result["bits_per_byte"][name])
+            end = str(marks[-1])
+            rate, found = min(
+                by_rate.items(), key=lambda item: statistics.mean(each[end] for each in item[1])
+            )
+            cells = [spread([each[str(mark)] for each in found]) for mark in marks]
+            rows.append(
+                (found, f"| {method} | {rate:g} | {len(found)} | " + " | ".join(cells) + " |")
+            )
+        rows.sort(key=lambda row: -statistics.mean(each[str(marks[-1])] for each in row[0]))
+        lines += [*(line for _, line in rows), ""]
+    return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation, the second where there is one."""
+    text = f"{statistics.mean(values):.4f}"
+    return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
+
+
+def main() -> None:
+    """Runs what is missing and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--methods", default="mean,gaussian,pieces,focus,wechsel,bridge,scratch")
+    parser.add_argument("--rows", action="append", default=[], help="NAME=FILE.npy")
+    parser.add_argument("--rates", default="3e-3", help="each method at each of these")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--tokens", type=lambda text: int(float(text)), default=4_000_000)
+    parser.add_argument("--sentences", type=Path)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, cores shared evenly")
+    parser.add_argument("--results", type=Path, default=Path("alignments.jsonl"))
+    parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
+    args = parser.parse_args()
+    if args.one:
+        vars(args).update(args.one)
+        torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+        with args.results.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(train(args)) + "\n")
+        return
+    plans = plans_of(args)
+    key = ("method", "rate", "seed", "tokens")
+    done = {tuple(result[name] for name in key) for result in read(args.results)}
+    todo = [p for p in plans if (p["method"], p["rate"], p["seed"], args.tokens) not in done]
+    with ThreadPoolExecutor(args.jobs) as pool:
+        list(pool.map(lambda plan: run(plan, args), todo))
+    results = [r for r in read(args.results) if r["tokens"] == args.tokens]
+    print(report(results, args.tokens))
+    print(
+        f"{args.tokens:,} training tokens a run, {args.jobs} run(s) at a time, "
+        f"{statistics.mean(result['seconds'] for result in results):.0f} s each; torch "
+        f"{metadata.version('torch')}, {os.cpu_count()} cores, {platform.machine()}"
+    )
+
+
+def read(path: Path) -> list[dict]:
+    """The finished runs."""
+    if not path.exists():
+        return []
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,125 @@
+"""`bridge`: rows predicted from how a token is used, by what usage says of rows in the source language.
+
+This project's own. Static vectors are trained on each language's tokenized text alone; the target's
+space is turned onto the source's, starting from literals (digits, marks, names) and, if given, a
+dictionary, and then from the pairs that the map itself finds: "foi" with "was", the ending "ção" with
+"ation", which no dictionary lists. A ridge regression from source vectors to source rows then gives a
+row to every target vector. Where FOCUS and WECHSEL average a few neighbours, and so flatten what they
+differ in, the regression keeps each direction of meaning that the rows of the model hold.
+
+Tokens that are spelt alike are copied only where they are literal: the others are used otherwise.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from gportuguese.align.copying import is_literal
+from gportuguese.align.rows import Filler, Vocabularies
+from gportuguese.align.vectors import Sentences, Vectors, learn_rotation, train_vectors
+
+_EPOCHS, _MIN_COUNT = 5, 5
+_MAX_FREQUENT = 1500  # tokens of each language that may pair up
+_RIDGES = (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)  # shares of the mean variance of a dimension
+
+
+@dataclass(frozen=True)
+class Spaces:
+    """Vectors of both vocabularies in one space, and how often each source token was seen."""
+
+    target: Vectors
+    source: Vectors
+    source_counts: np.ndarray
+
+
+def filler(spaces: Spaces) -> Filler:
+    """The regression; it has no row for a token too rare for a vector."""
+
+    def rows(source_VD: np.ndarray) -> np.ndarray:
+        return predicted_rows(spaces, source_VD)
+
+    return Filler("bridge", spaces.target.known, rows)
+
+
+def predicted_rows(spaces: Spaces, source_VD: np.ndarray) -> np.ndarray:
+    """Ridge regression of rows on vectors, source tokens weighted by the root of their count.
+
+    The ridge is the one whose predictions of rows left out, one at a time, err least.
+    """
+    known = spaces.source.known
+    inputs, centre = spaces.source.matrix[known].astype(np.float64), source_VD.mean(0)
+    scale = np.sqrt(spaces.source_counts[known])[:, None] ** 0.5
+    weighted, wanted = inputs * scale, (source_VD[known] - centre) * scale
+    gram, moments = weighted.T @ weighted, weighted.T @ wanted
+    best_error, best = np.inf, np.zeros_like(moments)
+    for ridge in _RIDGES:
+        inverse = np.linalg.inv(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)))
+        map_FD = inverse @ moments
+        leverage = np.einsum("vf,fg,vg->v", weighted, inverse, weighted)
+        left_out = (wanted - weighted @ map_FD) / (1 - leverage)[:, None]
+        error = float((left_out**2).sum())
+        if error < best_error:
+            best_error, best = error, map_FD
+    return np.asarray(centre + spaces.target.matrix @ best, source_VD.dtype)
+
+
+def make_spaces(
+    vocabularies: Vocabularies,
+    target: Sentences,
+    source: Sentences,
+    dictionary: list[tuple[str, str]],
+    seed: int,
+) -> Spaces:
+    """Trains vectors on both corpora and turns the target's onto the source's."""
+    num_target, num_source = vocabularies.shape
+    own = train_vectors(target, num_target, seed, _EPOCHS, _MIN_COUNT).centred()
+    # the source corpus is often the smaller one
+    other = train_vectors(source, num_source, seed, 3 * _EPOCHS, _MIN_COUNT).centred()
+    source_counts = counts_of(source, num_source)
+    turn, _ = learn_rotation(
+        own,
+        other,
+        anchors(vocabularies, dictionary, own, other),
+        _most_frequent(counts_of(target, num_target), own),
+        _most_frequent(source_counts, other),
+    )
+    return Spaces(Vectors(own.matrix @ turn, own.known), other, source_counts)
+
+
+def anchors(
+    vocabularies: Vocabularies, dictionary: list[tuple[str, str]], own: Vectors, other: Vectors
+) -> np.ndarray:
+    """Pairs `(target id, source id)` that mean the same and have vectors, `[N, 2]`.
+
+    Literals of the same bytes, and words of the dictionary that are one token in both languages.
+    """
+    pairs = {
+        (row, int(id))
+        for row, id in enumerate(vocabularies.source_ids)
+        if id >= 0 and is_literal(vocabularies.target_tokens[row])
+    }
+    target_places = {token: id for id, token in enumerate(vocabularies.target_tokens)}
+    source_places = {token: id for id, token in enumerate(vocabularies.source_tokens)}
+    for source_word, target_word in dictionary:
+        for form in (str.lower, str.capitalize):
+            row = target_places.get(f" {form(target_word)}".encode())
+            id = source_places.get(f" {form(source_word)}".encode())
+            if row is not None and id is not None:
+                pairs.add((row, id))
+    found = np.array(sorted(pairs), np.int64).reshape(-1, 2)
+    return np.asarray(found[own.known[found[:, 0]] & other.known[found[:, 1]]])
+
+
+def counts_of(sentences: Sentences, size: int) -> np.ndarray:
+    """How often each id occurs, int64 `[size]`."""
+    counts = np.zeros(size, np.int64)
+    for sentence in sentences():
+        counts += np.bincount(sentence, minlength=size)
+    return counts
+
+
+def _most_frequent(counts: np.ndarray, vectors: Vectors) -> np.ndarray:
+    ids = np.argsort(-counts, kind="stable")
+    return np.asarray(ids[vectors.known[ids]][:_MAX_FREQUENT])

@@ -1,0 +1,127 @@
+"""Static vectors of tokens (CBOW by gensim), and the maps between the spaces of two languages."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from gportuguese.config import UserError
+
+log = logging.getLogger("gportuguese")
+
+DIMENSIONS = 100
+_SENTENCE = 1000  # tokens; context windows end with it
+Sentences = Callable[[], Iterator[np.ndarray]]
+"""Gives the sentences of a corpus anew, each an array of token ids."""
+
+
+class AlignError(UserError):
+    """What a method needs is missing or of no use."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """Unit vectors `[V, D]`, float32; zero where `known` `[V]` is false."""
+
+    matrix: np.ndarray
+    known: np.ndarray
+
+    def centred(self) -> Vectors:
+        """Without what all have in common, which hides what they differ in."""
+        shifted = self.matrix - self.matrix[self.known].mean(0)
+        return unit_vectors(shifted, self.known)
+
+
+def unit_vectors(matrix: np.ndarray, known: np.ndarray) -> Vectors:
+    """Each row scaled to length one; those that are not `known` zero."""
+    lengths = np.linalg.norm(matrix, axis=1, keepdims=True)
+    scaled = matrix / np.maximum(lengths, 1e-9) * known[:, None]
+    return Vectors(scaled.astype(np.float32), known)
+
+
+def cut(ids: np.ndarray, num_tokens: int) -> Iterator[np.ndarray]:
+    """The first `num_tokens` ids of a file as sentences."""
+    for start in range(0, min(len(ids), num_tokens), _SENTENCE):
+        yield np.asarray(ids[start : start + _SENTENCE])
+
+
+def train_vectors(
+    sentences: Sentences, size: int, seed: int, epochs: int, min_count: int
+) -> Vectors:
+    """CBOW vectors of ids below `size`, the same for the same seed; memory bounded by `size`.
+
+    An id seen fewer than `min_count` times has none.
+    """
+    from gensim.models import Word2Vec
+
+    names = np.array([str(id) for id in range(size)], object)
+
+    class Corpus:
+        def __iter__(self) -> Iterator[list[str]]:
+            return (names[sentence].tolist() for sentence in sentences())
+
+    start = time.monotonic()
+    known = np.zeros(size, bool)
+    try:
+        model = Word2Vec(
+            Corpus(),
+            vector_size=DIMENSIONS,
+            window=5,
+            sg=0,
+            alpha=0.05,
+            sample=1e-4,
+            epochs=epochs,
+            min_count=min_count,
+            seed=seed,
+            workers=1,  # more would make the result depend on their timing
+        )
+    except RuntimeError:  # no id is that frequent
+        return Vectors(np.zeros((size, DIMENSIONS), np.float32), known)
+    matrix = np.zeros((size, DIMENSIONS), np.float32)
+    for name, row in model.wv.key_to_index.items():
+        matrix[int(name)] = model.wv.vectors[row]
+        known[int(name)] = True
+    log.info("align: vectors of %d tokens in %.0f s", known.sum(), time.monotonic() - start)
+    return unit_vectors(matrix, known)
+
+
+def rotation(own_ND: np.ndarray, other_ND: np.ndarray) -> np.ndarray:
+    """The orthogonal `[D, D]` that takes the rows of `own` nearest to those of `other` (Procrustes)."""
+    left, _, right = np.linalg.svd(own_ND.T @ other_ND)
+    return np.asarray(left @ right)
+
+
+def learn_rotation(
+    own: Vectors,
+    other: Vectors,
+    pairs: np.ndarray,
+    own_frequent: np.ndarray,
+    other_frequent: np.ndarray,
+    rounds: int = 10,
+) -> tuple[np.ndarray, np.ndarray]:
+    """A rotation and the pairs found: each round adds the tokens that choose each other.
+
+    Self-learning after Artetxe et al. (2018) with the score of Conneau et al. (2018), which lowers
+    what is near to everything. `pairs` is `[N, 2]`; the frequent ids are those that may pair up.
+    """
+    found = pairs[:0]
+    own_part, other_part = own.matrix[own_frequent], other.matrix[other_frequent]
+    for _ in range(rounds):
+        anchors = np.concatenate([pairs, found])
+        turn = rotation(own.matrix[anchors[:, 0]], other.matrix[anchors[:, 1]])
+        cosines = (own_part @ turn) @ other_part.T
+        scores = 2 * cosines - _nearness(cosines)[:, None] - _nearness(cosines.T)[None]
+        chosen, back = scores.argmax(1), scores.argmax(0)
+        mutual = np.flatnonzero(back[chosen] == np.arange(len(chosen)))
+        found = np.stack([own_frequent[mutual], other_frequent[chosen[mutual]]], 1)
+    return turn, found
+
+
+def _nearness(cosines: np.ndarray, neighbours: int = 10) -> np.ndarray:
+    """Mean similarity of each row's nearest."""
+    number = min(neighbours, cosines.shape[1])
+    return np.asarray(np.partition(cosines, -number, axis=1)[:, -number:].mean(1))
