@@ -73,7 +73,7 @@ def train_vectors(
             window=5,
             sg=0,
             alpha=0.05,
-            sample=1e-4,
+            sample=1e-3,
             epochs=epochs,
             min_count=min_count,
             seed=seed,
