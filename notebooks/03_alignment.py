@@ -7,12 +7,14 @@
 # %% [markdown]
 # # English weights, Portuguese tokens
 # The `align` stage gives the base model an embedding row for every token of the new vocabulary. Where
-# a row came from stands in `sources.parquet`.
+# a row came from stands in `sources.parquet`. The demonstration uses `mean`, the published method; the
+# others, and what each is worth, stand in `docs/results/alignment.md`.
 
 # %%
 from contextlib import nullcontext
 
 import pyarrow.parquet as pq
+from IPython.display import Image, Markdown, display
 
 from gportuguese import Pipeline, init_world, load_config, metrics, tokens
 from gportuguese import model as models
@@ -28,6 +30,15 @@ sources = pq.read_table(artifact.folder / "sources.parquet").to_pandas()
 sources[["token", "row", "source_id"]].sample(12, random_state=0)
 
 # %% [markdown]
+# `focus` needs nothing but the new language's text: rows are mixed from shared tokens that are used
+# alike. Twenty rows of each kind with the source tokens nearest to them, and a map of all rows:
+
+# %%
+focus = Pipeline(load_config(None, ("align.method=focus",))).build("align", world)
+display(Markdown((focus.folder / "examples.md").read_text(encoding="utf-8")))
+Image(focus.folder / "map.png")
+
+# %% [markdown]
 # What the transfer is worth before any training, on held-out text: the aligned model against the same
 # architecture with random weights (which knows nothing: about the logarithm of the vocabulary, in
 # nats per token). The gain comes with training: see the next notebook.
@@ -38,7 +49,11 @@ loader = tokens.BlockLoader(
     tokens.load_ids(ids.folder, "valid", ids.facts["dtype"]), config.tokens.block_size, 8
 )
 fresh = Pipeline(load_config(None, ("align.method=random",))).build("align", world)
-for name, folder in (("aligned", artifact.folder), ("random", fresh.folder)):
+for name, folder in (
+    ("mean", artifact.folder),
+    ("focus", focus.folder),
+    ("random", fresh.folder),
+):
     measures = metrics.measure(
         models.load(folder), loader, tokens.load_token_bytes(ids.folder, "cpu"), nullcontext
     )

@@ -101,13 +101,10 @@ def fillers(method: str, vocabularies: Vocabularies, texts: resources.Resources)
     num_rows, _ = vocabularies.shape
     shared = rows.copied(vocabularies.source_ids)
     mean, drawn = rows.mean(num_rows), rows.gaussian(num_rows, seed)
-    cut = pieces.filler(vocabularies, section.piece_weights == "length")
     if method == "mean":
         return [shared, mean]
     if method == "gaussian":
         return [shared, drawn]
-    if method == "pieces":
-        return [shared, cut, mean]
     if method == "focus":
         return [shared, focus.filler(vocabularies, texts.target, seed), drawn]
     if method == "wechsel":
@@ -118,6 +115,9 @@ def fillers(method: str, vocabularies: Vocabularies, texts: resources.Resources)
             texts.dictionary(required=True),
         )
         return [shared, near, drawn]
+    cut = pieces.filler(vocabularies, section.piece_weights == "length")
+    if method == "pieces":
+        return [shared, cut, mean]
     spaces = bridge.make_spaces(
         vocabularies, texts.target, texts.source, texts.dictionary(required=False), seed
     )
