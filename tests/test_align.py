@@ -355,6 +355,14 @@ def test_a_line_that_is_no_pair_is_named(overrides_of_nano, resources, tmp_path)
         Pipeline(config).build("align", init_world(config.runtime))
 
 
+def test_too_little_text_is_said(overrides_of_nano, tmp_path):
+    (tmp_path / "little.txt").write_text("Only this.", encoding="utf-8")
+    little = f"align.source_documents={tmp_path / 'little.txt'}"
+    config = load_config(None, (*overrides_of_nano, "align.method=bridge", little))
+    with pytest.raises(AlignError, match="too little text for vectors"):
+        Pipeline(config).build("align", init_world(config.runtime))
+
+
 def test_methods_that_need_text_say_so_before_anything_is_built(overrides_of_nano):
     with pytest.raises(ConfigError, match="bridge needs align.source_documents"):
         load_config(None, (*overrides_of_nano, "align.method=bridge"))

@@ -18,9 +18,16 @@ import numpy as np
 
 from gportuguese.align.copying import is_literal
 from gportuguese.align.rows import Filler, Vocabularies
-from gportuguese.align.vectors import Sentences, Vectors, learn_rotation, train_vectors
+from gportuguese.align.vectors import (
+    AlignError,
+    Sentences,
+    Vectors,
+    learn_rotation,
+    train_vectors,
+)
 
 _EPOCHS, _MIN_COUNT = 5, 5
+_MAX_TIMES = 3
 _MAX_FREQUENT = 1500  # tokens of each language that may pair up
 _RIDGES = (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)  # shares of the mean variance of a dimension
 
@@ -74,15 +81,22 @@ def make_spaces(
 ) -> Spaces:
     """Trains vectors on both corpora and turns the target's onto the source's."""
     num_target, num_source = vocabularies.shape
-    own = train_vectors(target, num_target, seed, _EPOCHS, _MIN_COUNT).centred()
-    # the source corpus is often the smaller one
-    other = train_vectors(source, num_source, seed, 3 * _EPOCHS, _MIN_COUNT).centred()
-    source_counts = counts_of(source, num_source)
+    target_counts, source_counts = counts_of(target, num_target), counts_of(source, num_source)
+    own = train_vectors(target, num_target, seed, _EPOCHS, _MIN_COUNT)
+    # a smaller source corpus is read more often
+    times = int(np.clip(round(target_counts.sum() / max(source_counts.sum(), 1)), 1, _MAX_TIMES))
+    other = train_vectors(source, num_source, seed, times * _EPOCHS, _MIN_COUNT)
+    if not (own.known.any() and other.known.any()):
+        raise AlignError(
+            "too little text for vectors: no token of one language occurs five times; bring more "
+            "documents, or choose align.method=pieces"
+        )
+    own, other = own.centred(), other.centred()
     turn, _ = learn_rotation(
         own,
         other,
         anchors(vocabularies, dictionary, own, other),
-        _most_frequent(counts_of(target, num_target), own),
+        _most_frequent(target_counts, own),
         _most_frequent(source_counts, other),
     )
     return Spaces(Vectors(own.matrix @ turn, own.known), other, source_counts)

@@ -84,6 +84,8 @@ class Resources:
         except UnicodeDecodeError as error:
             raise AlignError(f"{path} is not UTF-8: {error}") from error
         for number, line in enumerate(lines, start=1):
+            if not line.strip():
+                continue
             words = line.split("\t")
             if len(words) < 2:
                 raise AlignError(f"{path}:{number}: {line!r} is not 'source<TAB>target'")
