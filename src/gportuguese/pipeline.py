@@ -17,8 +17,6 @@ from gportuguese.world import World
 
 log = logging.getLogger("gportuguese")
 
-_ALIGN_FILES = ("base", "source_documents", "dictionary", "source_vectors", "target_vectors")
-
 
 @dataclass(frozen=True)
 class Stage:
@@ -39,7 +37,7 @@ STAGES = (
     Stage("corpus", ("dump",), version=3, resumable=True),
     Stage("tokenizer", ("corpus",)),
     Stage("tokens", ("corpus", "tokenizer")),
-    Stage("align", ("tokenizer", "tokens"), version=2, also=("tokens.block_size",)),
+    Stage("align", ("tokenizer", "tokens"), version=3, also=("tokens.block_size",)),
     Stage("train", ("align", "tokens"), resumable=True, also=("tokens.block_size",)),
     Stage("evaluate", ("train", "tokens")),
 )
@@ -170,9 +168,13 @@ class Pipeline:
         if stage.name == "corpus" and self.config.corpus.documents is not None:
             section["documents"] = "own"
         if stage.name == "align":
-            for key, value in section.items():  # a file is what it holds, wherever it lies
-                if key in _ALIGN_FILES and isinstance(value, str):
-                    section[key] = "given"
+            from gportuguese import align  # only now: it brings torch
+
+            section["method"] = align.choose_method(self.config.align)[0]
+            for key in align.FILES:  # a file is what it holds, wherever it lies
+                del section[key]
+            if isinstance(self.config.align.base, str):
+                section["base"] = "given"
         for key in stage.also:
             other, leaf = key.split(".")
             section[key] = tree[other][leaf]
@@ -203,7 +205,12 @@ class Pipeline:
         if what == "resources":
             from gportuguese import align
 
-            return artifacts.hash_files(align.resource_files(self.config.align))
+            return artifacts.digest_of(
+                {
+                    key: [artifacts.hash_file(path) for path in paths]
+                    for key, paths in align.resource_files(self.config.align).items()
+                }
+            )
         from gportuguese import corpus
 
         sha = hashlib.sha256()

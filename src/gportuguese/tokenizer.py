@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 import json
 from collections.abc import Iterator
@@ -14,6 +15,7 @@ from gportuguese.config import Config, UserError
 from gportuguese.world import World
 
 if TYPE_CHECKING:
+    from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
 
 END_OF_TEXT = "<|endoftext|>"
@@ -140,6 +142,14 @@ def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
         added[id].encode() if id in added else bytes(to_byte[character] for character in token)
         for id, token in enumerate(tokens)
     ]
+
+
+def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
+    """The tokenizer's own program, which neither cuts texts off nor pads them, as a saved one may."""
+    backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.no_truncation()
+    backend.no_padding()
+    return backend
 
 
 def stand_ins_of(token: bytes) -> str:

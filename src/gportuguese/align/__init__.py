@@ -14,21 +14,20 @@ import torch
 from gportuguese import model as models
 from gportuguese import tokenizer
 from gportuguese.align import bridge, focus, pieces, resources, rows, wechsel
-from gportuguese.align.copying import is_literal
 from gportuguese.align.report import draw_map, examples_markdown
+from gportuguese.align.resources import FILES, choose_method, resource_files
 from gportuguese.align.rows import Filler, Vocabularies
 from gportuguese.align.vectors import AlignError
 from gportuguese.artifacts import Artifact
-from gportuguese.config import AlignConfig, Architecture, Config
+from gportuguese.config import Architecture, Config
 from gportuguese.world import World, seed_everything
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["AlignError", "align_embeddings", "build", "choose_method", "resource_files"]
+__all__ = ["FILES", "AlignError", "align_embeddings", "build", "choose_method", "resource_files"]
 
 log = logging.getLogger("gportuguese")
-resource_files = resources.resource_files
 
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
@@ -46,6 +45,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     else:
         model, source = models.load_base(base)
         tokenizer.check_byte_level(source, base)
+        _check_fits(model, source, base, config.tokens.block_size)
         method, reason = choose_method(section)
         log.info("align: %s, since %s", method, reason)
         if method == "random":
@@ -62,11 +62,6 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
                 encoding="utf-8",
             )
             draw_map(vocabularies, kinds, source_VD, target_VD, out / "map.png")
-    if config.tokens.block_size > models.num_positions(model):
-        raise models.ModelError(
-            f"tokens.block_size={config.tokens.block_size} is above the {models.num_positions(model)} "
-            f"positions of {base}; lower it"
-        )
     models.set_end_of_text(model, int(target.eos_token_id))
     target.model_max_length = models.num_positions(model)
     model.save_pretrained(out)
@@ -86,13 +81,18 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     }
 
 
-def choose_method(section: AlignConfig) -> tuple[str, str]:
-    """The method and why: what is asked for, or the best that what is given allows."""
-    if section.method != "auto":
-        return section.method, "align.method says so"
-    if section.source_documents is not None:
-        return "bridge", "text in the source language is given (align.source_documents)"
-    return "focus", "no text in the source language is given (align.source_documents)"
+def _check_fits(model: PreTrainedModel, source: Any, base: str, block_size: int) -> None:
+    """Raises `ModelError` for a base that is too small for its tokenizer or for our blocks."""
+    positions, num_rows = models.num_positions(model), len(model.get_input_embeddings().weight)
+    if block_size > positions:
+        raise models.ModelError(
+            f"tokens.block_size={block_size} is above the {positions} positions of {base}; lower it"
+        )
+    if len(source) > num_rows:
+        raise models.ModelError(
+            f"the tokenizer of {base} has {len(source)} entries, but its model only {num_rows} rows; "
+            "resize the model's embeddings and save it again"
+        )
 
 
 def fillers(method: str, vocabularies: Vocabularies, texts: resources.Resources) -> list[Filler]:
@@ -121,10 +121,7 @@ def fillers(method: str, vocabularies: Vocabularies, texts: resources.Resources)
     spaces = bridge.make_spaces(
         vocabularies, texts.target, texts.source, texts.dictionary(required=False), seed
     )
-    literal = np.array([is_literal(token) for token in vocabularies.target_tokens])
-    literal[vocabularies.target.all_special_ids] = True
-    copied = rows.copied(np.where(literal, vocabularies.source_ids, -1))
-    return [copied, bridge.filler(spaces), shared, cut, mean]
+    return [rows.copied(vocabularies.literal_ids), bridge.filler(spaces), shared, cut, mean]
 
 
 def align_embeddings(
@@ -132,28 +129,25 @@ def align_embeddings(
 ) -> np.ndarray:
     """Gives `model` rows for the target's tokens, in place; returns the kind of each.
 
-    An untied output head (and its bias) is treated as the embeddings are; a tied one stays tied.
+    An untied output head is treated as the embeddings are, and so is any head's bias; a tied head
+    stays tied.
     Source rows beyond the tokenizer's entries, such as padding, count for nothing.
     """
     num_target, num_source = vocabularies.shape
-    modules = [model.get_input_embeddings()]
-    head = model.get_output_embeddings()
-    if head is not None and head.weight is not modules[0].weight:
-        modules.append(head)
-    new_rows = [
-        {
-            name: rows.fill(parameter[:num_source], fillers)
-            for name, parameter in module.named_parameters(recurse=False)
-        }
-        for module in modules
-    ]
+    new_rows = [rows.fill(p[:num_source], fillers) for p in _row_parameters(model)]
     model.resize_token_embeddings(num_target, mean_resizing=False)
-    resized = [model.get_input_embeddings(), model.get_output_embeddings()][: len(modules)]
     with torch.no_grad():
-        for module, named_rows in zip(resized, new_rows, strict=True):
-            for name, parameter in module.named_parameters(recurse=False):
-                parameter.copy_(named_rows[name])
+        for parameter, rows_V in zip(_row_parameters(model), new_rows, strict=True):
+            parameter.copy_(rows_V)
     return np.asarray(np.array([filler.kind for filler in fillers])[rows.assign(fillers)])
+
+
+def _row_parameters(model: PreTrainedModel) -> list[torch.nn.Parameter]:
+    """The embeddings, and of the output head what is not the embeddings: each has a row a token."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    modules = [embeddings] if head is None else [embeddings, head]
+    found = [p for module in modules for p in module.parameters(recurse=False)]
+    return list({id(parameter): parameter for parameter in found}.values())
 
 
 def _write_sources(path: Path, target: Any, kinds: np.ndarray, source_ids: np.ndarray) -> None:

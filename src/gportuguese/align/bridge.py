@@ -12,11 +12,11 @@ Tokens that are spelt alike are copied only where they are literal: the others a
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 
 import numpy as np
 
-from gportuguese.align.copying import is_literal
 from gportuguese.align.rows import Filler, Vocabularies
 from gportuguese.align.vectors import (
     AlignError,
@@ -26,7 +26,10 @@ from gportuguese.align.vectors import (
     train_vectors,
 )
 
+log = logging.getLogger("gportuguese")
+
 _EPOCHS, _MIN_COUNT = 5, 5
+_MIN_TOKENS = 20  # with vectors, to tell anything from
 _MAX_TIMES = 3
 _MAX_FREQUENT = 1500  # tokens of each language that may pair up
 _RIDGES = (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)  # shares of the mean variance of a dimension
@@ -86,16 +89,20 @@ def make_spaces(
     # a smaller source corpus is read more often
     times = int(np.clip(round(target_counts.sum() / max(source_counts.sum(), 1)), 1, _MAX_TIMES))
     other = train_vectors(source, num_source, seed, times * _EPOCHS, _MIN_COUNT)
-    if not (own.known.any() and other.known.any()):
+    fewest = min(int(own.known.sum()), int(other.known.sum()))
+    pairs = anchors(vocabularies, dictionary, own, other)
+    if fewest < _MIN_TOKENS or not len(pairs):
         raise AlignError(
-            "too little text for vectors: no token of one language occurs five times; bring more "
-            "documents, or choose align.method=pieces"
+            f"too little text for vectors: {fewest} tokens of one language occur {_MIN_COUNT} times "
+            f"(at least {_MIN_TOKENS} are needed), and {len(pairs)} pairs of tokens mean the same; "
+            "bring more documents or a dictionary, or choose align.method=pieces"
         )
+    log.info("align: a map between the languages from %d pairs of tokens", len(pairs))
     own, other = own.centred(), other.centred()
     turn, _ = learn_rotation(
         own,
         other,
-        anchors(vocabularies, dictionary, own, other),
+        pairs,
         _most_frequent(target_counts, own),
         _most_frequent(source_counts, other),
     )
@@ -109,11 +116,8 @@ def anchors(
 
     Literals of the same bytes, and words of the dictionary that are one token in both languages.
     """
-    pairs = {
-        (row, int(id))
-        for row, id in enumerate(vocabularies.source_ids)
-        if id >= 0 and is_literal(vocabularies.target_tokens[row])
-    }
+    literal_ids = vocabularies.literal_ids
+    pairs = {(int(row), int(literal_ids[row])) for row in np.flatnonzero(literal_ids >= 0)}
     target_places = {token: id for id, token in enumerate(vocabularies.target_tokens)}
     source_places = {token: id for id, token in enumerate(vocabularies.source_tokens)}
     for source_word, target_word in dictionary:

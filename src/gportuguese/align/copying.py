@@ -17,13 +17,14 @@ def shared_rows(source: list[bytes], target: list[bytes]) -> np.ndarray:
     return np.array([source_ids.get(token, -1) for token in target], np.int64)
 
 
-def is_literal(token: bytes) -> bool:
-    """Whether a token has no meaning that a language could change: bytes, digits, marks, names.
+def is_literal(token: bytes, vocabulary: set[bytes]) -> bool:
+    """Whether a token means the same in any language: bytes, digits, marks, and what seem names.
 
-    A token of letters may be spelt alike and be another word: "pretend" is no literal.
+    A token of letters may be spelt alike and be another word: "pretend" is no literal. A name is
+    a capitalised token whose small form is no token: " Lisboa", but not " Actual".
 
-    >>> [is_literal(t) for t in (b"\\xc3", b" 1998", b"),", b" Lisboa", b" pretend", b" a")]
-    [True, True, True, True, False, False]
+    >>> [is_literal(t, {b" actual"}) for t in (b"\\xc3", b" 1998", b"),", b" Lisboa", b" Actual")]
+    [True, True, True, True, False]
     """
     if len(token) == 1:
         return True
@@ -33,4 +34,5 @@ def is_literal(token: bytes) -> bool:
         return True  # part of a character
     if not any(character.isalpha() for character in word):
         return True
-    return len(word) >= _NAME_LETTERS and word[0].isupper() and word[1:].islower()
+    is_capitalised = len(word) >= _NAME_LETTERS and word[0].isupper() and word[1:].islower()
+    return is_capitalised and token.decode().lower().encode() not in vocabulary

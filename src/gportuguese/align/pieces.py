@@ -38,7 +38,8 @@ def filler(vocabularies: Vocabularies, by_length: bool = False) -> Filler:
 def _merges_alone(vocabularies: Vocabularies) -> Tokenizer:
     """The source's merges: whatever is given to it is one word."""
     parts = json.loads(vocabularies.source.backend_tokenizer.to_str())
-    for name in ("normalizer", "pre_tokenizer", "post_processor"):
+    for name in ("normalizer", "pre_tokenizer", "post_processor", "truncation", "padding"):
         parts[name] = None
     parts["added_tokens"] = []
+    parts["model"]["dropout"] = None
     return Tokenizer.from_str(json.dumps(parts))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -13,25 +14,45 @@ from gportuguese.align.rows import Vocabularies
 from gportuguese.align.vectors import AlignError, Sentences, cut
 from gportuguese.artifacts import Artifact
 from gportuguese.config import AlignConfig, CorpusConfig, resolve_path
-from gportuguese.corpus import Document, document_files
+from gportuguese.corpus import CorpusError, Document, document_files
 from gportuguese.corpus.documents import read_own
+from gportuguese.tokenizer import plain_backend
+
+FILES = ("source_documents", "dictionary", "source_vectors", "target_vectors")
+"""The settings of the section that name files."""
+_READ_BY = {"bridge": FILES[:2], "wechsel": FILES}
+_END = -1  # between documents; whatever the tokenizer has
+_SLICE_CHARS = 1 << 20  # of a long text encoded at once
 
 
-def resource_files(section: AlignConfig) -> list[Path]:
-    """The files that the section names; raises `AlignError` for one that is not there."""
-    files = []
-    for name in ("dictionary", "source_vectors", "target_vectors"):
-        given = getattr(section, name)
-        if given is not None:
-            files.append(resolve_path(given))
-            if not files[-1].is_file():
-                raise AlignError(f"no file at {files[-1]}; see align.{name}")
+def choose_method(section: AlignConfig) -> tuple[str, str]:
+    """The method and why: what is asked for, or the best that what is given allows."""
+    if section.method != "auto":
+        return section.method, "align.method says so"
     if section.source_documents is not None:
-        if not resolve_path(section.source_documents).exists():
-            raise AlignError(
-                f"no documents at {resolve_path(section.source_documents)}; see align.source_documents"
-            )
-        files += document_files(_own(section))
+        return "bridge", "text in the source language is given (align.source_documents)"
+    return "focus", "no text in the source language is given (align.source_documents)"
+
+
+def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
+    """The files that the method reads, by setting; raises `AlignError` for one that is not there."""
+    files = {}
+    for name in _READ_BY.get(choose_method(section)[0], ()):
+        given = getattr(section, name)
+        if given is None:
+            continue
+        path = resolve_path(given)
+        if not (path.is_file() or (path.is_dir() and name == "source_documents")):
+            raise AlignError(f"no {name.replace('_', ' ')} at {path}; see align.{name}")
+        files[name] = [path]
+        if name == "source_documents":
+            try:
+                files[name] = document_files(_own(section))
+            except CorpusError as error:
+                raise AlignError(
+                    f"align.source_documents={given}: no .jsonl, .jsonl.gz, .parquet or .txt "
+                    f"documents, or others among them ({error})"
+                ) from error
     return files
 
 
@@ -47,7 +68,8 @@ class Resources:
     def target(self) -> Sentences:
         """The training text in the new language."""
         ids = tokens.load_ids(self.tokens.folder, "train", self.tokens.facts["dtype"])
-        return lambda: cut(ids, self.section.vector_tokens)
+        end = int(self.tokens.facts["end_of_text"])
+        return lambda: cut(ids, self.section.vector_tokens, end)
 
     @cached_property
     def source(self) -> Sentences:
@@ -57,18 +79,21 @@ class Resources:
                 "this method needs text in the base model's language; set align.source_documents "
                 "to a .jsonl, .parquet or .txt file"
             )
-        backend, pieces, num_tokens = self.vocabularies.source.backend_tokenizer, [], 0
-        for document in read_own(_own(self.section)):
-            if num_tokens >= self.section.vector_tokens:
-                break
-            if isinstance(document, Document):
-                ids = backend.encode(document.text, add_special_tokens=False).ids
-                pieces.append(np.array(ids, np.int32))
-                num_tokens += len(ids)
+        backend, pieces, num_tokens = plain_backend(self.vocabularies.source), [], 0
+        texts = (
+            document.text[start : start + _SLICE_CHARS]
+            for document in read_own(_own(self.section))
+            if isinstance(document, Document)
+            for start in range(0, len(document.text), _SLICE_CHARS)
+        )
+        while num_tokens < self.section.vector_tokens and (batch := list(islice(texts, 64))):
+            for encoding in backend.encode_batch_fast(batch, add_special_tokens=False):
+                pieces.append(np.array([*encoding.ids, _END], np.int32))
+                num_tokens += len(encoding.ids)
         if not num_tokens:
             raise AlignError(f"no text in {self.section.source_documents}")
         ids_of_all = np.concatenate(pieces)
-        return lambda: cut(ids_of_all, self.section.vector_tokens)
+        return lambda: cut(ids_of_all, self.section.vector_tokens, _END)
 
     def dictionary(self, required: bool) -> list[tuple[str, str]]:
         """Pairs `(source word, target word)`; raises `AlignError` for a line that is no pair."""
@@ -87,7 +112,7 @@ class Resources:
             if not line.strip():
                 continue
             words = line.split("\t")
-            if len(words) < 2:
+            if len(words) < 2 or not (words[0].strip() and words[1].strip()):
                 raise AlignError(f"{path}:{number}: {line!r} is not 'source<TAB>target'")
             pairs.append((words[0].strip(), words[1].strip()))
         return pairs

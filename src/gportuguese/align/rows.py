@@ -12,7 +12,7 @@ import torch
 from scipy.sparse import csr_array
 
 from gportuguese import tokenizer as tokenizers
-from gportuguese.align.copying import shared_rows
+from gportuguese.align.copying import is_literal, shared_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -45,6 +45,14 @@ class Vocabularies:
         if self.source.eos_token_id is not None:
             ids[self.target.eos_token_id] = self.source.eos_token_id
         return ids
+
+    @cached_property
+    def literal_ids(self) -> np.ndarray:
+        """`source_ids` of the tokens that mean the same in any language and of end of text, else -1."""
+        tokens = {*self.source_tokens, *self.target_tokens}
+        literal = np.array([is_literal(token, tokens) for token in self.target_tokens])
+        literal[self.target.all_special_ids] = True
+        return np.where(literal, self.source_ids, -1)
 
     @property
     def shape(self) -> tuple[int, int]:

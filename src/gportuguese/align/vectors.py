@@ -43,10 +43,18 @@ def unit_vectors(matrix: np.ndarray, known: np.ndarray) -> Vectors:
     return Vectors(scaled.astype(np.float32), known)
 
 
-def cut(ids: np.ndarray, num_tokens: int) -> Iterator[np.ndarray]:
-    """The first `num_tokens` ids of a file as sentences."""
+def cut(ids: np.ndarray, num_tokens: int, end: int) -> Iterator[np.ndarray]:
+    """The first `num_tokens` ids as sentences within documents, which end with the id `end`.
+
+    >>> [sentence.tolist() for sentence in cut(np.array([5, 6, 0, 7, 0, 8]), 5, end=0)]
+    [[5, 6], [7]]
+    """
     for start in range(0, min(len(ids), num_tokens), _SENTENCE):
-        yield np.asarray(ids[start : start + _SENTENCE])
+        part = np.asarray(ids[start : min(start + _SENTENCE, num_tokens)])
+        for sentence in np.split(part, np.flatnonzero(part == end) + 1):
+            sentence = sentence[sentence != end]
+            if len(sentence):
+                yield sentence
 
 
 def train_vectors(

@@ -27,6 +27,7 @@ from gportuguese.align.vectors import (
     unit_vectors,
 )
 from gportuguese.config import resolve_path
+from gportuguese.tokenizer import plain_backend
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -63,6 +64,12 @@ def filler(
             "no line of align.dictionary has words that both have vectors; it must be "
             "'source<TAB>target' and fit the texts or vectors"
         )
+    widths = [words.vectors.matrix.shape[1] for words in (source, target)]
+    if widths[0] != widths[1]:
+        raise AlignError(
+            f"the vectors of align.source_vectors have {widths[0]} dimensions and those of "
+            f"align.target_vectors {widths[1]}; give two files that agree, or none"
+        )
     source_rows, target_rows = np.array(pairs).T
     turn = rotation(source.vectors.matrix[source_rows], target.vectors.matrix[target_rows])
     theirs = token_vectors(vocabularies.source, source)
@@ -93,7 +100,7 @@ def neighbours(own: Vectors, other: Vectors) -> csr_array:
 def token_vectors(tokenizer: PreTrainedTokenizerBase, words: Words) -> Vectors:
     """For each token the mean vector of the words it occurs in, weighted by their counts."""
     known = [(word, count) for word, count in words.counts.items() if word.lower() in words.places]
-    encodings = tokenizer.backend_tokenizer.encode_batch(
+    encodings = plain_backend(tokenizer).encode_batch(
         [f" {word}" for word, _ in known], add_special_tokens=False
     )
     matrix = np.zeros((len(tokenizer), words.vectors.matrix.shape[1]))
@@ -139,8 +146,10 @@ def _read_vectors(path: Path, words: list[str]) -> tuple[dict[str, int], Vectors
         else:
             vectors = KeyedVectors.load_word2vec_format(str(path), binary=False)
         found = [word for word in words if word in vectors]
-        matrix = np.stack([vectors[word] for word in found])
+        matrix = np.array([vectors[word] for word in found]).reshape(len(found), -1)
     except (OSError, ValueError, EOFError, NotImplementedError) as error:
         raise AlignError(f"cannot use the word vectors of {path}: {error}") from error
+    if not found:
+        raise AlignError(f"{path} has a vector for no word of the corpus; is it this language's?")
     known = np.ones(len(found), bool)
     return {word: place for place, word in enumerate(found)}, unit_vectors(matrix, known)

@@ -46,6 +46,10 @@ def broken_relations(config: Config) -> list[str]:
             or (align.source_documents is not None and align.dictionary is not None),
             "align.method: wechsel needs align.source_documents and align.dictionary",
         ),
+        (
+            (align.source_vectors is None) == (align.target_vectors is None),
+            "align: give both source_vectors and target_vectors, or none",
+        ),
         (min(train.seed, align.seed) >= 0, "train.seed and align.seed: must not be negative"),
         (bool(train.phases), "train.phases: at least one phase"),
         (

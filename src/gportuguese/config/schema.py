@@ -104,13 +104,13 @@ class AlignConfig:
     """How rows of the new vocabulary come about; `auto`: `bridge` with `source_documents`, else
     `focus`. `random`: the whole model afresh. The others: docs/results/alignment.md."""
     source_documents: str | None = None
-    """Text in the base model's language, as `corpus.documents`; for `bridge` and `wechsel`."""
+    """Text in the base model's language for `bridge` and `wechsel`: files as `corpus.documents`."""
     dictionary: str | None = None
     """Lines 'source<TAB>target', the word of the base model's language first."""
     source_vectors: str | None = None
     """fastText .vec or .bin for `wechsel`; null: trained on `source_documents`."""
     target_vectors: str | None = None
-    """The same in the new language; null: trained on the training documents."""
+    """The same in the new language; null: trained on the training documents. Give both or none."""
     vector_tokens: int = 50_000_000
     """At most so many tokens of each language are read to train vectors."""
     piece_weights: Literal["equal", "length"] = "equal"
