@@ -7,8 +7,10 @@
 Every run has the same tokenizer, split, order of blocks, batch and steps: a bare PyTorch loop over the
 aligned model, AdamW in bf16, a short warm-up, then the rate falls linearly to a tenth. Validation text
 is the pilot's, and, apart, `--sentences`, a file of one sentence a line. Each finished run is a line of
-`--results`, so that an interrupted comparison goes on; `--rows NAME=FILE.npy` adds a matrix made
-elsewhere, such as by a public package.
+`--results` that names what went in, so that an interrupted comparison goes on; `--rows NAME=FILE.npy`
+adds a matrix made elsewhere, such as by a public package (tied embeddings only). A seed is that of the
+blocks, of a method's draws and vectors, and of `scratch`'s weights; with several rates each method is
+shown at its best.
 """
 
 import argparse
@@ -30,6 +32,7 @@ from torch.nn import functional
 
 from gportuguese import Pipeline, init_world, load_config, tokenizer
 from gportuguese import model as models
+from gportuguese.artifacts import hash_file
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
 
 MARKS = (0, 250_000, 500_000, 1_000_000, 2_000_000)
@@ -66,9 +69,30 @@ def optimizer_of(model, rate: float) -> torch.optim.Optimizer:
     return torch.optim.AdamW(groups, lr=rate, betas=(0.9, 0.98), eps=1e-8, fused=True)
 
 
+def identity_of(plan: dict, args: argparse.Namespace) -> dict:
+    """What a run's result follows from, as it stands in its line of the results."""
+    pipeline = Pipeline(load_config(args.config, tuple(overrides_of(plan, args))))
+    files = {"rows": plan["rows"], "sentences": args.sentences}
+    return {
+        "method": plan["method"],
+        "rate": plan["rate"],
+        "seed": plan["seed"],
+        "tokens": args.tokens,
+        "align": pipeline.folder("align").name,
+        "text": pipeline.folder("tokens").name,
+        **{name: hash_file(Path(path)) if path else None for name, path in files.items()},
+    }
+
+
+def overrides_of(plan: dict, args: argparse.Namespace) -> list[str]:
+    """The settings of a run; a matrix from elsewhere and random weights start from any alignment."""
+    method = "mean" if plan["rows"] or plan["method"] == "scratch" else plan["method"]
+    return [*args.set, f"align.method={method}", f"align.seed={plan['seed']}"]
+
+
 def train(args: argparse.Namespace) -> dict:
     """One run: bits per byte at the marks that its tokens reach."""
-    config = load_config(args.config, tuple(args.set))
+    config = load_config(args.config, tuple(overrides_of(args.one, args)))
     pipeline = Pipeline(config)
     stored = pipeline.open("tokens")
     torch.manual_seed(args.seed)
@@ -77,8 +101,11 @@ def train(args: argparse.Namespace) -> dict:
         end_of_text = stored.facts["end_of_text"]
         model = models.fresh_like(model, model.config.vocab_size, end_of_text)
     if args.rows is not None:
+        matrix_VD, embeddings = torch.from_numpy(np.load(args.rows)), model.get_input_embeddings()
+        if matrix_VD.shape != embeddings.weight.shape or not model.config.tie_word_embeddings:
+            sys.exit(f"{args.rows}: {tuple(embeddings.weight.shape)} rows of a tied model wanted")
         with torch.no_grad():
-            model.get_input_embeddings().weight.copy_(torch.from_numpy(np.load(args.rows)))
+            embeddings.weight.copy_(matrix_VD)
     model.config.use_cache = False
     block, batch = config.tokens.block_size, config.train.global_batch_size
     dtype, token_bytes_V = stored.facts["dtype"], load_token_bytes(stored.folder, "cpu")
@@ -127,10 +154,7 @@ def train(args: argparse.Namespace) -> dict:
                 measure(mark)
     measure(args.tokens)
     return {
-        "method": args.method,
-        "rate": args.rate,
-        "seed": args.seed,
-        "tokens": args.tokens,
+        **identity_of(args.one, args),
         "bits_per_byte": found,
         "seconds": round(time.monotonic() - start),
         "commit": pipeline.open("align").manifest["versions"]["commit"],
@@ -140,24 +164,23 @@ def train(args: argparse.Namespace) -> dict:
 def plans_of(args: argparse.Namespace) -> list[dict]:
     """Every run: method, rate, seed, and the overrides or matrix that make it."""
     rows = dict(each.split("=", 1) for each in args.rows)
-    for method in args.methods.split(","):
-        if method != "scratch":
-            config = load_config(args.config, (*args.set, f"align.method={method}"))
-            Pipeline(config).build("align", init_world(config.runtime))
-    return [
+    plans = [
         {"method": method, "rate": rate, "seed": seed, "rows": rows.get(method)}
         for seed in range(args.seeds)
         for rate in map(float, args.rates.split(","))
         for method in [*args.methods.split(","), *rows]
     ]
+    for plan in plans:  # before runs go side by side
+        config = load_config(args.config, tuple(overrides_of(plan, args)))
+        Pipeline(config).build("align", init_world(config.runtime))
+    return plans
 
 
 def run(plan: dict, args: argparse.Namespace) -> None:
     """A run in a process of its own, with its share of the cores."""
-    method = "mean" if plan["rows"] or plan["method"] == "scratch" else plan["method"]
     words = [sys.executable, __file__, "--config", str(args.config), "--tokens", str(args.tokens)]
     words += ["--results", str(args.results), "--one", json.dumps(plan)]
-    for override in (*args.set, f"align.method={method}"):
+    for override in args.set:
         words += ["--set", override]
     if args.sentences:
         words += ["--sentences", str(args.sentences)]
@@ -219,12 +242,12 @@ def main() -> None:
             file.write(json.dumps(train(args)) + "\n")
         return
     plans = plans_of(args)
-    key = ("method", "rate", "seed", "tokens")
-    done = {tuple(result[name] for name in key) for result in read(args.results)}
-    todo = [p for p in plans if (p["method"], p["rate"], p["seed"], args.tokens) not in done]
+    wanted = [identity_of(plan, args) for plan in plans]
+    found = [{name: result[name] for name in wanted[0]} for result in read(args.results)]
+    todo = [plan for plan, identity in zip(plans, wanted, strict=True) if identity not in found]
     with ThreadPoolExecutor(args.jobs) as pool:
         list(pool.map(lambda plan: run(plan, args), todo))
-    results = [r for r in read(args.results) if r["tokens"] == args.tokens]
+    results = [r for r in read(args.results) if {name: r[name] for name in wanted[0]} in wanted]
     print(report(results, args.tokens))
     print(
         f"{args.tokens:,} training tokens a run, {args.jobs} run(s) at a time, "
