@@ -2,6 +2,8 @@
 
 import os
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -154,3 +156,20 @@ def test_an_interrupted_corpus_goes_on_and_ends_with_the_same_bytes(job, tmp_pat
     resumed = build("stopped")
     for name in ("train.parquet", "valid.parquet", "test.parquet", "dropped.jsonl"):
         assert (resumed / name).read_bytes() == (straight / name).read_bytes()
+
+
+def test_workers_of_a_script_that_holds_much_memory_live(tmp_path, tiny_overrides):
+    """Each worker imports the user's script again, and with it torch or whatever takes gigabytes."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import mmap\n"
+        "from gportuguese import Pipeline, init_world, load_config\n"
+        "held = mmap.mmap(-1, 4 << 30)\n"
+        "if __name__ == '__main__':\n"
+        f"    config = load_config(None, {tuple(tiny_overrides)!r})\n"
+        "    print(Pipeline(config).build('corpus', init_world(config.runtime)).facts['pages'])\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) > 0

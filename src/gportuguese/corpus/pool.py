@@ -29,7 +29,7 @@ from gportuguese.wikitext import FAULT, language_of
 
 DROPPED_SAMPLES = 20  # per reason and shard, to be read by a person
 SLOWEST = 10
-_WORKER_BYTES = 3 << 30  # address space; a page that wants more is set aside
+_WORKER_BYTES = 3 << 30  # more address space than at its start: a page that wants that is set aside
 _MAX_DEATHS = 20  # at one piece
 _GRACE_SECONDS = 60.0  # beyond the time limit of a page, for code that no signal can stop
 
@@ -186,10 +186,7 @@ def _work(job: Job, connection: Connection, page: Any) -> None:
     """The life of a worker: it ends with the pipe to its parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     signal.signal(signal.SIGPROF, _raise_time_limit)
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if hard == resource.RLIM_INFINITY or hard > _WORKER_BYTES:
-        with suppress(ValueError, OSError):  # macOS has no such limit
-            resource.setrlimit(resource.RLIMIT_AS, (_WORKER_BYTES, hard))
+    _limit_memory()
     while True:
         try:
             piece, quarantined = connection.recv()
@@ -203,6 +200,17 @@ def _work(job: Job, connection: Connection, page: Any) -> None:
             answer = ("failed", error)
         with suppress(OSError):
             connection.send(answer)
+
+
+def _limit_memory() -> None:
+    """A page that explodes ends this worker at worst, not the machine."""
+    with suppress(ValueError, OSError):  # macOS has neither this file nor this limit
+        # a worker starts with what the user's script imports: with torch that is gigabytes
+        pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
+        most = pages * resource.getpagesize() + _WORKER_BYTES
+        _, hard = resource.getrlimit(resource.RLIMIT_AS)
+        if hard == resource.RLIM_INFINITY or hard > most:
+            resource.setrlimit(resource.RLIMIT_AS, (most, hard))
 
 
 def _raise_time_limit(*_: object) -> None:
