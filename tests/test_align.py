@@ -27,6 +27,7 @@ from gportuguese.align.vectors import (
     unit_vectors,
 )
 from gportuguese.align.wechsel import Words, neighbours, token_vectors
+from gportuguese.align.wechsel import filler as wechsel_filler
 from gportuguese.config import AlignConfig, ConfigError
 from tests.conftest import sentence
 from tests.test_cli import gpt_pt, sets
@@ -210,6 +211,31 @@ def test_token_vectors_keep_the_leading_space_and_average_the_words():
     np.testing.assert_allclose(got.matrix[place[b" casa"]], [1, 0])
     np.testing.assert_allclose(got.matrix[place[b"x"]], [0, 1])
     assert not got.known[place[b"q"]]
+
+
+def test_wechsel_finds_the_translations_of_planted_words():
+    """Words of one letter; the target's space is the source's, turned, its letters exchanged."""
+    both = Vocabularies(byte_tokenizer(["casa"], 4), byte_tokenizer(["casar"], 5))
+    letters, chance = "abcdefghijklmnopqrst", np.random.default_rng(0)
+    order = chance.permutation(20)
+    known = np.ones(20, bool)
+    source_vectors = unit_vectors(chance.normal(size=(20, 8)), known)
+    turn, _ = np.linalg.qr(chance.normal(size=(8, 8)))
+    places = {letter: place for place, letter in enumerate(letters)}
+    source = Words(dict.fromkeys(letters, 1), places, source_vectors)
+    translation = {letters[place]: letters[order[place]] for place in range(20)}
+    target_matrix = np.empty((20, 8))
+    target_matrix[order] = source_vectors.matrix @ turn
+    target = Words(dict.fromkeys(letters, 1), places, unit_vectors(target_matrix, known))
+    dictionary = [(letter, translation[letter]) for letter in letters[:12]]
+    eye = np.eye(len(both.source_tokens), dtype=np.float32)
+    got = wechsel_filler(both, target, source, dictionary).rows(eye)
+    for letter in letters:  # those that the dictionary lacks too
+        row = got[both.target_tokens.index(translation[letter].encode())]
+        assert both.source_tokens[row.argmax()] == letter.encode()
+        assert row.sum() == pytest.approx(1, abs=1e-4)
+    with pytest.raises(AlignError, match="no line of align.dictionary"):
+        wechsel_filler(both, target, source, [("unknown", "words")])
 
 
 def test_neighbours_equal_the_slow_softmax():
