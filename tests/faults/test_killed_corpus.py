@@ -36,7 +36,7 @@ def test_twenty_kills_change_nothing(tmp_path):
     kills = 0
     for _ in range(20):
         process = start(dump, tmp_path / "killed")
-        time.sleep(moments.uniform(0.2, 1.4))
+        time.sleep(moments.uniform(0.2, 1.4))  # not to wait for anything: any moment will do
         kills += process.poll() is None
         process.kill()
         process.wait()

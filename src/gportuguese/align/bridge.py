@@ -60,7 +60,8 @@ def predicted_rows(spaces: Spaces, source_VD: np.ndarray) -> np.ndarray:
     """
     known = spaces.source.known
     inputs, centre = spaces.source.matrix[known].astype(np.float64), source_VD.mean(0)
-    scale = np.sqrt(spaces.source_counts[known])[:, None] ** 0.5
+    # squares are weighted by the root of the count, so what is squared by the root of that
+    scale = spaces.source_counts[known][:, None] ** 0.25
     weighted, wanted = inputs * scale, (source_VD[known] - centre) * scale
     gram, moments = weighted.T @ weighted, weighted.T @ wanted
     best_error, best = np.inf, np.zeros_like(moments)

@@ -147,6 +147,7 @@ def _read_vectors(path: Path, words: list[str]) -> tuple[dict[str, int], Vectors
             vectors = KeyedVectors.load_word2vec_format(str(path), binary=False)
         found = [word for word in words if word in vectors]
         matrix = np.array([vectors[word] for word in found]).reshape(len(found), -1)
+    # what gensim raises for a file that is cut, of another format, or a supervised model
     except (OSError, ValueError, EOFError, NotImplementedError) as error:
         raise AlignError(f"cannot use the word vectors of {path}: {error}") from error
     if not found:

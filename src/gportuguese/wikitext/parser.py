@@ -7,6 +7,7 @@ import re
 import sys
 
 from gportuguese.wikitext.languages import Language
+from gportuguese.wikitext.tags import BREAKS, DROPPED_ELEMENTS, TAGS
 from gportuguese.wikitext.templates import leaves_words, template_words
 
 # No part of a token crosses what could start the next one, and what was taken is not given back
@@ -41,25 +42,6 @@ _BRACES = re.compile(r"\{\{|\}\}")
 _MAX_FAILED_SKIPS = 3  # each reads to the end of the page
 _MAX_DEPTH = 60  # MediaWiki stops at 40; deeper opens are dropped, so that cost stays linear
 
-# What stands between these tags is no running text.
-_DROPPED_ELEMENTS = frozenset((
-    "ref", "gallery", "math", "score", "timeline", "mapframe", "maplink", "chem", "ce", "pre",
-    "syntaxhighlight", "source", "hiero", "imagemap", "graph", "templatestyles", "indicator",
-    "inputbox", "categorytree", "references", "includeonly", "style", "script", "select",
-    "section", "templatedata",
-))  # fmt: skip
-_BREAKS = frozenset((
-    "p", "div", "li", "ul", "ol", "dl", "dt", "dd", "blockquote", "poem", "center", "hr", "tr",
-    "caption",
-))  # fmt: skip
-# What MediaWiki takes for a tag; anything else in angle brackets it shows: #include <vector>.
-_TAGS = _DROPPED_ELEMENTS | _BREAKS | frozenset((
-    "a", "abbr", "b", "bdi", "bdo", "big", "br", "cite", "code", "data", "del", "dfn", "em", "font",
-    "h1", "h2", "h3", "h4", "h5", "h6", "i", "img", "ins", "kbd", "langconvert", "link", "mark",
-    "meta", "noinclude", "nowiki", "onlyinclude", "phonos", "q", "rb", "rp", "rt", "rtc", "ruby",
-    "s", "samp", "small", "span", "strike", "strong", "sub", "sup", "table", "tbody", "td", "th",
-    "thead", "time", "translate", "tt", "tvar", "u", "var", "wbr",
-))  # fmt: skip
 _ORDINALS = {"o": "º", "a": "ª", "os": "ºs", "as": "ªs"}
 _POWER = re.compile(r"[-+−]?[\dn]+")
 _INTERLANGUAGE = re.compile(r"(?:[a-z]{2,3}(?:-[a-z]{2,10}){0,2}|simple)")
@@ -173,12 +155,12 @@ class _Parser:
         """Reads a tag; returns where reading goes on."""
         name, tag, pieces = token["name"].lower(), token.group(), self.stack[-1].pieces
         opens = tag[1] != "/" and tag[-2] != "/"
-        if name not in _TAGS and "=" not in tag:
+        if name not in TAGS and "=" not in tag:
             pieces.append("<")  # and what follows is read as the text it is
             return token.start() + 1
         if name == "br":
             pieces.append(" ")
-        elif name in _BREAKS:
+        elif name in BREAKS:
             pieces.append("\n")
         elif name == "table":
             if opens:
@@ -195,7 +177,7 @@ class _Parser:
             if start < end:
                 pieces.append(self.text[position:start])
                 return end
-        elif name in _DROPPED_ELEMENTS and opens:
+        elif name in DROPPED_ELEMENTS and opens:
             return self._after_element(name, position)
         return position
 
