@@ -8,9 +8,10 @@ Every run has the same tokenizer, split, order of blocks, batch and steps: a bar
 aligned model, AdamW in bf16, a short warm-up, then the rate falls linearly to a tenth. Validation text
 is the pilot's, and, apart, `--sentences`, a file of one sentence a line. Each finished run is a line of
 `--results` that names what went in, so that an interrupted comparison goes on; `--rows NAME=FILE.npy`
-adds a matrix made elsewhere, such as by a public package (tied embeddings only). A seed is that of the
-blocks, of a method's draws and vectors, and of `scratch`'s weights; with several rates each method is
-shown at its best.
+adds a matrix made elsewhere, such as by a public package (`scripts/package_rows.py`; tied embeddings
+only). A seed is that of the blocks, of a method's draws and vectors, and of `scratch`'s weights; with
+several rates each method is shown at its best. `--embeddings-only N` trains nothing but the rows for the
+first N tokens.
 """
 
 import argparse
@@ -22,8 +23,10 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -35,7 +38,7 @@ from gportuguese import model as models
 from gportuguese.artifacts import hash_file
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
 
-MARKS = (0, 250_000, 500_000, 1_000_000, 2_000_000)
+MARKS = (0, 100_000, 250_000, 500_000, 1_000_000, 2_000_000)
 VALID_BLOCKS, WARM_UP_STEPS = 480, 50
 
 
@@ -78,6 +81,7 @@ def identity_of(plan: dict, args: argparse.Namespace) -> dict:
         "rate": plan["rate"],
         "seed": plan["seed"],
         "tokens": args.tokens,
+        "embeddings_only": args.embeddings_only,
         "align": pipeline.folder("align").name,
         "text": pipeline.folder("tokens").name,
         **{name: hash_file(Path(path)) if path else None for name, path in files.items()},
@@ -107,6 +111,8 @@ def train(args: argparse.Namespace) -> dict:
         with torch.no_grad():
             embeddings.weight.copy_(matrix_VD)
     model.config.use_cache = False
+    body = {id(p): p for p in model.parameters()}
+    del body[id(model.get_input_embeddings().weight)]
     block, batch = config.tokens.block_size, config.train.global_batch_size
     dtype, token_bytes_V = stored.facts["dtype"], load_token_bytes(stored.folder, "cpu")
     sets = {
@@ -138,6 +144,8 @@ def train(args: argparse.Namespace) -> dict:
     measure(0)
     step_tokens = block * batch
     for step, (inputs_BT, targets_BT) in enumerate(blocks):
+        for parameter in body.values():
+            parameter.requires_grad_(step * step_tokens >= args.embeddings_only)
         warm = min(1.0, (step + 1) / WARM_UP_STEPS)
         for group in optimizer.param_groups:
             group["lr"] = args.rate * warm * (1 - 0.9 * step / num_steps)
@@ -180,6 +188,7 @@ def run(plan: dict, args: argparse.Namespace) -> None:
     """A run in a process of its own, with its share of the cores."""
     words = [sys.executable, __file__, "--config", str(args.config), "--tokens", str(args.tokens)]
     words += ["--results", str(args.results), "--one", json.dumps(plan)]
+    words += ["--embeddings-only", str(args.embeddings_only)]
     for override in args.set:
         words += ["--set", override]
     if args.sentences:
@@ -188,33 +197,45 @@ def run(plan: dict, args: argparse.Namespace) -> None:
     subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
 
 
+def reached(values: list[float], marks: list[int], goal: float) -> str:
+    """Tokens after which `values` at `marks` pass `goal`, on a straight line between logarithms."""
+    for (before, start), (after, end) in pairwise(zip(values, marks, strict=True)):
+        if after <= goal < before:
+            share = (before - goal) / (before - after)
+            return f"{math.exp(math.log(max(start, 1)) * (1 - share) + math.log(end) * share):,.0f}"
+    return "-"
+
+
 def report(results: list[dict], tokens: int) -> str:
-    """A table per set of text: the best rate of each method, mean ± deviation over seeds."""
-    lines = []
-    marks = marks_of(tokens)
+    """A table per set of text: the best rate of each method, mean ± deviation over seeds.
+
+    The last column is where a method is as good as `mean` at its end.
+    """
+    lines, marks = [], marks_of(tokens)
     for name in results[0]["bits_per_byte"]:
-        lines += [f"| {name} | rate | seeds | " + " | ".join(f"{m:,}" for m in marks) + " |"]
-        lines += ["| --- " * (len(marks) + 3) + "|"]
-        rows = []
+        best = {}
         for method in dict.fromkeys(result["method"] for result in results):
-            by_rate: dict[float, list[dict]] = {}
+            by_rate: dict[float, list[list[float]]] = {}
             for result in results:
                 if result["method"] == method:
-                    by_rate.setdefault(result["rate"], []).append(result["bits_per_byte"][name])
-            end = str(marks[-1])
-            rate, found = min(
-                by_rate.items(), key=lambda item: statistics.mean(each[end] for each in item[1])
-            )
-            cells = [spread([each[str(mark)] for each in found]) for mark in marks]
-            rows.append(
-                (found, f"| {method} | {rate:g} | {len(found)} | " + " | ".join(cells) + " |")
-            )
-        rows.sort(key=lambda row: -statistics.mean(each[str(marks[-1])] for each in row[0]))
-        lines += [*(line for _, line in rows), ""]
+                    values = [result["bits_per_byte"][name][str(mark)] for mark in marks]
+                    by_rate.setdefault(result["rate"], []).append(values)
+            rate = min(by_rate, key=lambda rate: statistics.mean(v[-1] for v in by_rate[rate]))
+            best[method] = rate, list(zip(*by_rate[rate], strict=True))
+        ends = {method: statistics.mean(columns[-1]) for method, (_, columns) in best.items()}
+        head = [name, "rate", "seeds", *(f"{mark:,}" for mark in marks), "as `mean` at its end"]
+        lines += ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+        for method in sorted(best, key=lambda method: -ends[method]):
+            rate, columns = best[method]
+            means = [statistics.mean(column) for column in columns]
+            where = reached(means, marks, ends["mean"]) if "mean" in ends else "-"
+            cells = [method, f"{rate:g}", str(len(columns[0])), *map(spread, columns), where]
+            lines.append("| " + " | ".join(cells) + " |")
+        lines.append("")
     return "\n".join(lines)
 
 
-def spread(values: list[float]) -> str:
+def spread(values: Sequence[float]) -> str:
     """Mean and standard deviation, the second where there is one."""
     text = f"{statistics.mean(values):.4f}"
     return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
@@ -230,6 +251,7 @@ def main() -> None:
     parser.add_argument("--rates", default="3e-3", help="each method at each of these")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tokens", type=lambda text: int(float(text)), default=4_000_000)
+    parser.add_argument("--embeddings-only", type=int, default=0, metavar="TOKENS")
     parser.add_argument("--sentences", type=Path)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, cores shared evenly")
     parser.add_argument("--results", type=Path, default=Path("alignments.jsonl"))

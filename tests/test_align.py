@@ -177,7 +177,8 @@ def test_the_regression_equals_leaving_out_each_row_in_turn(monkeypatch):
     source_VD = source.matrix @ chance.normal(size=(8, 5)) + 0.8 * chance.normal(size=(60, 5))
     counts = chance.integers(1, 100, 60)
     target = unit_vectors(chance.normal(size=(7, 8)), np.ones(7, bool))
-    got = predicted_rows(Spaces(target, source, counts), source_VD)
+    spaces = Spaces(target.matrix, target.known, source.matrix, source.known, counts)
+    got = predicted_rows(spaces, source_VD)
 
     from gportuguese.align import bridge
 

@@ -37,7 +37,7 @@ STAGES = (
     Stage("corpus", ("dump",), version=3, resumable=True),
     Stage("tokenizer", ("corpus",)),
     Stage("tokens", ("corpus", "tokenizer")),
-    Stage("align", ("tokenizer", "tokens"), version=3, also=("tokens.block_size",)),
+    Stage("align", ("tokenizer", "tokens"), version=4, also=("tokens.block_size",)),
     Stage("train", ("align", "tokens"), resumable=True, also=("tokens.block_size",)),
     Stage("evaluate", ("train", "tokens")),
 )

@@ -3,9 +3,10 @@
 This project's own. Static vectors are trained on each language's tokenized text alone; the target's
 space is turned onto the source's, starting from literals (digits, marks, names) and, if given, a
 dictionary, and then from the pairs that the map itself finds: "foi" with "was", the ending "ção" with
-"ation", which no dictionary lists. A ridge regression from source vectors to source rows then gives a
-row to every target vector. Where FOCUS and WECHSEL average a few neighbours, and so flatten what they
-differ in, the regression keeps each direction of meaning that the rows of the model hold.
+"ation", which no dictionary lists. A ridge regression then predicts source rows from the vector, form and
+frequency of their tokens, and with it a row for every target token. Where FOCUS and WECHSEL average a few
+neighbours, and so flatten what they differ in, the regression keeps each direction of meaning that the
+rows of the model hold; a row of a tied model also says how likely its token is, hence the frequency.
 
 Tokens that are spelt alike are copied only where they are literal: the others are used otherwise.
 """
@@ -13,6 +14,7 @@ Tokens that are spelt alike are copied only where they are literal: the others a
 from __future__ import annotations
 
 import logging
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -37,10 +39,12 @@ _RIDGES = (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)  # shares of the mean variance of a 
 
 @dataclass(frozen=True)
 class Spaces:
-    """Vectors of both vocabularies in one space, and how often each source token was seen."""
+    """What is known of the tokens of both languages, `[V, F]` each: vectors in one space, and forms."""
 
-    target: Vectors
-    source: Vectors
+    target: np.ndarray
+    target_known: np.ndarray
+    source: np.ndarray
+    source_known: np.ndarray
     source_counts: np.ndarray
 
 
@@ -50,16 +54,16 @@ def filler(spaces: Spaces) -> Filler:
     def rows(source_VD: np.ndarray) -> np.ndarray:
         return predicted_rows(spaces, source_VD)
 
-    return Filler("bridge", spaces.target.known, rows)
+    return Filler("bridge", spaces.target_known, rows)
 
 
 def predicted_rows(spaces: Spaces, source_VD: np.ndarray) -> np.ndarray:
-    """Ridge regression of rows on vectors, source tokens weighted by the root of their count.
+    """Ridge regression of rows on features, source tokens weighted by the root of their count.
 
     The ridge is the one whose predictions of rows left out, one at a time, err least.
     """
-    known = spaces.source.known
-    inputs, centre = spaces.source.matrix[known].astype(np.float64), source_VD.mean(0)
+    known = spaces.source_known
+    inputs, centre = spaces.source[known].astype(np.float64), source_VD.mean(0)
     # squares are weighted by the root of the count, so what is squared by the root of that
     scale = spaces.source_counts[known][:, None] ** 0.25
     weighted, wanted = inputs * scale, (source_VD[known] - centre) * scale
@@ -73,7 +77,29 @@ def predicted_rows(spaces: Spaces, source_VD: np.ndarray) -> np.ndarray:
         error = float((left_out**2).sum())
         if error < best_error:
             best_error, best = error, map_FD
-    return np.asarray(centre + spaces.target.matrix @ best, source_VD.dtype)
+    return np.asarray(centre + spaces.target @ best, source_VD.dtype)
+
+
+def forms_of(tokens: list[bytes], counts: np.ndarray) -> np.ndarray:
+    """What shows of tokens without knowing their language; float64 `[V, 6]`.
+
+    Log frequency and its square; leading space; capital; letters; log length in characters.
+
+    >>> forms_of([b" Lisboa"], np.array([3])).round(2).tolist()
+    [[0.0, 0.0, 1.0, 1.0, 1.0, 1.95]]
+    """
+    log_frequency = np.log(np.maximum(counts, 0.5) / max(counts.sum(), 1))
+    words = [token.decode(errors="ignore") for token in tokens]
+    shapes = [
+        (
+            word.startswith(" "),
+            word.strip()[:1].isupper(),
+            word.strip().isalpha(),
+            math.log1p(len(word.strip())),
+        )
+        for word in words
+    ]
+    return np.column_stack([log_frequency, log_frequency**2, np.array(shapes, np.float64)])
 
 
 def make_spaces(
@@ -83,7 +109,7 @@ def make_spaces(
     dictionary: list[tuple[str, str]],
     seed: int,
 ) -> Spaces:
-    """Trains vectors on both corpora and turns the target's onto the source's."""
+    """Trains vectors on both corpora, turns the target's onto the source's, and puts forms beside them."""
     num_target, num_source = vocabularies.shape
     target_counts, source_counts = counts_of(target, num_target), counts_of(source, num_source)
     own = train_vectors(target, num_target, seed, _EPOCHS, _MIN_COUNT)
@@ -107,7 +133,18 @@ def make_spaces(
         _most_frequent(target_counts, own),
         _most_frequent(source_counts, other),
     )
-    return Spaces(Vectors(own.matrix @ turn, own.known), other, source_counts)
+    target_forms = forms_of(vocabularies.target_tokens, target_counts)
+    source_forms = forms_of(vocabularies.source_tokens, source_counts)
+    # each column centred and as wide as a dimension of the vectors, or the ridge would favour some
+    seen = source_forms[other.known]
+    width = other.matrix[other.known].std() / np.maximum(seen.std(0), 1e-9)
+    return Spaces(
+        np.hstack([own.matrix @ turn, (target_forms - seen.mean(0)) * width]),
+        own.known,
+        np.hstack([other.matrix, (source_forms - seen.mean(0)) * width]),
+        other.known,
+        source_counts,
+    )
 
 
 def anchors(
