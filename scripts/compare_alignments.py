@@ -173,7 +173,12 @@ def plans_of(args: argparse.Namespace) -> list[dict]:
     """Every run: method, rate, seed, and the overrides or matrix that make it."""
     rows = dict(each.split("=", 1) for each in args.rows)
     plans = [
-        {"method": method, "rate": rate, "seed": seed, "rows": rows.get(method)}
+        {
+            "method": method,
+            "rate": rate,
+            "seed": seed,
+            "rows": rows[method].replace("{seed}", str(seed)) if method in rows else None,
+        }
         for seed in range(args.seeds)
         for rate in map(float, args.rates.split(","))
         for method in [*args.methods.split(","), *rows]
@@ -247,7 +252,7 @@ def main() -> None:
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument("--methods", default="mean,gaussian,pieces,focus,wechsel,bridge,scratch")
-    parser.add_argument("--rows", action="append", default=[], help="NAME=FILE.npy")
+    parser.add_argument("--rows", action="append", default=[], help="NAME=FILE.npy; {seed} in FILE")
     parser.add_argument("--rates", default="3e-3", help="each method at each of these")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tokens", type=lambda text: int(float(text)), default=4_000_000)

@@ -1,0 +1,93 @@
+"""Rows for a new vocabulary by the public packages `deepfocus` and `wechsel`, for compare_alignments.py.
+
+    python -m venv peers && peers/bin/pip install deepfocus wechsel
+    peers/bin/python scripts/package_rows.py deepfocus BASE ALIGNED --text CORPUS/train.parquet --out F.npy
+    peers/bin/python scripts/package_rows.py wechsel BASE ALIGNED --text CORPUS/train.parquet \
+        --source-text ENGLISH.jsonl.gz --dictionary EN-PT.tsv --out W.npy
+
+Needs an environment of its own, since the packages bring their own versions. Each runs as it is: only the
+texts, tokenizers and the dictionary are ours. `wechsel` would fetch fastText vectors of Common Crawl; it
+is given vectors that its own `train_embeddings` makes of the two texts. BASE is a model folder with a
+tokenizer; ALIGNED one of our align stage, whose tokenizer is the new one.
+"""
+
+import argparse
+import re
+import tempfile
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+from datasets import load_dataset
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
+
+def as_jsonl(path: Path, folder: Path) -> str:
+    """The `text` of each document as a .jsonl file, which is what both packages read."""
+    kind = "parquet" if path.suffix == ".parquet" else "json"
+    documents = load_dataset(kind, data_files=str(path), split="train").select_columns("text")
+    documents.to_json(out := str(folder / f"{path.name}.jsonl"))
+    return out
+
+
+def focus_rows(source, target, source_VD, text: str, seed: int) -> np.ndarray:
+    """`deepfocus` with its defaults."""
+    from deepfocus import FOCUS
+
+    rows = FOCUS(
+        source_embeddings=source_VD,
+        source_tokenizer=source,
+        target_tokenizer=target,
+        target_training_data_path=text,
+        seed=seed,
+    )
+    return rows.numpy()
+
+
+def wechsel_rows(source, target, source_VD, text: str, source_text: str, dictionary: Path):
+    """`wechsel` with its defaults and vectors of the two texts."""
+    from wechsel import WECHSEL, train_embeddings
+
+    def words(line: str) -> list[str]:
+        return re.findall(r"\w+|[^\w\s]", line)
+
+    near = WECHSEL(
+        train_embeddings(source_text, tokenize_fn=words),
+        train_embeddings(text, tokenize_fn=words),
+        bilingual_dictionary=str(dictionary),
+    )
+    rows, _ = near.apply(source, target, source_VD.numpy())
+    return rows
+
+
+def main() -> None:
+    """Writes the rows and prints what made them."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("package", choices=("deepfocus", "wechsel"))
+    parser.add_argument("base", type=Path)
+    parser.add_argument("aligned", type=Path)
+    parser.add_argument("--text", type=Path, required=True)
+    parser.add_argument("--source-text", type=Path)
+    parser.add_argument("--dictionary", type=Path)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", type=Path, required=True)
+    args = parser.parse_args()
+    if args.package == "wechsel" and not (args.source_text and args.dictionary):
+        parser.error("wechsel needs --source-text and --dictionary")
+    source, target = map(AutoTokenizer.from_pretrained, (args.base, args.aligned))
+    model = AutoModelForCausalLM.from_pretrained(args.base)
+    source_VD = model.get_input_embeddings().weight.detach().float()
+    np.random.seed(args.seed)
+    with tempfile.TemporaryDirectory() as scratch:
+        text = as_jsonl(args.text, Path(scratch))
+        if args.package == "deepfocus":
+            rows = focus_rows(source, target, source_VD, text, args.seed)
+        else:
+            source_text = as_jsonl(args.source_text, Path(scratch))
+            rows = wechsel_rows(source, target, source_VD, text, source_text, args.dictionary)
+    np.save(args.out, np.asarray(rows, np.float32))
+    print(f"{args.out}: {rows.shape} by {args.package} {metadata.version(args.package)}")
+
+
+if __name__ == "__main__":
+    main()
