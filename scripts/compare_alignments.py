@@ -39,7 +39,7 @@ from gportuguese.artifacts import hash_file
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
 
 MARKS = (0, 100_000, 250_000, 500_000, 1_000_000, 2_000_000)
-VALID_BLOCKS, WARM_UP_STEPS = 480, 50
+WARM_UP_STEPS = 50
 
 
 def marks_of(tokens: int) -> list[int]:
@@ -82,6 +82,7 @@ def identity_of(plan: dict, args: argparse.Namespace) -> dict:
         "seed": plan["seed"],
         "tokens": args.tokens,
         "embeddings_only": args.embeddings_only,
+        "valid_blocks": args.valid_blocks,
         "align": pipeline.folder("align").name,
         "text": pipeline.folder("tokens").name,
         **{name: hash_file(Path(path)) if path else None for name, path in files.items()},
@@ -117,7 +118,7 @@ def train(args: argparse.Namespace) -> dict:
     dtype, token_bytes_V = stored.facts["dtype"], load_token_bytes(stored.folder, "cpu")
     sets = {
         "valid": BlockLoader(
-            load_ids(stored.folder, "valid", dtype), block, 16, num_blocks=VALID_BLOCKS
+            load_ids(stored.folder, "valid", dtype), block, 16, num_blocks=args.valid_blocks
         )
     }
     if args.sentences is not None:
@@ -193,7 +194,8 @@ def run(plan: dict, args: argparse.Namespace) -> None:
     """A run in a process of its own, with its share of the cores."""
     words = [sys.executable, __file__, "--config", str(args.config), "--tokens", str(args.tokens)]
     words += ["--results", str(args.results), "--one", json.dumps(plan)]
-    words += ["--embeddings-only", str(args.embeddings_only)]
+    for option in ("embeddings_only", "valid_blocks"):
+        words += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
     for override in args.set:
         words += ["--set", override]
     if args.sentences:
@@ -257,6 +259,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--tokens", type=lambda text: int(float(text)), default=4_000_000)
     parser.add_argument("--embeddings-only", type=int, default=0, metavar="TOKENS")
+    parser.add_argument("--valid-blocks", type=int, default=480)
     parser.add_argument("--sentences", type=Path)
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, cores shared evenly")
     parser.add_argument("--results", type=Path, default=Path("alignments.jsonl"))
