@@ -384,6 +384,77 @@ def test_every_token_gets_a_row_and_different_bytes_never_share_a_copy(source, t
     assert len(set(copies)) == len(copies)
 
 
+# what public implementations get wrong with byte-level tokens
+
+TORN = [b"\xc3\xa7", b"\xa7\xc3", b" \xc3", b"\xa3o", b"\xc3\xa7\xc3\xa3o"]  # two are no text alone
+WORDS = [b"casa", b" casa", b"Casa", b" Casa", b"1998", b" 1998", b"),", b" ),"]
+
+
+def tokenizer_of(tokens, num_bytes=256):
+    """A tokenizer of bytes, these tokens, each merged byte by byte from its first, and end of text."""
+    entries = [tokenizer.stand_ins_of(bytes([byte])) for byte in range(num_bytes)]
+    merges = []
+    for token in map(tokenizer.stand_ins_of, tokens):
+        for length in range(1, len(token)):
+            if token[: length + 1] not in entries:
+                entries.append(token[: length + 1])
+                merges.append((token[:length], token[length]))
+    entries.append(tokenizer.END_OF_TEXT)
+    return tokenizer.make_tokenizer({entry: id for id, entry in enumerate(entries)}, merges)
+
+
+@pytest.fixture(scope="module")
+def odd():
+    return Vocabularies(tokenizer_of([*TORN[:3], *WORDS[::2]]), tokenizer_of([*TORN, *WORDS]))
+
+
+def test_tokens_that_are_no_text_alone_stay_apart(odd):
+    """deepfocus 1.0.1 decodes before it compares: all of them become one U+FFFD."""
+    torn = [id for id, t in enumerate(odd.target_tokens) if "\ufffd" in t.decode(errors="replace")]
+    assert len(torn) > 128
+    copied = odd.source_ids[torn]
+    assert [odd.target_tokens[id] in odd.source_tokens for id in torn] == (copied >= 0).tolist()
+    assert len(set(copied[copied >= 0])) == (copied >= 0).sum()
+    rows_VD = pieces_filler(odd).rows(np.eye(odd.shape[1], dtype=np.float32))
+    assert len({tuple(rows_VD[id]) for id in torn}) == len(torn)
+
+
+def test_a_leading_space_makes_another_token(odd):
+    """wechsel 0.0.4 strips it; its vectors are compared in the test of `token_vectors`."""
+    ids = {odd.target_tokens[row]: int(id) for row, id in enumerate(odd.source_ids)}
+    for token in WORDS:
+        is_shared = token in odd.source_tokens
+        assert (ids[token] >= 0) == is_shared
+        assert not is_shared or odd.source_tokens[ids[token]] == token
+
+
+def test_pieces_cut_bytes_and_not_their_printed_form(odd):
+    """mergekit tokenizes the stand-ins anew: each would be cut into the bytes of its own UTF-8."""
+    weights = pieces_filler(odd).rows(np.eye(odd.shape[1], dtype=np.float32))
+    row = weights[odd.target_tokens.index("ção".encode())]
+    assert {odd.source_tokens[id]: float(row[id]) for id in row.nonzero()[0]} == {
+        b"\xc3\xa7": 0.25,
+        b"\xc3": 0.25,
+        b"\xa3": 0.25,
+        b"o": 0.25,
+    }
+
+
+def test_a_source_without_some_bytes_and_without_an_end_leaves_rows_to_the_next_filler():
+    """As SmolLM2: bytes that UTF-8 never uses are no tokens."""
+    source, target = tokenizer_of(WORDS, num_bytes=0xF5), tokenizer_of([*WORDS, b"a\xff"])
+    source.eos_token = None
+    both = Vocabularies(source, target)
+    fillers = [rows.copied(both.source_ids), pieces_filler(both), rows.mean(both.shape[0])]
+    kinds = np.array(["copied", "pieces", "mean"])[rows.assign(fillers)]
+    lacking = [id for id, token in enumerate(both.target_tokens) if max(token) >= 0xF5]
+    assert len(lacking) == 12
+    assert set(kinds[lacking]) == {"mean"}
+    assert "mean" not in set(np.delete(kinds, lacking))
+    filled = rows.fill(torch.eye(both.shape[1]), fillers)
+    torch.testing.assert_close(filled[lacking], torch.full_like(filled[lacking], 1 / both.shape[1]))
+
+
 # the stage
 
 
@@ -423,7 +494,12 @@ def test_the_stage_builds_by_every_method_the_same_twice(
     assert first.digest == second.digest
     for name in ("model.safetensors", "sources.parquet", "examples.md"):
         assert first.manifest["files"][name] == second.manifest["files"][name]
-    kinds = pq.read_table(first.folder / "sources.parquet")["row"].to_pylist()
+    table = pq.read_table(first.folder / "sources.parquet")
+    kinds = table["row"].to_pylist()
+    plain = [kind for kind, token in zip(kinds, table["bytes"].to_pylist(), strict=True)
+             if len(token) == 1 or token.strip().isdigit()]  # fmt: skip
+    assert set(plain) == {"copied"}
+    assert len(plain) >= 256
     assert sum(first.facts["rows"].values()) == len(kinds)
     assert set(kinds) == set(first.facts["rows"])
     assert first.facts["rows"].get("bridge" if method == "auto" else method, 0) > 0

@@ -2,7 +2,14 @@ import shutil
 
 import pytest
 import torch
-from transformers import GPT2Config, GPT2LMHeadModel, LlamaConfig, LlamaForCausalLM
+from transformers import (
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+)
 
 from gportuguese import model as models
 from gportuguese.config import Architecture, asset_path
@@ -89,6 +96,39 @@ def test_fresh_architecture_has_its_shape():
     assert (
         count_parameters(model.parameters()) == 300 * 16 + 32 * 16 + 3 * (12 * 16**2 + 13 * 16) + 32
     )
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama tied", "head with bias"])
+def test_padded_logits_change_nothing_but_the_shape(kind):
+    torch.manual_seed(0)
+    if kind == "head with bias":
+        model = PhiForCausalLM(
+            PhiConfig(
+                vocab_size=64,
+                hidden_size=16,
+                intermediate_size=32,
+                num_hidden_layers=3,
+                num_attention_heads=2,
+            )
+        )
+    else:
+        model = gpt2() if kind == "gpt2" else llama(tied=kind == "llama tied")
+    model.eval()
+    ids_BT = torch.randint(64, (2, 8))
+    results = []
+    for multiple in (1, 64, 48):  # 64 needs no padding, 48 needs 32 columns
+        models.pad_logits(model, multiple)
+        logits_BTV = model(ids_BT).logits
+        loss = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), ids_BT.flatten())
+        gradients = torch.autograd.grad(loss, list(model.parameters()))
+        results.append((logits_BTV, loss, gradients))
+    assert [logits.shape[-1] for logits, _, _ in results] == [64, 64, 96]
+    (plain, loss, gradients), _, (padded, padded_loss, padded_gradients) = results
+    torch.testing.assert_close(padded[..., :64], plain)
+    assert (padded[..., 64:] == -torch.inf).all()
+    torch.testing.assert_close(padded_loss, loss)
+    for got, wanted in zip(padded_gradients, gradients, strict=True):
+        torch.testing.assert_close(got, wanted)
 
 
 def test_end_of_text_is_learnt_by_an_untied_llama(tmp_path):

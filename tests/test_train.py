@@ -34,6 +34,19 @@ def test_epoch_table_counts_over_phases_and_lists_every_file(tiny_overrides):
     }
 
 
+def test_a_padded_vocabulary_trains_and_saves_the_same_model(tiny_overrides, tmp_path):
+    plain = run(tiny_overrides)
+    padded = run(
+        tiny_overrides, "runtime.vocab_multiple=64", f"runtime.artifacts_dir={tmp_path / 'padded'}"
+    )
+    assert padded.digest == plain.digest
+    wanted = models.load(plain.folder / "model").state_dict()
+    got = models.load(padded.folder / "model").state_dict()
+    assert got["transformer.wte.weight"].shape == (300, 16)
+    for name, weight in wanted.items():
+        torch.testing.assert_close(got[name], weight, rtol=1e-3, atol=1e-4)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_follows_fp32(tiny_overrides, precision):
     plain = read_epochs(run(tiny_overrides).folder / "epochs.csv")

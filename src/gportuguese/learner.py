@@ -80,6 +80,7 @@ def make_loaders(config: Config, tokens: Artifact, world: World) -> Loaders:
 def make_learner(model: PreTrainedModel, loaders: Loaders, config: Config, world: World) -> Learner:
     """The fastai `Learner` of a run with the callbacks that act in every fit."""
     section = config.train
+    models.pad_logits(model, config.runtime.vocab_multiple)
     passes = section.global_batch_size // config.runtime.micro_batch_size
     cbs: list[Any] = [
         TrainEvalCallback(),

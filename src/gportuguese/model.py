@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from torch.nn import functional
 
 from gportuguese import artifacts
 from gportuguese.config import Architecture, UserError, resolve_path
@@ -168,6 +169,28 @@ def load(folder: Path) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+
+
+def pad_logits(model: PreTrainedModel, multiple: int) -> None:
+    """Makes the head give logits for a multiple of `multiple` tokens; -inf beyond the vocabulary.
+
+    Matrix units want such a size. What is padded is the product, not the parameters: checkpoints,
+    optimizer and what is saved stay as they are, and padding is never predicted nor learnt.
+    """
+    head = model.get_output_embeddings()
+    padding = -head.weight.shape[0] % multiple
+    if not padding:
+        return
+
+    def forward(hidden_BTD: torch.Tensor) -> torch.Tensor:
+        bias_V = head.weight.new_zeros(head.weight.shape[0]) if head.bias is None else head.bias
+        return functional.linear(
+            hidden_BTD,
+            functional.pad(head.weight, (0, 0, 0, padding)),
+            functional.pad(bias_V, (0, padding), value=-torch.inf),
+        )
+
+    head.forward = forward
 
 
 def num_positions(model: PreTrainedModel) -> int:

@@ -14,6 +14,7 @@ def broken_relations(config: Config) -> list[str]:
     checks = [
         (runtime.micro_batch_size >= 1, "runtime.micro_batch_size: must be at least 1"),
         (runtime.num_workers >= 0, "runtime.num_workers: must be 0 (one per core) or more"),
+        (runtime.vocab_multiple >= 1, "runtime.vocab_multiple: must be at least 1"),
         (corpus.page_seconds > 0, "corpus.page_seconds: must be > 0"),
         (corpus.min_chars >= 0, "corpus.min_chars: must not be negative"),
         (

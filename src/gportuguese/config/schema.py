@@ -26,6 +26,9 @@ class RuntimeConfig:
     """Sequences per forward pass; gradients accumulate up to `train.global_batch_size`."""
     num_workers: int = 0
     """Processes that clean pages; 0 means one per core."""
+    vocab_multiple: int = 1
+    """Logits are computed for a vocabulary padded to a multiple of this: 64 suits GPUs. Padding is
+    never predicted nor saved."""
 
 
 @dataclass(frozen=True, kw_only=True)
