@@ -26,6 +26,7 @@ _HELP = {
     "align": "give the base model embeddings for the new vocabulary",
     "train": "run the recipe to its epoch table, building whatever is missing before it",
     "evaluate": "report, epoch table, curves and samples of the trained model",
+    "export": "the folder that users load, with its model card and other formats",
 }
 
 

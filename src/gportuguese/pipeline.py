@@ -40,6 +40,7 @@ STAGES = (
     Stage("align", ("tokenizer", "tokens"), version=4, also=("tokens.block_size",)),
     Stage("train", ("align", "tokens"), resumable=True, also=("tokens.block_size",)),
     Stage("evaluate", ("train", "tokens")),
+    Stage("export", ("dump", "corpus", "tokens", "align", "train", "evaluate")),
 )
 
 

@@ -192,6 +192,24 @@ class EvaluateConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ExportConfig:
+    """The folder that users load, and what its card says."""
+
+    formats: tuple[Literal["bin", "onnx", "gguf-f32", "gguf-f16", "gguf-q8_0"], ...] = ()
+    """Beside safetensors, each checked against it."""
+    title: str | None = None
+    """Name of the model; null: that of the run."""
+    repo: str | None = None
+    """`user/name` in the card's examples; null: `user/` and the run's name."""
+    language: str = "pt"
+    """ISO 639-1, for the Hub."""
+    license: str = "mit"
+    """Of the model, as the Hub names it."""
+    dataset: str = "wikimedia/wikipedia"
+    """Hub id of what it was trained on."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Config:
     """One run."""
 
@@ -204,3 +222,4 @@ class Config:
     align: AlignConfig = AlignConfig()
     train: TrainConfig = TrainConfig()
     evaluate: EvaluateConfig = EvaluateConfig()
+    export: ExportConfig = ExportConfig()

@@ -1,0 +1,81 @@
+"""The folder that users load: weights, tokenizer, model card, and other formats that were checked."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+from huggingface_hub import ModelCard
+
+from gportuguese import model as models
+from gportuguese import tokenizer
+from gportuguese.artifacts import Artifact
+from gportuguese.config import Config
+from gportuguese.export import card, gguf, onnx
+from gportuguese.export.checking import ExportError, check, prompts_of
+from gportuguese.world import World
+
+__all__ = ["ExportError", "build"]
+
+TOP_K, MAX_NEW_TOKENS = 40, 50  # how the published card samples
+
+
+def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
+    """Writes the folder; the facts hold how far each format's logits are from PyTorch's.
+
+    Raises `ExportError` for a format that cannot be written or is further off than it may be.
+    """
+    training = inputs["train"]
+    source = training.folder / "model"
+    model, bpe = models.load(source).eval(), tokenizer.load(source)
+    model.config.use_cache = True
+    generation = model.generation_config
+    generation._from_model_config = False  # or transformers would replace what follows
+    generation.do_sample, generation.top_k = True, TOP_K
+    generation.max_new_tokens = min(MAX_NEW_TOKENS, models.num_positions(model) // 2)
+    model.save_pretrained(out)
+    tokenizer.save(bpe, out)
+    prompts = prompts_of(config, bpe, models.num_positions(model))
+    facts: dict[str, Any] = {"differences": {}, "prompts": len(prompts)}
+    for name in ("safetensors", *config.export.formats):
+        facts["differences"][name] = check(name, model, prompts, _write(name, model, out))
+    shutil.copy(inputs["evaluate"].folder / "curves.png", out / "curves.png")
+    text = card.make(config, inputs, facts, _names_of(out))
+    (out / "README.md").write_text(str(text), encoding="utf-8")
+    ModelCard.load(out / "README.md")  # its metadata parse and its results are whole
+    facts["parameters"] = models.count_parameters(model.parameters())
+    return facts
+
+
+def _write(name: str, model: Any, out: Path) -> Any:
+    """Writes a format and returns what gives its logits for ids `[B, T]`."""
+    if name == "safetensors":
+        return _logits_of(models.load(out).eval())
+    if name == "bin":
+        path = out / "pytorch_model.bin"
+        torch.save(model.state_dict(), path)
+        twin = type(model)(model.config).eval()
+        twin.load_state_dict(torch.load(path, weights_only=True))
+        return _logits_of(twin)
+    if name == "onnx":
+        return onnx.write(model, out / "model.onnx")
+    kind = name.removeprefix("gguf-")
+    path = out / f"model-{kind}.gguf"
+    gguf.write(model, out, path, kind)
+    twin = type(model)(model.config).eval()
+    twin.load_state_dict(gguf.read(path, twin), strict=False)  # a tied head is not in the file
+    return _logits_of(twin)
+
+
+def _logits_of(model: Any) -> Any:
+    @torch.no_grad()
+    def logits(ids_BT: torch.Tensor) -> torch.Tensor:
+        return model(ids_BT).logits  # type: ignore[no-any-return]
+
+    return logits
+
+
+def _names_of(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
