@@ -147,7 +147,7 @@ def train(args: argparse.Namespace) -> dict:
     for step, (inputs_BT, targets_BT) in enumerate(blocks):
         for parameter in body.values():
             parameter.requires_grad_(step * step_tokens >= args.embeddings_only)
-        warm = min(1.0, (step + 1) / WARM_UP_STEPS)
+        warm = min(1.0, (step + 1) / max(1, min(WARM_UP_STEPS, num_steps // 10)))
         for group in optimizer.param_groups:
             group["lr"] = args.rate * warm * (1 - 0.9 * step / num_steps)
         with torch.autocast("cpu", torch.bfloat16):

@@ -20,7 +20,7 @@ def sets(overrides):
 def test_a_run_from_nothing_to_table_builds_nothing_twice(tiny_overrides, capsys, caplog):
     words = sets(tiny_overrides)
     assert gpt_pt("status", *words) == 0
-    assert capsys.readouterr().out.count("missing") == 7
+    assert capsys.readouterr().out.count("missing") == 8
     assert gpt_pt("train", *words) == 0
     out = capsys.readouterr().out
     assert "| 3 | all |" in out
