@@ -1,3 +1,4 @@
+import io
 import subprocess
 import sys
 
@@ -17,7 +18,9 @@ def sets(overrides):
     return [word for override in overrides for word in ("--set", override)]
 
 
-def test_a_run_from_nothing_to_table_builds_nothing_twice(tiny_overrides, capsys, caplog):
+def test_a_run_from_nothing_to_table_builds_nothing_twice(
+    tiny_overrides, capsys, caplog, monkeypatch
+):
     words = sets(tiny_overrides)
     assert gpt_pt("status", *words) == 0
     assert capsys.readouterr().out.count("missing") == 8
@@ -34,7 +37,13 @@ def test_a_run_from_nothing_to_table_builds_nothing_twice(tiny_overrides, capsys
     assert (
         gpt_pt("generate", str(next_model(tiny_overrides)), "o rio", "--max-new-tokens", "5") == 0
     )
-    assert capsys.readouterr().out.startswith("o rio")
+    captured = capsys.readouterr()
+    assert captured.out.startswith("o rio")
+    assert "5 tokens, " in captured.err
+    monkeypatch.setattr(sys, "stdin", io.StringIO("o rio\na cidade\n"))
+    assert gpt_pt("generate", str(next_model(tiny_overrides)), "--max-new-tokens", "5") == 0
+    first, second = capsys.readouterr().out.split("\n\n")
+    assert (first[:5], second[:8]) == ("o rio", "a cidade")
     assert gpt_pt("train", *words) == 0
     assert "building" not in capsys.readouterr().err
 

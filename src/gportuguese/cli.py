@@ -7,6 +7,7 @@ import logging
 import os
 import shlex
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NoReturn
@@ -67,7 +68,7 @@ def _parser() -> argparse.ArgumentParser:
     generate = commands.add_parser("generate", help="continue a prompt with a trained model")
     generate.set_defaults(run=_run_generate)
     generate.add_argument("model", help="folder of a model, such as train-.../model")
-    generate.add_argument("prompt")
+    generate.add_argument("prompt", nargs="*", help="none: one a line from standard input")
     generate.add_argument("--next-word", action="store_true", help="only the most likely next word")
     generate.add_argument("--max-new-tokens", type=int, default=50)
     generate.add_argument("--top-k", type=int, default=40, help="0: all tokens (default: 40)")
@@ -75,6 +76,16 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--temperature", type=float, default=1.0)
     generate.add_argument("--repetition-penalty", type=float, default=1.0)
     generate.add_argument("--seed", type=int, default=0)
+    generate.add_argument(
+        "--stop",
+        action="append",
+        default=[],
+        metavar="TEXT",
+        help="end before TEXT; may be repeated",
+    )
+    generate.add_argument(
+        "--window", action="store_true", help="a prompt too long for the model loses its beginning"
+    )
     generate.add_argument("--device", default="auto")
     generate.add_argument("--debug", action="store_true", help="show tracebacks")
     return parser
@@ -162,10 +173,13 @@ def _run_generate(args: argparse.Namespace) -> None:
 
     device = init_world(RuntimeConfig(device=args.device)).device
     writer = generate.Writer.load(args.model, device)
+    prompts = args.prompt or [line.rstrip("\n") for line in sys.stdin]
+    if not prompts:
+        raise generate.GenerateError("no prompt; give one, or one a line on standard input")
     if args.next_word:
-        print(writer.next_word(args.prompt))
+        for prompt in prompts:
+            print(writer.next_word(prompt))
         return
-    print(args.prompt, end="", flush=True)
     sampling = generate.Sampling(
         max_new_tokens=args.max_new_tokens,
         top_k=args.top_k,
@@ -173,10 +187,20 @@ def _run_generate(args: argparse.Namespace) -> None:
         temperature=args.temperature,
         repetition_penalty=args.repetition_penalty,
         seed=args.seed,
+        stop=tuple(args.stop),
     )
-    for piece in writer.stream(args.prompt, sampling):
-        print(piece, end="", flush=True)
-    print()
+    start, numbers = time.monotonic(), list[int]()
+    if len(prompts) == 1:
+        print(prompts[0], end="", flush=True)
+        for piece in writer.stream(prompts[0], sampling, args.window, numbers.append):
+            print(piece, end="", flush=True)
+        print()
+    else:
+        texts, number = writer.write_all(prompts, sampling, args.window)
+        numbers.append(number)
+        print("\n\n".join(map("".join, zip(prompts, texts, strict=True))))
+    seconds = time.monotonic() - start
+    print(f"{numbers[0]} tokens, {numbers[0] / seconds:.1f} a second", file=sys.stderr)
 
 
 def _command_line(command: str | None = None) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -33,6 +33,8 @@ class Sampling:
     temperature: float = 1.0
     repetition_penalty: float = 1.0
     seed: int = 0
+    stop: tuple[str, ...] = ()
+    """Texts that end the continuation; they are not part of it."""
 
     def __post_init__(self) -> None:
         valid = (
@@ -41,11 +43,12 @@ class Sampling:
             and 0 < self.top_p <= 1
             and self.temperature > 0
             and self.repetition_penalty > 0
+            and all(self.stop)
         )
         if not valid:
             raise GenerateError(
                 "sampling: max_new_tokens >= 1, top_k >= 0, 0 < top_p <= 1, temperature > 0 and "
-                f"repetition_penalty > 0 are needed; got {self}"
+                f"repetition_penalty > 0 are needed, and no empty stop; got {self}"
             )
 
 
@@ -78,60 +81,127 @@ class Writer:
                 return f"{text[: len(text) - len(text.lstrip())]}{head}"
         return text
 
-    def stream(self, prompt: str, sampling: Sampling) -> Iterator[str]:
-        """Yields the continuation piece by piece, whole UTF-8 characters only."""
+    def stream(
+        self,
+        prompt: str,
+        sampling: Sampling,
+        window: bool = False,
+        on_end: Callable[[int], None] = lambda num_tokens: None,
+    ) -> Iterator[str]:
+        """Yields the continuation piece by piece, whole UTF-8 characters only.
+
+        A prompt too long for the model is refused, or with `window` loses its beginning. `on_end`
+        gets the number of new tokens.
+        """
         from transformers import TextIteratorStreamer
 
-        ids_BT = self._encode(prompt, sampling.max_new_tokens)
+        ids_BT = torch.tensor([self._encode(prompt, sampling.max_new_tokens, window)])
         streamer = TextIteratorStreamer(
             self.tokenizer, skip_prompt=True, skip_special_tokens=True, timeout=600
         )
         torch.manual_seed(sampling.seed)
         failure: list[BaseException] = []
+        lengths: list[int] = []
 
         def run() -> None:
             try:
-                self._generate(ids_BT, sampling, streamer)
+                lengths.append(self._generate(ids_BT, None, sampling, streamer).shape[1])
             except BaseException as error:  # noqa: BLE001 - raised again in the caller's thread
                 failure.append(error)
                 streamer.end()
 
         thread = Thread(target=run, daemon=True)
         thread.start()
-        yield from (piece for piece in streamer if piece)
+        yield from until(streamer, sampling.stop)
         thread.join()
         if failure:
             raise failure[0]
+        on_end(lengths[0])
 
     def write(self, prompt: str, sampling: Sampling) -> str:
         """The continuation as one text."""
         return "".join(self.stream(prompt, sampling))
 
+    def write_all(
+        self, prompts: list[str], sampling: Sampling, window: bool = False
+    ) -> tuple[list[str], int]:
+        """The continuations of several prompts, written at once, and their number of tokens.
+
+        Greedy ones are what each prompt alone would get.
+        """
+        rows = [self._encode(prompt, sampling.max_new_tokens, window) for prompt in prompts]
+        length = max(map(len, rows))
+        end = self.tokenizer.eos_token_id
+        # on the left, so that what is written follows the prompt
+        ids_BT = torch.tensor([[end] * (length - len(row)) + row for row in rows])
+        mask_BT = torch.tensor([[0] * (length - len(row)) + [1] * len(row) for row in rows])
+        torch.manual_seed(sampling.seed)
+        new_BT = self._generate(ids_BT, mask_BT, sampling, None)
+        texts = self.tokenizer.batch_decode(new_BT, skip_special_tokens=True)
+        num_tokens = int(((new_BT == end).cumsum(1) == 0).sum())  # what follows an end is padding
+        return ["".join(until([text], sampling.stop)) for text in texts], num_tokens
+
     @torch.no_grad()
-    def _generate(self, ids_BT: torch.Tensor, sampling: Sampling, streamer: Any) -> None:
+    def _generate(
+        self,
+        ids_BT: torch.Tensor,
+        mask_BT: torch.Tensor | None,
+        sampling: Sampling,
+        streamer: Any,
+    ) -> torch.Tensor:
+        """The new tokens alone."""
         greedy = sampling.top_k == 1
         drawn = {
             "top_k": sampling.top_k,
             "top_p": sampling.top_p,
             "temperature": sampling.temperature,
         }
-        self.model.generate(
+        stop = {"stop_strings": list(sampling.stop), "tokenizer": self.tokenizer}
+        ids_BT = ids_BT.to(self.device)
+        mask_BT = torch.ones_like(ids_BT) if mask_BT is None else mask_BT.to(self.device)
+        whole_BT = self.model.generate(
             ids_BT,
-            attention_mask=torch.ones_like(ids_BT),
+            attention_mask=mask_BT,
             max_new_tokens=sampling.max_new_tokens,
             do_sample=not greedy,
             repetition_penalty=sampling.repetition_penalty,
             streamer=streamer,
             **({} if greedy else drawn),
+            **(stop if sampling.stop else {}),
         )
+        return whole_BT[:, ids_BT.shape[1] :]  # type: ignore[no-any-return]
 
-    def _encode(self, prompt: str, max_new_tokens: int) -> torch.Tensor:
+    def _encode(self, prompt: str, max_new_tokens: int, window: bool) -> list[int]:
         # an empty prompt starts a document, which is what end of text announces
         ids = self.tokenizer(prompt)["input_ids"] or [self.tokenizer.eos_token_id]
         positions = models.num_positions(self.model)
+        if window and max_new_tokens < positions:
+            ids = ids[-(positions - max_new_tokens) :]
         if len(ids) + max_new_tokens > positions:
             raise GenerateError(
                 f"{len(ids)} tokens of prompt and {max_new_tokens} new ones do not fit the model's "
-                f"{positions} positions; shorten one of them"
+                f"{positions} positions; shorten one of them, or let the prompt lose its beginning (--window)"
             )
-        return torch.tensor([ids], device=self.device)
+        return list(ids)
+
+
+def until(pieces: Iterable[str], stop: tuple[str, ...]) -> Iterator[str]:
+    """The pieces up to whichever text in `stop` is complete first; nothing of it shows.
+
+    >>> list(until(["a casa", " d", "o mar"], (" do",)))
+    ['a casa']
+    """
+    held = ""  # what may turn out to begin one of them
+    for piece in pieces:
+        held += piece
+        found = [(held.find(text) + len(text), held.find(text)) for text in stop if text in held]
+        if found:
+            held = held[: min(found)[1]]
+            break
+        begun = (n for text in stop for n in range(1, len(text)) if held.endswith(text[:n]))
+        keep = max(begun, default=0)
+        if ready := held[: len(held) - keep]:
+            yield ready
+        held = held[len(held) - keep :]
+    if held:
+        yield held
