@@ -139,9 +139,8 @@ class Branch:
         tries = 0
         while True:
             session = get_session()
-            if session.timeout == httpx.Timeout(
-                None
-            ):  # it would wait on a dead connection for ever
+            # by default the client waits on a dead connection for ever
+            if session.timeout == httpx.Timeout(None):
                 session.timeout = _TIMEOUT_SECONDS
             try:
                 return call()
