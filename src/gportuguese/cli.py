@@ -65,6 +65,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_command(commands, "status", "which stages are done and which is next", _run_status)
     _add_command(commands, "config", "print the resolved config", _run_config)
     _add_command(commands, "lr-find", "fastai's learning-rate finder for phase one", _run_lr_find)
+    push = _add_command(commands, "push", "send the exported folder to the Hub", _run_push)
+    push.add_argument("--repo", required=True, help="user/name or organization/name")
+    push.add_argument("--private", action="store_true", help="make a new repository private")
+    push.add_argument("--revision", help="branch, made if absent (default: main)")
+    push.add_argument("--dry-run", action="store_true", help="only say what would be sent")
     generate = commands.add_parser("generate", help="continue a prompt with a trained model")
     generate.set_defaults(run=_run_generate)
     generate.add_argument("model", help="folder of a model, such as train-.../model")
@@ -91,7 +96,9 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_command(commands: argparse._SubParsersAction, name: str, text: str, run: object) -> None:  # type: ignore[type-arg]
+def _add_command(
+    commands: argparse._SubParsersAction[argparse.ArgumentParser], name: str, text: str, run: object
+) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text)
     command.set_defaults(run=run, command=name)
     command.add_argument("--config", type=Path, help="a YAML file (default: the packaged demo)")
@@ -103,6 +110,7 @@ def _add_command(commands: argparse._SubParsersAction, name: str, text: str, run
         help="change one setting; may be repeated",
     )
     command.add_argument("--debug", action="store_true", help="show tracebacks")
+    return command
 
 
 def _set_up_logging() -> None:
@@ -165,6 +173,22 @@ def _run_lr_find(args: argparse.Namespace) -> None:
     picture = inputs["align"].folder.parent / f"lr-find-{inputs['align'].digest}.png"
     rate = learner.find_rate(config, inputs, picture, world)
     print(f"suggested lr_max: {rate:.2e}\n{picture}")
+
+
+def _run_push(args: argparse.Namespace) -> None:
+    config = _config(args)
+    if config.export.repo is None:  # the card's examples name the repository
+        config = load_config(args.config, (*args.set, f"export.repo={args.repo}"))
+    artifact = Pipeline(config).build("export", init_world(config.runtime))
+    from gportuguese import push
+
+    where = {"private": args.private, "revision": args.revision}
+    print(push.listing(push.plan(artifact.folder), args.repo, **where), flush=True)
+    if args.dry_run:
+        return
+    receipt = push.push(artifact.folder, args.repo, **where)
+    print(f"sent {len(receipt.sent)} files: {receipt.url}")
+    print(push.write_receipt(artifact.folder, receipt))
 
 
 def _run_generate(args: argparse.Namespace) -> None:
