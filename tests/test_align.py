@@ -502,15 +502,15 @@ def test_the_stage_builds_by_every_method_the_same_twice(
     assert len(plain) >= 256
     assert sum(first.facts["rows"].values()) == len(kinds)
     assert set(kinds) == set(first.facts["rows"])
-    assert first.facts["rows"].get("bridge" if method == "auto" else method, 0) > 0
+    assert first.facts["rows"].get("focus" if method == "auto" else method, 0) > 0
     text = (first.folder / "examples.md").read_text(encoding="utf-8")
     assert text.count("## ") == len(set(kinds))
     assert (first.folder / "map.png").stat().st_size > 10_000
 
 
-def test_auto_takes_the_best_that_the_resources_allow():
+def test_auto_takes_what_measured_best_whatever_else_is_given():
     assert choose_method(AlignConfig())[0] == "focus"
-    assert choose_method(AlignConfig(source_documents="x"))[0] == "bridge"
+    assert choose_method(AlignConfig(source_documents="x"))[0] == "focus"
     assert choose_method(AlignConfig(method="mean", source_documents="x"))[0] == "mean"
 
 
@@ -523,7 +523,7 @@ def test_auto_takes_the_best_that_the_resources_allow():
 )
 def test_a_missing_resource_is_said_with_exit_code_2(overrides_of_nano, section, message, capsys):
     assert (
-        gpt_pt("align", *sets((*overrides_of_nano, "align.method=auto", f"align.{section}"))) == 2
+        gpt_pt("align", *sets((*overrides_of_nano, "align.method=bridge", f"align.{section}"))) == 2
     )
     assert re.search(message, capsys.readouterr().err)
 
@@ -545,7 +545,7 @@ def test_files_count_by_what_they_hold_and_only_if_the_method_reads_them(
         return pipeline.folder("align").name
 
     mean, bridge = folder("align.method=mean"), folder("align.method=bridge")
-    assert bridge == folder("align.method=auto")
+    assert folder("align.method=focus") == folder("align.method=auto")
     moved = (tmp_path / "dictionary.tsv").rename(tmp_path / "moved.tsv")
     assert folder("align.method=bridge", f"align.dictionary={moved}") == bridge
     moved.write_text("the\to\n", encoding="utf-8")

@@ -104,8 +104,8 @@ class AlignConfig:
     method: Literal[
         "auto", "mean", "gaussian", "pieces", "focus", "wechsel", "bridge", "random"
     ] = "auto"
-    """How rows of the new vocabulary come about; `auto`: `bridge` with `source_documents`, else
-    `focus`. `random`: the whole model afresh. The others: docs/results/alignment.md."""
+    """How rows of the new vocabulary come about; `auto` is `focus`, which needs nothing more.
+    `random`: the whole model afresh. The others: docs/results/alignment.md."""
     source_documents: str | None = None
     """Text in the base model's language for `bridge` and `wechsel`: files as `corpus.documents`."""
     dictionary: str | None = None
