@@ -9,6 +9,7 @@ import hashlib
 import json
 import re
 import threading
+import time
 from collections import defaultdict, deque
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -77,7 +78,7 @@ class HubHost:
 
     Routes are the names of the handler's methods: info, create, branch, validate, preupload, batch,
     put, verify, commit, paths, tree, resolve. Faults: an int is a status, with `answer_headers`;
-    "drop" hangs up without doing anything; "drop after" does what was asked, then hangs up;
+    a float hangs up after so many seconds of silence; "drop" does so at once; "drop after" does what was asked, then hangs up;
     "slow" does it only when the next request of the same route comes; ("status after", n) does it
     and answers n; ("cut", n) reads n bytes of the body, then hangs up; "html" answers 200 with a
     page; "echo" answers 403 and quotes the request's token.
@@ -160,7 +161,9 @@ def handler_of(host):
                 self.rfile.read(fault[1])
                 return self.hang_up()
             body = self.read_body()
-            if fault == "drop":
+            if isinstance(fault, float):
+                time.sleep(fault)
+            if fault == "drop" or isinstance(fault, float):
                 return self.hang_up()
             if fault == "html":
                 return self.answer(200, b"<html>be back soon</html>", {"Content-Type": "text/html"})

@@ -167,6 +167,7 @@ def test_only_what_differs_is_sent_and_what_others_put_there_stays(host, pushed)
         ("put", [("cut", 100_000)]),
         ("put", [503, ("cut", 1), "drop", "drop after"]),
         ("put", [500] * 6),
+        ("put", ["drop"] * 6),
         ("verify", [503, "drop after"]),
         ("batch", [503, "drop"]),
         ("preupload", [503, "drop after"]),
@@ -202,6 +203,28 @@ def test_a_commit_by_somebody_else_meanwhile_is_kept(host, pushed, monkeypatch):
     assert pushed().sent == ("config.json",)
     assert hub_files(host) == {**FILES, "notes.txt": b"mine"}
     assert repository.titles()[2:] == ["by hand", "notes", f"Push export-{DIGEST}"]
+
+
+def test_a_hub_that_falls_silent_is_asked_again(host, pushed, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, "gportuguese")
+    close_session()
+    monkeypatch.setattr(hub, "_TIMEOUT_SECONDS", 0.3)
+    host.faults["commit"].append(1.0)
+    pushed()
+    assert pushed.waits == [1]
+    assert "ReadTimeout" in caplog.text
+    assert hub_files(host) == FILES
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_a_file_of_the_same_size_is_told_apart(host, pushed, name):
+    first = pushed()
+    blob = host.repositories[REPO].tree("main")[name]
+    other = Blob(blob.content[::-1], blob.is_lfs)
+    host.repositories[REPO].commit("main", "by hand", {name: other})
+    second = pushed()
+    assert (second.files, second.sent) == (first.files, (name,))
+    assert hub_files(host) == FILES
 
 
 @pytest.mark.parametrize(
