@@ -125,9 +125,13 @@ class Writer:
             **({} if greedy else drawn),
         )
 
-    def _encode(self, prompt: str, max_new_tokens: int) -> torch.Tensor:
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The tokens of a prompt, at least one."""
         # an empty prompt starts a document, which is what end of text announces
-        ids = self.tokenizer(prompt)["input_ids"] or [self.tokenizer.eos_token_id]
+        return self.tokenizer(prompt)["input_ids"] or [self.tokenizer.eos_token_id]
+
+    def _encode(self, prompt: str, max_new_tokens: int) -> torch.Tensor:
+        ids = self.prompt_ids(prompt)
         positions = models.num_positions(self.model)
         if len(ids) + max_new_tokens > positions:
             raise GenerateError(
