@@ -139,6 +139,11 @@ class Engine:
         self._thread.join()
 
     @property
+    def is_alive(self) -> bool:
+        """Whether texts can be written."""
+        return self._thread.is_alive()
+
+    @property
     def num_waiting(self) -> int:
         """Texts in the queue."""
         return len(self._waiting)
@@ -153,7 +158,9 @@ class Engine:
         with self._changed:
             room = self.limits.max_concurrent + self.limits.max_queue
             if self._closing or self.num_running + self.num_waiting + len(jobs) > room:
-                raise BusyError(f"{self.num_running} texts are being written, {self.num_waiting} wait")
+                raise BusyError(
+                    f"{self.num_running} texts are being written, {self.num_waiting} wait"
+                )
             for job in jobs:
                 job.deadline = time.monotonic() + self.limits.time_limit
             self._waiting.extend(jobs)
@@ -170,7 +177,7 @@ class Engine:
                 self._admit()
                 if self._rows:
                     self._step()
-            except Exception:
+            except Exception:  # noqa: BLE001 - logged; the thread must outlive it
                 # memory ran out, most likely: these texts are lost, the server is not
                 _log.exception("a step of the model failed")
                 self._end_all(self._rows)
@@ -193,13 +200,7 @@ class Engine:
                 self._rows.pop()
                 continue
             budget -= len(row.ids)
-            try:
-                logits_V = self._batch.join(row.ids)
-            except Exception:
-                _log.exception("a prompt of %d tokens cannot be read", len(row.ids))
-                self._rows.pop()
-                _deliver(job, Piece("", 0, finish="error"))
-                continue
+            logits_V = self._batch.join(row.ids)
             if self._take(row, logits_V):
                 self._keep([other for other in self._rows if other is not row])
 
@@ -253,7 +254,9 @@ class Engine:
         if len(kept) < len(self._rows):
             self._keep(kept)
         with self._changed:
-            late = [job for job in self._waiting if job.cancelled or time.monotonic() > job.deadline]
+            late = [
+                job for job in self._waiting if job.cancelled or time.monotonic() > job.deadline
+            ]
             for job in late:
                 self._waiting.remove(job)
         for job in late:
