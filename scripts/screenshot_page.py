@@ -14,7 +14,7 @@ from pathlib import Path
 from playwright.sync_api import sync_playwright
 
 from gportuguese.generate import Writer
-from gportuguese.serve import Engine, Limits, make_server
+from gportuguese.serve import Engine, Limits, make_server, model_name
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 SHOTS = (
@@ -31,7 +31,7 @@ def main() -> None:
     parser.add_argument("--port", type=int, default=8071)
     args = parser.parse_args()
     engine = Engine(Writer.load(args.model, "cpu"), args.model, Limits())
-    server = make_server(engine, "gpt2-small-portuguese")
+    server = make_server(engine, model_name(Path(args.model).resolve()))
     server.config.port = args.port
     thread = threading.Thread(target=server.run)
     thread.start()
@@ -49,6 +49,7 @@ def main() -> None:
                 page.goto(f"http://127.0.0.1:{args.port}/")
                 page.locator("#examples button").nth(2).click()
                 page.locator("#stop").wait_for(state="hidden", timeout=60_000)
+                page.mouse.move(5, 5)
                 page.wait_for_timeout(500)
                 page.screenshot(path=FIGURES / f"serve-{name}.png", full_page=name == "phone")
                 print(FIGURES / f"serve-{name}.png")

@@ -33,14 +33,16 @@ def run(
 ) -> None:
     """Serves until SIGINT or SIGTERM; texts being written then have five seconds to end.
 
-    Raises `ServeError` if the address cannot be had, or is not of this machine and there is no
-    token.
+    Raises `ServeError` if the address cannot be had, or can be reached from other machines and
+    there is no token.
     """
     if not token and not is_loopback(host):
         raise ServeError(
             f"serve: {host} can be reached from other machines, so a token is needed; "
             "set GPT_PT_TOKEN or --token, or keep to --host 127.0.0.1"
         )
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ServeError("serve: a token is printable ASCII without spaces: it goes into a header")
     limits = limits or Limits()
     listener = _listen(host, port)
     with listener:

@@ -316,9 +316,14 @@ for (const slider of document.querySelectorAll("input[type=range]")) {
   slider.addEventListener("input", () => showValue(slider));
 }
 $("gate").addEventListener("submit", (event) => {
-  event.preventDefault();
-  setToken($("token").value);
-  connect().catch(fail);
+  event.preventDefault(); // nothing to send: the token goes into later requests
+  const typed = $("token").value;
+  if (/^[\x21-\x7e]*$/.test(typed)) {
+    setToken(typed);
+    connect().catch(fail);
+  } else {
+    show("error", "wrongToken"); // no header can hold it
+  }
 });
 document.addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
