@@ -2,9 +2,12 @@
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 
+from gportuguese.config import asset_path
 from gportuguese.serve import Engine, Limits, engine, make_server
 
 
@@ -35,3 +38,17 @@ def slow_down(monkeypatch):
         return draw(*arguments)
 
     monkeypatch.setattr(engine, "draw", slow_draw)
+
+
+@contextlib.contextmanager
+def serving_process():
+    """A `gpt-pt serve` of the packaged model, and its address."""
+    command = [sys.executable, "-m", "gportuguese", "serve", str(asset_path("english-nano"))]
+    with subprocess.Popen(
+        [*command, "--port", "0", "--device", "cpu"], stderr=subprocess.PIPE, text=True
+    ) as process:
+        try:
+            words = process.stderr.readline().split()
+            yield process, words[1]
+        finally:
+            process.kill()

@@ -2,12 +2,13 @@
 
 import re
 import shutil
+import signal
 
 import pytest
 
 from gportuguese.config import asset_path
 from gportuguese.generate import Sampling, Writer
-from tests.live_server import serving, slow_down
+from tests.live_server import serving, serving_process, slow_down
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page tests need playwright")
 expect = sync_api.expect
@@ -119,7 +120,13 @@ def test_what_looks_like_html_stays_text(open_page, url):
     expect(page.locator("#status")).to_have_text(re.compile("Pronto|terminado"))
     assert page.locator("#mirror").inner_text().startswith(hostile)
     assert page.locator("#mirror img, #mirror script, #spoken img").count() == 0
+    page.evaluate("""() => {
+        const script = document.createElement('script');
+        script.textContent = "document.title = 'x'";
+        document.body.append(script);
+    }""")
     assert page.title() == "gpt-pt"
+    assert "Content Security Policy" in open_page.complaints.pop()
 
 
 def test_language_theme_and_labels(open_page, url):
@@ -178,14 +185,20 @@ def test_a_full_server_is_told(open_page, url):
     expect(page.locator("#write")).to_be_visible()
 
 
-def test_a_server_that_dies_is_told(open_page, writer, monkeypatch):
-    slow_down(monkeypatch)
-    with serving(writer) as url:
+@pytest.mark.slow  # a process of its own, that can be killed
+def test_a_server_that_dies_is_told(open_page):
+    with serving_process() as (process, url):
         page = open_page(url)
-        expect(page.locator("#bars button")).to_have_count(10)
-    page.locator("#text").fill("A")
-    page.locator("#write").click()
-    expect(page.get_by_role("alert")).to_have_text(re.compile("O servidor não responde"))
+        set_slider(page, "max_tokens", 200)
+        page.locator("#text").fill("A")
+        page.locator("#write").click()
+        expect(page.locator("#mirror mark")).to_have_text(re.compile(".{20}"))
+        process.send_signal(signal.SIGSTOP)
+        process.kill()
+        process.wait()
+        expect(page.get_by_role("alert")).to_have_text(re.compile("caiu no meio do texto"))
+        page.locator("#write").click()
+        expect(page.get_by_role("alert")).to_have_text(re.compile("O servidor não responde"))
     assert all("ERR_" in line for line in open_page.complaints)
     open_page.complaints.clear()
 
