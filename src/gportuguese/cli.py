@@ -93,7 +93,25 @@ def _parser() -> argparse.ArgumentParser:
     )
     generate.add_argument("--device", default="auto")
     generate.add_argument("--debug", action="store_true", help="show tracebacks")
+    _add_serve(commands)
     return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "the demo page and an OpenAI-compatible server of completions"
+    serve = commands.add_parser("serve", help=text, description=text)
+    serve.set_defaults(run=_run_serve)
+    serve.add_argument("model", help="folder of a model, such as train-.../model")
+    serve.add_argument(
+        "--host", default="127.0.0.1", help="any other than this machine's own needs a token"
+    )
+    serve.add_argument("--port", type=int, default=8000)
+    serve.add_argument("--device", default="auto")
+    serve.add_argument("--token", help="what clients must send (better: set GPT_PT_TOKEN)")
+    serve.add_argument("--max-concurrent", type=int, default=8, help="texts written at once")
+    serve.add_argument("--max-queue", type=int, default=32, help="texts that wait; then 429")
+    serve.add_argument("--time-limit", type=float, default=60.0, help="seconds for one text")
+    serve.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
 def _add_command(
@@ -225,6 +243,24 @@ def _run_generate(args: argparse.Namespace) -> None:
         print("\n\n".join(map("".join, zip(prompts, texts, strict=True))))
     seconds = time.monotonic() - start
     print(f"{numbers[0]} tokens, {numbers[0] / seconds:.1f} a second", file=sys.stderr)
+
+
+def _run_serve(args: argparse.Namespace) -> None:
+    from gportuguese import serve
+    from gportuguese.config import RuntimeConfig
+
+    serve.run(
+        args.model,
+        host=args.host,
+        port=args.port,
+        device=init_world(RuntimeConfig(device=args.device)).device,
+        token=args.token or os.environ.get("GPT_PT_TOKEN"),
+        limits=serve.Limits(
+            max_concurrent=args.max_concurrent,
+            max_queue=args.max_queue,
+            time_limit=args.time_limit,
+        ),
+    )
 
 
 def _command_line(command: str | None = None) -> str:

@@ -171,9 +171,13 @@ class Writer:
         )
         return whole_BT[:, ids_BT.shape[1] :]  # type: ignore[no-any-return]
 
-    def _encode(self, prompt: str, max_new_tokens: int, window: bool) -> list[int]:
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The tokens of a prompt, at least one."""
         # an empty prompt starts a document, which is what end of text announces
-        ids = self.tokenizer(prompt)["input_ids"] or [self.tokenizer.eos_token_id]
+        return list(self.tokenizer(prompt)["input_ids"]) or [self.tokenizer.eos_token_id]
+
+    def _encode(self, prompt: str, max_new_tokens: int, window: bool) -> list[int]:
+        ids = self.prompt_ids(prompt)
         positions = models.num_positions(self.model)
         if window and max_new_tokens < positions:
             ids = ids[-(positions - max_new_tokens) :]
@@ -182,7 +186,7 @@ class Writer:
                 f"{len(ids)} tokens of prompt and {max_new_tokens} new ones do not fit the model's "
                 f"{positions} positions; shorten one of them, or let the prompt lose its beginning (--window)"
             )
-        return list(ids)
+        return ids
 
 
 def until(pieces: Iterable[str], stop: tuple[str, ...]) -> Iterator[str]:

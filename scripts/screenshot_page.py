@@ -1,0 +1,63 @@
+"""Pictures of the demo page, light, dark and on a phone, into docs/figures.
+
+    python scripts/screenshot_page.py MODEL_DIR
+
+Needs `pip install playwright` and a Chromium on the PATH.
+"""
+
+import argparse
+import shutil
+import threading
+import time
+from pathlib import Path
+
+from playwright.sync_api import sync_playwright
+
+from gportuguese.generate import Writer
+from gportuguese.serve import Engine, Limits, make_server, model_name
+
+FIGURES = Path(__file__).parents[1] / "docs" / "figures"
+SHOTS = (
+    ("light", {"width": 1280, "height": 1000}, "light", "pt-BR"),
+    ("dark", {"width": 1280, "height": 1000}, "dark", "en-US"),
+    ("phone", {"width": 390, "height": 844}, "light", "pt-BR"),
+)
+
+
+def main() -> None:
+    """Writes serve-light.png, serve-dark.png and serve-phone.png."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", help="folder of a model, such as train-.../model")
+    parser.add_argument("--port", type=int, default=8071)
+    args = parser.parse_args()
+    engine = Engine(Writer.load(args.model, "cpu"), args.model, Limits())
+    server = make_server(engine, model_name(Path(args.model).resolve()))
+    server.config.port = args.port
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    while not server.started:
+        time.sleep(0.05)
+    try:
+        with sync_playwright() as playwright:
+            browser = playwright.chromium.launch(
+                executable_path=shutil.which("chromium"), args=["--no-sandbox"]
+            )
+            for name, viewport, scheme, locale in SHOTS:
+                page = browser.new_page(
+                    viewport=viewport, color_scheme=scheme, locale=locale, device_scale_factor=1.5
+                )
+                page.goto(f"http://127.0.0.1:{args.port}/")
+                page.locator("#examples button").nth(2).click()
+                page.locator("#stop").wait_for(state="hidden", timeout=60_000)
+                page.mouse.move(5, 5)
+                page.wait_for_timeout(500)
+                page.screenshot(path=FIGURES / f"serve-{name}.png", full_page=name == "phone")
+                print(FIGURES / f"serve-{name}.png")
+            browser.close()
+    finally:
+        server.should_exit = True
+        thread.join()
+
+
+if __name__ == "__main__":
+    main()

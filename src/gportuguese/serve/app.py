@@ -1,0 +1,245 @@
+"""The web application: the page, the completions API, health and metrics."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from pathlib import Path
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.routing import Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from gportuguese.serve.completions import Completion
+from gportuguese.serve.engine import Engine
+from gportuguese.serve.requests import RefusedError, parse_completion
+from gportuguese.serve.telemetry import Telemetry
+
+MAX_BODY_BYTES = 1_000_000
+# a client that sends too much is read to this length before it is told: one whose connection is
+# cut while it sends sees no answer at all
+_MAX_DRAINED_BYTES = 32_000_000
+_STATIC = Path(__file__).parent / "static"
+_SECURITY_HEADERS = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; "
+    "connect-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; "
+    "frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+
+class Service:
+    """The handlers, and what they share."""
+
+    def __init__(self, engine: Engine, model: str, token: str | None) -> None:
+        self.engine = engine
+        self.model = model
+        self.telemetry = Telemetry(engine)
+        self._token = token
+        self._created = int(time.time())
+
+    async def page(self, _: Request) -> Response:
+        """The demo page."""
+        return FileResponse(_STATIC / "index.html")
+
+    async def health(self, _: Request) -> Response:
+        """200 while the engine lives, 503 after."""
+        alive = self.engine.is_alive
+        return json_response({"status": "ok" if alive else "failed"}, 200 if alive else 503)
+
+    async def metrics(self, request: Request) -> Response:
+        """Prometheus' text format."""
+        self._check_token(request)
+        return Response(self.telemetry.page(), media_type="text/plain; version=0.0.4")
+
+    async def models(self, request: Request) -> Response:
+        """The one model there is; `context_length` is an extra that the page reads."""
+        self._check_token(request)
+        model = {
+            "id": self.model,
+            "object": "model",
+            "created": self._created,
+            "owned_by": "gportuguese",
+            "context_length": self.engine.context,
+        }
+        return json_response({"object": "list", "data": [model]})
+
+    async def completions(self, request: Request) -> Response:
+        """OpenAI's completions, whole or streamed."""
+        self._check_token(request)
+        # a page of another site can send any other type without asking the browser's leave
+        if request.headers.get("content-type", "").partition(";")[0] != "application/json":
+            raise RefusedError("send Content-Type: application/json", status=415)
+        wanted = parse_completion(await _read_body(request))
+        if wanted.model not in (None, self.model):
+            raise RefusedError(
+                f"no model {wanted.model!r:.80} here; this server has {self.model!r}",
+                status=404,
+                param="model",
+                code="model_not_found",
+            )
+        completion = Completion(wanted, self.model, self.engine)
+        await completion.start()
+        if wanted.stream:
+            return StreamingResponse(
+                _cancelling(completion, completion.events(self.telemetry)),
+                media_type="text/event-stream",
+            )
+        try:
+            tree = await _unless_gone(request, completion.whole(self.telemetry))
+        finally:
+            completion.cancel()
+        return json_response(tree)
+
+    def _check_token(self, request: Request) -> None:
+        if self._token is None:
+            return
+        scheme, _, given = request.headers.get("authorization", "").partition(" ")
+        right = hmac.compare_digest(given.strip().encode(), self._token.encode())
+        if scheme.lower() != "bearer" or not right:
+            raise RefusedError(
+                "a token is needed: Authorization: Bearer ...",
+                status=401,
+                code="invalid_api_key",
+                headers={"WWW-Authenticate": "Bearer"},
+            )
+
+
+def make_app(
+    engine: Engine, model: str, token: str | None = None, hosts: Collection[str] = ("*",)
+) -> Starlette:
+    """The application; it starts the engine and ends it. `hosts`: names it answers to."""
+    service = Service(engine, model, token)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(_: Starlette) -> AsyncIterator[None]:
+        with engine:
+            yield
+
+    return Starlette(
+        routes=[
+            Route("/", service.page),
+            Route("/v1/completions", service.completions, methods=["POST"]),
+            Route("/v1/models", service.models),
+            Route("/healthz", service.health),
+            Route("/metrics", service.metrics),
+            Mount("/static", StaticFiles(directory=_STATIC)),
+        ],
+        middleware=[
+            Middleware(Outermost, telemetry=service.telemetry),
+            Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
+        ],
+        exception_handlers={RefusedError: _refused, HTTPException: _http_error, 500: _failed},
+        lifespan=lifespan,
+    )
+
+
+class Outermost:
+    """Adds the security headers to every answer and counts it."""
+
+    _COUNTED = frozenset({"/", "/v1/completions", "/v1/models", "/healthz", "/metrics"})
+
+    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+        self._app = app
+        self._telemetry = telemetry
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Passes the request on."""
+
+        async def send_with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                extra = [(k.lower().encode(), v.encode()) for k, v in _SECURITY_HEADERS.items()]
+                message["headers"] = [*message["headers"], *extra]
+                # any other path is the client's invention: one label for all of them
+                path = scope["path"] if scope["path"] in self._COUNTED else "other"
+                self._telemetry.requests.labels(path, str(message["status"])).inc()
+            await send(message)
+
+        await self._app(scope, receive, send_with_headers)
+
+
+def json_response(
+    tree: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
+) -> Response:
+    """JSON in ASCII: a client's half surrogate pair can be repeated to it."""
+    return Response(json.dumps(tree), status, headers, media_type="application/json")
+
+
+async def _refused(_: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusedError)
+    return json_response(error.body, error.status, error.headers)
+
+
+async def _http_error(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    message = f"{request.method} {request.url.path}: {error.detail}"
+    refused = RefusedError(message, status=error.status_code)
+    return json_response(refused.body, error.status_code, dict(error.headers or {}))
+
+
+async def _failed(_: Request, error: Exception) -> Response:
+    refused = RefusedError("the server failed; see its log", status=500, code="failed")
+    return json_response(refused.body, 500)
+
+
+async def _read_body(request: Request) -> bytes:
+    """The body; raises `RefusedError` beyond `MAX_BODY_BYTES`."""
+    body, num_bytes = bytearray(), 0
+    try:
+        async for chunk in request.stream():
+            num_bytes += len(chunk)
+            if num_bytes <= MAX_BODY_BYTES:
+                body += chunk
+            elif num_bytes > _MAX_DRAINED_BYTES:
+                break
+    except ClientDisconnect as error:
+        raise RefusedError("the client has gone", status=400) from error
+    if num_bytes > MAX_BODY_BYTES:
+        raise RefusedError(
+            f"the body has more than {MAX_BODY_BYTES:,} bytes",
+            status=413,
+            headers={"Connection": "close"},
+        )
+    return bytes(body)
+
+
+async def _cancelling(completion: Completion, events: AsyncIterator[str]) -> AsyncIterator[str]:
+    """The events; once nobody reads them any more, the texts end."""
+    try:
+        async for event in events:
+            yield event
+    finally:
+        completion.cancel()
+
+
+async def _unless_gone(request: Request, answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
+    """The answer; raises `RefusedError` as soon as the client disconnects."""
+    working = asyncio.ensure_future(answer)
+    watching = asyncio.ensure_future(_disconnected(request.receive))
+    try:
+        await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise RefusedError("the client has gone", status=400)
+    finally:
+        working.cancel()
+        watching.cancel()
+
+
+async def _disconnected(receive: Callable[[], Awaitable[Message]]) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass

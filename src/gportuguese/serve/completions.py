@@ -1,0 +1,234 @@
+"""`POST /v1/completions`: from a checked request to the engine, and its pieces to OpenAI's JSON."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import time
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from gportuguese.serve.engine import BusyError, Candidates, Engine, Job, Piece
+from gportuguese.serve.requests import CompletionRequest, RefusedError
+from gportuguese.serve.telemetry import Telemetry
+
+_MAX_SEED = 2**63
+
+
+@dataclass
+class _Choice:
+    """One continuation as far as it has come."""
+
+    job: Job
+    echoed: str
+    """The prompt, where the client wants it back."""
+    text: str = ""
+    num_tokens: int = 0
+    finish: str | None = None
+    stop: str | None = None
+    candidates: list[Candidates] = field(default_factory=list)
+
+
+class Completion:
+    """The answer to one request, whole or in server-sent events."""
+
+    def __init__(self, request: CompletionRequest, model: str, engine: Engine) -> None:
+        self.request = request
+        self._engine = engine
+        self._head = {
+            "id": f"cmpl-{secrets.token_hex(12)}",
+            "object": "text_completion",
+            "created": int(time.time()),
+            "model": model,
+        }
+        self._choices: list[_Choice] = []
+        self._num_prompt_tokens = 0
+        self._pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
+
+    async def start(self) -> None:
+        """Hands the texts to the engine; raises `RefusedError` if it cannot take them."""
+        request, limits = self.request, self._engine.limits
+        num_choices = len(request.prompts) * request.n
+        if num_choices > limits.max_concurrent:
+            raise RefusedError(
+                f"{num_choices} texts are asked for at once; this server writes "
+                f"{limits.max_concurrent}",
+                param="n",
+            )
+        for prompt in request.prompts:
+            # long prompts take a while: not in the event loop
+            ids = await asyncio.to_thread(prompt_ids, self._engine, prompt, request)
+            self._num_prompt_tokens += len(ids)
+            echoed = self._echo(prompt, ids) if request.echo else ""
+            for _ in range(request.n):
+                self._add(ids, echoed)
+        try:
+            self._engine.submit([choice.job for choice in self._choices])
+        except BusyError as error:
+            raise RefusedError(
+                f"the server is busy: {error}; try again in a moment",
+                status=429,
+                code="busy",
+                headers={"Retry-After": "2"},
+            ) from error
+
+    def _add(self, ids: list[int], echoed: str) -> None:
+        loop, pieces, index = asyncio.get_running_loop(), self._pieces, len(self._choices)
+
+        def deliver(piece: Piece) -> None:
+            loop.call_soon_threadsafe(pieces.put_nowait, (index, piece))
+
+        seed = (self.request.sampling.seed + index) % _MAX_SEED
+        job = Job(
+            ids=ids,
+            sampling=replace(self.request.sampling, seed=seed),
+            deliver=deliver,
+            stops=self.request.stops,
+            num_candidates=self.request.logprobs,
+        )
+        self._choices.append(_Choice(job, echoed))
+
+    def _echo(self, prompt: str | tuple[int, ...], ids: list[int]) -> str:
+        if isinstance(prompt, str):
+            return prompt
+        return b"".join(map(self._engine.texts.written, ids)).decode("utf-8", "replace")
+
+    def cancel(self) -> None:
+        """Ends all texts: nobody waits for them any more."""
+        for choice in self._choices:
+            choice.job.cancel()
+
+    async def whole(self, telemetry: Telemetry) -> dict[str, Any]:
+        """The answer to a client that does not stream."""
+        async for _ in self._follow(telemetry):
+            pass
+        for choice in self._choices:
+            if choice.finish == "error" or (choice.finish == "time" and not choice.num_tokens):
+                raise _failure(choice.finish)
+        choices = [
+            _choice_json(index, choice, choice.echoed + choice.text, choice.candidates, 0)
+            for index, choice in enumerate(self._choices)
+        ]
+        return {**self._head, "choices": choices, "usage": self._usage()}
+
+    async def events(self, telemetry: Telemetry) -> AsyncIterator[str]:
+        """Server-sent events: a chunk for every piece, perhaps the usage, and `[DONE]`."""
+        for index, choice in enumerate(self._choices):
+            if choice.echoed:
+                unfinished = replace(choice, finish=None)
+                yield self._chunk([_choice_json(index, unfinished, choice.echoed, [], 0)])
+        async for index, piece in self._follow(telemetry):
+            choice = self._choices[index]
+            if piece.finish == "error" or (piece.finish == "time" and not choice.num_tokens):
+                self.cancel()
+                yield _event(_failure(piece.finish).body)
+                return
+            start = len(choice.echoed) + len(choice.text) - len(piece.text)
+            found = list(piece.candidates)
+            yield self._chunk([_choice_json(index, choice, piece.text, found, start)])
+        if self.request.include_usage:
+            yield self._chunk([], usage=self._usage())
+        yield "data: [DONE]\n\n"
+
+    async def _follow(self, telemetry: Telemetry) -> AsyncIterator[tuple[int, Piece]]:
+        """Every piece once it is noted in its choice, until all choices are finished."""
+        started = time.perf_counter()
+        telemetry.tokens.labels("prompt").inc(self._num_prompt_tokens)
+        first, unfinished = True, len(self._choices)
+        while unfinished:
+            index, piece = await self._pieces.get()
+            if first:
+                telemetry.first_token_seconds.observe(time.perf_counter() - started)
+                first = False
+            choice = self._choices[index]
+            choice.text += piece.text
+            choice.num_tokens += piece.num_tokens
+            choice.candidates += piece.candidates
+            choice.finish, choice.stop = piece.finish, piece.stop
+            telemetry.tokens.labels("completion").inc(piece.num_tokens)
+            unfinished -= piece.finish is not None
+            yield index, piece
+        telemetry.completion_seconds.observe(time.perf_counter() - started)
+
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> str:
+        return _event({**self._head, "choices": choices, **more})
+
+    def _usage(self) -> dict[str, int]:
+        written = sum(choice.num_tokens for choice in self._choices)
+        return {
+            "prompt_tokens": self._num_prompt_tokens,
+            "completion_tokens": written,
+            "total_tokens": self._num_prompt_tokens + written,
+        }
+
+
+def prompt_ids(
+    engine: Engine, prompt: str | tuple[int, ...], request: CompletionRequest
+) -> list[int]:
+    """The tokens of a prompt; raises `RefusedError` if they do not fit the model."""
+    if isinstance(prompt, str):
+        # certainly too long: not worth cutting into tokens
+        if len(prompt) > engine.context * engine.texts.longest:
+            raise RefusedError(
+                f"the prompt of {len(prompt)} characters does not fit the model's "
+                f"{engine.context} tokens",
+                param="prompt",
+                code="context_length_exceeded",
+            )
+        ids = engine.writer.prompt_ids(prompt)
+    else:
+        ids = list(prompt)
+        if not all(0 <= token < len(engine.texts) for token in ids):
+            raise RefusedError(
+                f"prompt: token ids go from 0 to {len(engine.texts) - 1}", param="prompt"
+            )
+    wanted = request.sampling.max_new_tokens
+    if len(ids) + wanted > engine.context:
+        raise RefusedError(
+            f"{len(ids)} tokens of prompt and {wanted} new ones do not fit the model's "
+            f"{engine.context}; shorten one of them",
+            param="prompt" if len(ids) >= engine.context else "max_tokens",
+            code="context_length_exceeded",
+        )
+    return ids
+
+
+def _failure(finish: str) -> RefusedError:
+    if finish == "time":
+        message = "the time limit passed before the text could be begun; try again in a moment"
+        return RefusedError(message, status=503, code="late", headers={"Retry-After": "5"})
+    return RefusedError("the model failed; see the server's log", status=500, code="failed")
+
+
+def _event(tree: dict[str, Any]) -> str:
+    return f"data: {json.dumps(tree)}\n\n"
+
+
+def _choice_json(
+    index: int, choice: _Choice, text: str, candidates: list[Candidates], start: int
+) -> dict[str, Any]:
+    """A choice as OpenAI writes it; `stop_reason` is an extra that tells the ends apart."""
+    wanted = choice.job.num_candidates is not None
+    return {
+        "index": index,
+        "text": text,
+        "logprobs": _logprobs_json(candidates, start) if wanted else None,
+        # clients know only "stop" and "length"
+        "finish_reason": "length" if choice.finish == "time" else choice.finish,
+        "stop_reason": "time_limit" if choice.finish == "time" else choice.stop,
+    }
+
+
+def _logprobs_json(candidates: list[Candidates], start: int) -> dict[str, Any]:
+    offsets = []
+    for found in candidates:
+        offsets.append(start)
+        start += len(found.name)
+    return {
+        "tokens": [found.name for found in candidates],
+        "token_logprobs": [found.logprob for found in candidates],
+        "top_logprobs": [dict(found.top) for found in candidates],
+        "text_offset": offsets,
+    }

@@ -1,0 +1,196 @@
+"""What a client may ask for: a JSON body becomes a checked request, or a refusal that says why."""
+
+from __future__ import annotations
+
+import json
+import secrets
+from dataclasses import dataclass
+from typing import Any
+
+from gportuguese.generate import Sampling
+
+_MAX_STOPS = 4
+_MAX_STOP_CHARACTERS = 100
+_MAX_CANDIDATES = 20
+# fields of the OpenAI API that are accepted as long as they ask for nothing
+_WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
+    "suffix": (None, ""),
+    "presence_penalty": (None, 0),
+    "frequency_penalty": (None, 0),
+    "logit_bias": (None, {}),
+}
+_KNOWN = {
+    "model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "n",
+    "best_of", "stop", "stream", "stream_options", "seed", "logprobs", "echo", "user",
+    *_WITHOUT_EFFECT,
+}  # fmt: skip
+
+
+class RefusedError(Exception):
+    """A request that is answered with an error: an HTTP status and OpenAI's error object."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int = 400,
+        param: str | None = None,
+        code: str | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.headers = headers
+        kind = "server_error" if status >= 500 else "invalid_request_error"
+        self.body = {"error": {"message": message, "type": kind, "param": param, "code": code}}
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompletionRequest:
+    """A checked request: `n` continuations of each prompt."""
+
+    model: str | None
+    prompts: tuple[str | tuple[int, ...], ...]
+    n: int
+    sampling: Sampling
+    stops: tuple[str, ...]
+    stream: bool
+    include_usage: bool
+    logprobs: int | None
+    echo: bool
+
+
+def read_json(body: bytes) -> dict[str, Any]:
+    """The object that a body holds; raises `RefusedError` for anything else."""
+    try:
+        text = body.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise RefusedError(f"the body is not UTF-8: {error}") from error
+    try:
+        tree = json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise RefusedError(f"the body is not JSON: {error}") from error
+    if not isinstance(tree, dict):
+        raise RefusedError("the body is not a JSON object")
+    return tree
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is not a JSON number")
+
+
+def parse_completion(body: bytes) -> CompletionRequest:
+    """The request in a body; raises `RefusedError` naming the field at fault."""
+    fields = _Fields(read_json(body))
+    fields.check_names()
+    temperature = fields.number("temperature", 1.0, 0.0, 100.0)
+    seed = fields.optional_integer("seed", -(2**63), 2**63 - 1)
+    n = fields.integer("n", 1, 1, 128)
+    if fields.optional_integer("best_of", 1, 128) not in (None, n):
+        raise RefusedError("best_of: only the value of n is supported", param="best_of")
+    sampling = Sampling(
+        max_new_tokens=fields.integer("max_tokens", 16, 1, 10**9),
+        top_k=1 if temperature == 0 else fields.integer("top_k", 0, 0, 10**9),
+        top_p=fields.number("top_p", 1.0, 1e-6, 1.0),
+        temperature=temperature or 1.0,
+        repetition_penalty=fields.number("repetition_penalty", 1.0, 0.01, 100.0),
+        seed=secrets.randbits(63) if seed is None else seed,
+    )
+    options = fields.value("stream_options", {})
+    if not isinstance(options, dict):
+        raise RefusedError("stream_options: expected an object", param="stream_options")
+    return CompletionRequest(
+        model=fields.text("model"),
+        prompts=_prompts(fields.value("prompt", "")),
+        n=n,
+        sampling=sampling,
+        stops=_stops(fields.value("stop", [])),
+        stream=fields.truth("stream"),
+        include_usage=options.get("include_usage") is True,
+        logprobs=fields.optional_integer("logprobs", 0, _MAX_CANDIDATES),
+        echo=fields.truth("echo"),
+    )
+
+
+class _Fields:
+    """The fields of a request by name and type; null means the default."""
+
+    def __init__(self, tree: dict[str, Any]) -> None:
+        self._tree = tree
+
+    def check_names(self) -> None:
+        for name in self._tree:
+            if name not in _KNOWN:
+                known = ", ".join(sorted(_KNOWN))
+                raise RefusedError(f"{name!r:.80}: unknown field; known: {known}")
+        for name, values in _WITHOUT_EFFECT.items():
+            if self._tree.get(name) not in values:
+                raise RefusedError(f"{name}: not supported by this server", param=name)
+
+    def value(self, name: str, default: Any) -> Any:
+        value = self._tree.get(name)
+        return default if value is None else value
+
+    def truth(self, name: str) -> bool:
+        value = self.value(name, False)
+        if not isinstance(value, bool):
+            raise RefusedError(f"{name}: expected true or false, got {value!r:.80}", param=name)
+        return value
+
+    def text(self, name: str) -> str | None:
+        value = self.value(name, None)
+        return None if value is None else _text(value, name)
+
+    def number(self, name: str, default: float, low: float, high: float) -> float:
+        value = self.value(name, default)
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            raise RefusedError(f"{name}: expected a number, got {value!r:.80}", param=name)
+        if not low <= value <= high:
+            raise RefusedError(
+                f"{name}: {value!r:.80} is not between {low:g} and {high:g}", param=name
+            )
+        return float(value)
+
+    def integer(self, name: str, default: int, low: int, high: int) -> int:
+        value = self.number(name, default, low, high)
+        if value != int(value):
+            raise RefusedError(f"{name}: expected a whole number, got {value!r}", param=name)
+        exact = self.value(name, default)  # not through float, which rounds beyond 2^53
+        return int(exact)
+
+    def optional_integer(self, name: str, low: int, high: int) -> int | None:
+        return None if self.value(name, None) is None else self.integer(name, low, low, high)
+
+
+def _text(value: Any, name: str) -> str:
+    if not isinstance(value, str):
+        raise RefusedError(f"{name}: expected text, got {value!r:.80}", param=name)
+    try:
+        value.encode()
+    except UnicodeEncodeError as error:
+        raise RefusedError(f"{name}: half a surrogate pair is not text", param=name) from error
+    return value
+
+
+def _prompts(value: Any) -> tuple[str | tuple[int, ...], ...]:
+    """One prompt or a list of them; each is text or a list of token ids."""
+    if isinstance(value, str) or _is_ids(value):
+        value = [value]
+    if not isinstance(value, list) or not value:
+        raise RefusedError("prompt: expected text, token ids, or a list of them", param="prompt")
+    return tuple(tuple(item) if _is_ids(item) else _text(item, "prompt") for item in value)
+
+
+def _is_ids(value: Any) -> bool:
+    return isinstance(value, list) and len(value) > 0 and all(type(item) is int for item in value)
+
+
+def _stops(value: Any) -> tuple[str, ...]:
+    stops = value if isinstance(value, list) else [value]
+    texts = tuple(_text(stop, "stop") for stop in stops)
+    if len(texts) > _MAX_STOPS or not all(0 < len(t) <= _MAX_STOP_CHARACTERS for t in texts):
+        raise RefusedError(
+            f"stop: at most {_MAX_STOPS} texts of 1 to {_MAX_STOP_CHARACTERS} characters",
+            param="stop",
+        )
+    return texts
