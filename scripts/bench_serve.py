@@ -5,7 +5,7 @@
 Each server runs alone, in turn, started by this script. Every client sends one streamed completion
 after another, as fast as it gets them; prompts are the four of the model card, in turn. Printed: a
 Markdown table with answers by status, time to first text, tokens per second and resident memory in
-the first and the last sixth of the load. `transformers serve` needs
+the first and the last third of the load. `transformers serve` needs
 `pip install 'transformers[serving]'`; where it cannot run, the table says why.
 """
 
@@ -56,6 +56,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path, help="folder of a model, such as train-.../model")
     parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--only-ours", action="store_true")
     parser.add_argument("--seconds", type=float, default=60)
     parser.add_argument("--max-tokens", type=int, default=64)
     parser.add_argument("--device", default="cpu")
@@ -64,7 +65,6 @@ def main() -> None:
     folder = str(args.model.resolve())
     port = ["--port", str(args.port), "--device", args.device]
     ours = [sys.executable, "-m", "gportuguese", "serve", folder, *port]
-    ours += ["--max-concurrent", str(args.clients)]
     theirs = [str(Path(sys.executable).with_name("transformers")), "serve", folder, *port]
     servers = {
         "gpt-pt serve": (ours, None, "/healthz"),
@@ -79,7 +79,7 @@ def main() -> None:
         "| server | answers | first text, median (ms) | p95 (ms) | tokens/s | RSS first (MB) "
         "| RSS last (MB) |\n| --- | --- | --- | --- | --- | --- | --- |"
     )
-    for name, (command, model, health) in servers.items():
+    for name, (command, model, health) in list(servers.items())[: 1 if args.only_ours else None]:
         print(row(name, measure(command, model, health, args)), flush=True)
     device = torch.cuda.get_device_name() if args.device.startswith("cuda") else cpu_name()
     print(
@@ -198,9 +198,9 @@ def row(name: str, load: Load | str) -> str:
     counts = ", ".join(f"{count} x {status}" for status, count in sorted(load.statuses.items()))
     first_ms = [seconds * 1000 for seconds in load.first_seconds] or [float("nan")]
     p95 = statistics.quantiles(first_ms, n=20)[-1] if len(first_ms) > 1 else first_ms[0]
-    sixth = load.seconds / 6
-    early = [size for at, size in load.memory_bytes if at <= sixth]
-    late = [size for at, size in load.memory_bytes if at >= load.seconds - sixth]
+    third = load.seconds / 3
+    early = [size for at, size in load.memory_bytes if at <= third]
+    late = [size for at, size in load.memory_bytes if at >= load.seconds - third]
     rss = [f"{statistics.mean(sizes) / 1e6:.0f}" if sizes else "-" for sizes in (early, late)]
     return (
         f"| {name} | {counts} | {statistics.median(first_ms):.0f} | {p95:.0f} | "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from threading import Thread
@@ -189,23 +189,58 @@ class Writer:
         return ids
 
 
-def until(pieces: Iterable[str], stop: tuple[str, ...]) -> Iterator[str]:
-    """The pieces up to whichever text in `stop` is complete first; nothing of it shows.
+class StopCutter:
+    """Ends a text that comes in pieces before whichever stop text is complete first.
 
-    >>> list(until(["a casa", " d", "o mar"], (" do",)))
+    What may turn out to begin one of them is held back.
+    """
+
+    def __init__(self, stops: Sequence[str]) -> None:
+        self._stops = stops
+        self._held = ""
+        self.stop: str | None = None
+        """The stop text that was met; nothing more is to be pushed."""
+
+    def push(self, piece: str) -> str:
+        """The text that is certain after one more piece."""
+        text = self._held + piece
+        # of two that are complete at once, the longer: nothing of either shows
+        met = [(text.index(s) + len(s), -len(s), s) for s in self._stops if s in text]
+        if met:
+            _, _, self.stop = min(met)
+            self._held = ""
+            return text[: text.index(self.stop)]
+        held = max((_overlap(text, stop) for stop in self._stops), default=0)
+        self._held = text[len(text) - held :]
+        return text[: len(text) - held]
+
+    def finish(self) -> str:
+        """What was held back and is text after all."""
+        text, self._held = self._held, ""
+        return text
+
+
+def _overlap(text: str, stop: str) -> int:
+    """The length of the longest end of `text` that begins `stop`.
+
+    >>> _overlap("fim. Era u", " Era uma vez")
+    6
+    """
+    longest = min(len(text), len(stop) - 1)
+    return next((size for size in range(longest, 0, -1) if stop.startswith(text[-size:])), 0)
+
+
+def until(pieces: Iterable[str], stops: Sequence[str]) -> Iterator[str]:
+    """The pieces up to a stop text; nothing of it shows.
+
+    >>> list(until(["a casa", " d", "o mar"], [" do"]))
     ['a casa']
     """
-    held = ""  # what may turn out to begin one of them
+    cutter = StopCutter(stops)
     for piece in pieces:
-        held += piece
-        found = [(held.find(text) + len(text), held.find(text)) for text in stop if text in held]
-        if found:
-            held = held[: min(found)[1]]
-            break
-        begun = (n for text in stop for n in range(1, len(text)) if held.endswith(text[:n]))
-        keep = max(begun, default=0)
-        if ready := held[: len(held) - keep]:
+        if ready := cutter.push(piece):
             yield ready
-        held = held[len(held) - keep :]
-    if held:
-        yield held
+        if cutter.stop is not None:
+            return
+    if rest := cutter.finish():
+        yield rest

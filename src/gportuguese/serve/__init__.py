@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import logging
 import socket
@@ -52,7 +53,8 @@ def run(
         server = make_server(engine, model_name(folder), token or None, _hosts(host))
         shown = f"[{host}]" if ":" in host else host
         _log.info("http://%s:%d  (Ctrl+C ends)", shown, listener.getsockname()[1])
-        server.run(sockets=[listener])
+        with contextlib.suppress(KeyboardInterrupt):  # raised again once all texts have ended
+            server.run(sockets=[listener])
 
 
 def make_server(

@@ -225,7 +225,7 @@ class Engine:
         if token in self._ends:
             finish = "stop"
         else:
-            text = row.stream.push(token)
+            text = row.stream.push_token(token)
             if row.stream.stop is not None:
                 finish = "stop"
             elif len(row.ids) - len(job.ids) == job.sampling.max_new_tokens:

@@ -6,6 +6,7 @@ import codecs
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from gportuguese.generate import StopCutter
 from gportuguese.tokenizer import bytes_of_tokens, check_byte_level
 
 if TYPE_CHECKING:
@@ -44,44 +45,17 @@ class TokenTexts:
             return "bytes:" + "".join(f"\\x{byte:02x}" for byte in token_bytes)
 
 
-class TextStream:
-    """The text of one row, piece by piece.
+class TextStream(StopCutter):
+    """The text of one row, token by token.
 
-    A token may end within a character: such bytes wait for the rest. So does text that may be the
-    beginning of a stop string.
+    A token may end within a character: such bytes wait for the rest; at the end they are no text.
     """
 
     def __init__(self, texts: TokenTexts, stops: Sequence[str]) -> None:
+        super().__init__(stops)
         self._texts = texts
-        self._stops = stops
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
-        self._held = ""
-        self.stop: str | None = None
-        """The stop string that was met."""
 
-    def push(self, token: int) -> str:
+    def push_token(self, token: int) -> str:
         """The text that is certain after one more token."""
-        text = self._held + self._decoder.decode(self._texts.written(token))
-        met = [(text.index(stop), stop) for stop in self._stops if stop in text]
-        if met:
-            end, self.stop = min(met)
-            self._held = ""
-            return text[:end]
-        held = max((_overlap(text, stop) for stop in self._stops), default=0)
-        self._held = text[len(text) - held :]
-        return text[: len(text) - held]
-
-    def finish(self) -> str:
-        """What was held back and is text after all; half a character at the end is not."""
-        text, self._held = self._held, ""
-        return text
-
-
-def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that begins `stop`.
-
-    >>> _overlap("fim. Era u", " Era uma vez")
-    6
-    """
-    longest = min(len(text), len(stop) - 1)
-    return next((size for size in range(longest, 0, -1) if stop.startswith(text[-size:])), 0)
+        return self.push(self._decoder.decode(self._texts.written(token)))
