@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 from contextlib import ExitStack
 
 import torch
@@ -24,8 +25,13 @@ class DataParallel(Callback):
         self.context = ExitStack()
 
     def before_fit(self) -> None:
+        # buffers are the same everywhere, and shares of a validation are not of one length
+        accepted = inspect.signature(DistributedDataParallel).parameters
+        sync = "forward_sync_buffers" if "forward_sync_buffers" in accepted else "broadcast_buffers"
         self.learn.model = DistributedDataParallel(
-            self.learn.model, device_ids=self.devices, broadcast_buffers=False
+            self.learn.model,
+            device_ids=self.devices,
+            **{sync: False},  # type: ignore[arg-type]
         )
 
     def before_batch(self) -> None:

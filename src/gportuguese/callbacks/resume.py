@@ -184,19 +184,21 @@ def _plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def _random_states(device: torch.device) -> dict[str, Any]:
+    """As plain numbers, which travel between processes and are no pickle's classes."""
     kind, keys, *rest = np.random.get_state()
+    on_cuda = device.type == "cuda"
     return {
         "python": random.getstate(),
-        "numpy": [kind, torch.from_numpy(np.asarray(keys).copy()), *rest],
-        "torch": torch.get_rng_state(),
-        "cuda": torch.cuda.get_rng_state(device) if device.type == "cuda" else None,
+        "numpy": [kind, np.asarray(keys).tolist(), *rest],
+        "torch": torch.get_rng_state().tolist(),
+        "cuda": torch.cuda.get_rng_state(device).tolist() if on_cuda else None,
     }
 
 
 def _set_random_states(states: dict[str, Any], device: torch.device) -> None:
     kind, keys, *rest = states["numpy"]
     random.setstate(states["python"])
-    np.random.set_state((kind, keys.numpy(), *rest))
-    torch.set_rng_state(states["torch"])
+    np.random.set_state((kind, np.array(keys, np.uint32), *rest))
+    torch.set_rng_state(torch.tensor(states["torch"], dtype=torch.uint8))
     if device.type == "cuda" and states["cuda"] is not None:
-        torch.cuda.set_rng_state(states["cuda"], device)
+        torch.cuda.set_rng_state(torch.tensor(states["cuda"], dtype=torch.uint8), device)
