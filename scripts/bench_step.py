@@ -5,7 +5,8 @@
 Every program runs its own real loop in a process of its own, one at a time: the script lets each
 take one step, then the next, over and over after a warm-up. Printed: medians, tokens per second,
 ratios, the share of the peak of a matrix product measured between the steps, and the largest
-resident set of each process less what it held before it made its model.
+resident set of each process less what it held before it made its model
+(on CUDA: the most that PyTorch allocated).
 
 Programs: `ours`, the fastai `Learner` of a real run with all its callbacks; `bare`, plain PyTorch;
 `trainer best`, Hugging Face's `Trainer` with bf16 and fused AdamW; `trainer`, at its defaults;
@@ -38,6 +39,8 @@ def main() -> None:
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--block", type=int, default=1024)
     parser.add_argument("--steps", type=int, default=5)
+    parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
+    parser.add_argument("--compile", action="store_true", help="torch.compile for ours and bare")
     parser.add_argument("--dropout", type=float, default=0.1, help="everywhere, in all programs")
     parser.add_argument("--programs", nargs="+", default=PROGRAMS, choices=PROGRAMS)
     parser.add_argument("--program", choices=PROGRAMS, help=argparse.SUPPRESS)
@@ -55,7 +58,7 @@ def main() -> None:
             took = float(child.stdout.readline())
             if step >= 2:
                 seconds[name].append(took)
-        peaks.append(matmul_flops())
+        peaks.append(matmul_flops(args.device))
     memory = {}
     for name, child in children.items():
         output, _ = child.communicate("stop\n")
@@ -91,24 +94,37 @@ def report(args, seconds, memory, peak_flops: float) -> None:
     import fastai
     import transformers
 
+    device = (
+        f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
+        if args.device == "cpu"
+        else torch.cuda.get_device_name(args.device)
+    )
     print(
         f"\n{args.batch} x {args.block}, dropout {args.dropout}, medians of {args.steps} in turn; "
         f"matrix product in bf16 {peak_flops / 1e9:.0f} GFLOP/s, ours {flops / ours / 1e9:.0f}; "
-        f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}, torch "
+        f"{device}, torch "
         f"{torch.__version__}, transformers {transformers.__version__}, fastai {fastai.__version__}"
     )
 
 
-def matmul_flops() -> float:
+def matmul_flops(device: str) -> float:
     """Floating-point operations a second of a large matrix product in bf16."""
-    size = 2048
-    left, right = (torch.randn(size, size).bfloat16() for _ in range(2))
+    size = 2048 if device == "cpu" else 8192
+    left, right = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
     best = float("inf")
     for _ in range(5):
+        wait_for(device)
         begin = time.perf_counter()
         torch.mm(left, right)
+        wait_for(device)
         best = min(best, time.perf_counter() - begin)
     return 2 * size**3 / best
+
+
+def wait_for(device: str) -> None:
+    """Returns when the device has done all it was given."""
+    if device != "cpu":
+        torch.cuda.synchronize(device)
 
 
 # ---- one program
@@ -117,13 +133,15 @@ def matmul_flops() -> float:
 class Turn:
     """Waits for the word to take a step, and tells how long the last one took."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: str) -> None:
+        self.device = device
         self.speak = functools.partial(print, file=os.fdopen(os.dup(1), "w"), flush=True)
         sys.stdout = sys.stderr  # programs may print
         self.begin = None
 
     def __call__(self) -> None:
         """Ends the process when there is nothing more to do."""
+        wait_for(self.device)
         if self.begin is None:
             self.speak("ready")
         else:
@@ -131,14 +149,16 @@ class Turn:
         if sys.stdin.readline() != "go\n":
             from gportuguese.world import peak_memory_bytes
 
-            self.speak(peak_memory_bytes() - self.held_bytes)
+            on_cpu = self.device == "cpu"
+            peak = peak_memory_bytes() if on_cpu else torch.cuda.max_memory_allocated(self.device)
+            self.speak(peak - self.held_bytes * on_cpu)
             os._exit(0)
         self.begin = time.perf_counter()
 
 
 def run_program(args) -> None:
     """Makes a model and trains until told to stop."""
-    turn = Turn()
+    turn = Turn(args.device)
     kind = args.program.partition(" ")[0]
     run = {"ours": ours, "bare": bare, "trainer": trainer, "original": original}[kind]
     rows = args.batch * (args.steps + 3)
@@ -189,6 +209,11 @@ def ours(args, ids, turn) -> None:
         f"runtime.micro_batch_size={args.batch}",
         f"tokens.block_size={args.block}",
         f"evaluate.tokens={args.block}",
+        f"runtime.device={args.device}",
+        f"runtime.compile={str(args.compile).lower()}",
+        # as configs/h100.yaml
+        f"runtime.vocab_multiple={1 if args.device == 'cpu' else 64}",
+        f"runtime.loss_rows={1024 if args.device == 'cpu' else 8192}",
     )
     config = load_config(None, settings)
     world = init_world(config.runtime)
@@ -197,7 +222,8 @@ def ours(args, ids, turn) -> None:
     loaders = learner.Loaders(loader, loader, torch.device(world.device))
     learn = learner.make_learner(model, loaders, config, world)
     scratch = Path(tempfile.mkdtemp())
-    table = EpochTable(scratch, torch.ones(VOCAB_SIZE), [], [], lambda *_: None, world)
+    bytes_V = torch.ones(VOCAB_SIZE, device=world.device)
+    table = EpochTable(scratch, bytes_V, [], [], lambda *_: None, world)
     cbs = [
         Wait(),
         TrainableGroups(models.parameter_groups(model), 4),
@@ -212,13 +238,16 @@ def ours(args, ids, turn) -> None:
 
 def bare(args, ids, turn) -> None:
     """The same arithmetic in plain PyTorch, without checks, logs or clipping."""
-    model = model_of(args, turn).train()
+    model = model_of(args, turn).train().to(args.device)
+    if args.compile:
+        model.compile()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
     blocks = torch.from_numpy(ids[:-1].astype(np.int64)).view(-1, args.batch, args.block)
     targets = torch.from_numpy(ids[1:].astype(np.int64)).view(-1, args.batch, args.block)
     for inputs_BT, targets_BT in zip(blocks, targets, strict=True):
         turn()
-        with torch.autocast("cpu", torch.bfloat16):
+        inputs_BT, targets_BT = inputs_BT.to(args.device), targets_BT.to(args.device)
+        with torch.autocast(torch.device(args.device).type, torch.bfloat16):
             logits_BTV = model(inputs_BT).logits
             loss = torch.nn.functional.cross_entropy(
                 logits_BTV.flatten(0, 1).float(), targets_BT.flatten()
@@ -242,7 +271,7 @@ def trainer(args, ids, turn) -> None:
     options = TrainingArguments(
         output_dir=tempfile.mkdtemp(),
         per_device_train_batch_size=args.batch,
-        use_cpu=True,
+        use_cpu=args.device == "cpu",
         report_to=[],
         save_strategy="no",
         disable_tqdm=True,
@@ -282,7 +311,7 @@ def original(args, ids, turn) -> None:
         for shuffle in (True, False)
     ]
     learn = Learner(
-        DataLoaders(*loaders, device=torch.device("cpu")),
+        DataLoaders(*loaders, device=torch.device(args.device)),
         model_of(args, turn),
         loss_func=CrossEntropyLossFlat(),
         cbs=[DropOutput(), Wait()],
