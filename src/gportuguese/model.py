@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from gportuguese import artifacts
 from gportuguese.config import Architecture, UserError, resolve_path
@@ -182,6 +184,12 @@ def set_dropout(model: PreTrainedModel, dropout: float) -> None:
             module.attention_dropout = dropout
 
 
+def checkpoint_activations(model: nn.Module) -> None:
+    """Makes every block compute its activations again in the backward pass, dropout included."""
+    for block in block_list(model):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
+
+
 def fuse_activations(model: nn.Module) -> None:
     """Replaces GPT-2's GELU, spelt out in seven operations, by PyTorch's single one of the same."""
     from transformers.activations import NewGELUActivation
@@ -203,7 +211,7 @@ def parameter_groups(model: nn.Module) -> list[list[nn.Parameter]]:
     The rest is embeddings, positions, final norm and an untied head. Each parameter is in one
     group once, a tied head with its embedding. Raises `ModelError` if no block list is found.
     """
-    blocks = _block_list(model)
+    blocks = block_list(model)
     groups = [
         [parameter for index in run for parameter in blocks[int(index)].parameters()]
         for run in np.array_split(np.arange(len(blocks)), NUM_GROUPS - 1)
@@ -212,7 +220,8 @@ def parameter_groups(model: nn.Module) -> list[list[nn.Parameter]]:
     return [*groups, [p for p in model.parameters() if id(p) not in in_blocks]]
 
 
-def _block_list(model: nn.Module) -> nn.ModuleList:
+def block_list(model: nn.Module) -> nn.ModuleList:
+    """The blocks of any decoder; raises `ModelError` if there are none, or fewer than three."""
     depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:
