@@ -2,10 +2,10 @@
 
 import hashlib
 import json
-import threading
 from collections import defaultdict, deque
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
+
+from tests.loopback import serving
 
 
 class DumpHost:
@@ -43,18 +43,9 @@ class DumpHost:
         self.files[f"/{wiki}/"] = f'<a href="latest/">latest/</a>\n{listing}'.encode()
         return f"/{wiki}/{date}/{names[0]}"
 
-    @contextmanager
     def running(self):
-        """Yields the address."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(self))
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        """A context with the address."""
+        return serving(handler_of(self))
 
 
 def handler_of(host):

@@ -11,11 +11,13 @@ import re
 import threading
 import time
 from collections import defaultdict, deque
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass, field
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from socket import SHUT_RDWR
 from urllib.parse import parse_qs, unquote, urlsplit
+
+from tests.loopback import serving
 
 
 @dataclass(frozen=True)
@@ -97,18 +99,9 @@ class HubHost:
     def routes_asked(self):
         return [route for route, _ in self.requests]
 
-    @contextmanager
     def running(self):
-        """Yields the address."""
-        server = ThreadingHTTPServer(("127.0.0.1", 0), handler_of(self))
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_port}"
-        finally:
-            server.shutdown()
-            server.server_close()
-            thread.join()
+        """A context with the address."""
+        return serving(handler_of(self))
 
 
 class Refused(Exception):

@@ -16,6 +16,7 @@ from fastai.callback.core import Callback
 from gportuguese import Pipeline, artifacts, init_world, load_config, train
 from gportuguese.callbacks import TrainableGroups
 from gportuguese.callbacks.guard import TrainingStopped
+from gportuguese.callbacks.resume import newest
 from gportuguese.learner import fit_phase
 from tests.conftest import dump_xml, page_xml, sentence
 from tests.test_cli import gpt_pt, sets
@@ -186,6 +187,24 @@ def test_a_late_verdict_leaves_the_weights_alone_too(tiny_overrides):
         fit_phase(learn, config.train.phases[0], config.train, [TrainableGroups(groups, 4), poison])
     for kept, now in zip(poison.weights, learn.model.parameters(), strict=True):
         assert torch.equal(kept, now)
+
+
+def test_a_late_verdict_comes_before_the_checkpoint_of_its_step(tiny_overrides, monkeypatch):
+    """Or a run that goes on would begin behind the bad step."""
+    often = ("runtime.micro_batch_size=8", "runtime.checkpoint_minutes=1e-9")
+    config = load_config(None, (*tiny_overrides, *often))
+    real = train.fit_phase
+
+    def poisoned(learn, phase, section, cbs):
+        learn.guard.is_late = True
+        real(learn, phase, section, [*cbs, PoisonedLoss(torch.nan)])
+
+    monkeypatch.setattr(train, "fit_phase", poisoned)
+    pipeline = Pipeline(config)
+    with pytest.raises(TrainingStopped, match="step 3: the loss is nan"):
+        pipeline.build("train", init_world(config.runtime))
+    folder = artifacts.partial_of(pipeline.folder("train")) / train.CHECKPOINTS
+    assert newest(folder).position.step == 2
 
 
 class PoisonedGradient(Callback):

@@ -64,7 +64,7 @@ def test_two_processes_stopped_together_go_on_together(tiny_overrides, tmp_path)
     for line in process.stderr:
         if "epoch 2 (all)" in line:
             break
-    time.sleep(0.5)
+    time.sleep(0.5)  # into the last epoch
     process.terminate()
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0

@@ -76,7 +76,7 @@ class Guard(Callback):
         self.pending: tuple[torch.Tensor, Any, int, int] | None = None
 
     def before_step(self) -> None:
-        self._judge()
+        self.judge()
         parameters = [p for p in self.learn.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
         loss = self.learn.step_loss.value
@@ -88,7 +88,7 @@ class Guard(Callback):
         if self.is_late:
             self.learn.opt.opt.found_inf = is_bad.float()
         else:
-            self._judge()
+            self.judge()
         if self.max_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, norm)
         self.num_steps += 1
@@ -96,7 +96,7 @@ class Guard(Callback):
         self.mean = torch.where(is_bad, mean, torch.lerp(mean, loss, weight))
 
     def after_train(self) -> None:
-        self._judge()
+        self.judge()
 
     def _note(self, verdict_4: torch.Tensor) -> None:
         done = None
@@ -108,7 +108,8 @@ class Guard(Callback):
             verdict_4 = host_4
         self.pending = (verdict_4, done, self.learn.epoch, self.learn.step_loss.step)
 
-    def _judge(self) -> None:
+    def judge(self) -> None:
+        """Raises `TrainingStopped` if the last step noted was bad."""
         if self.pending is None:
             return
         (verdict_4, done, epoch, step), self.pending = self.pending, None

@@ -95,6 +95,7 @@ class Checkpoints(Callback):
         is_late = self.world.is_main and time.monotonic() >= self.due
         stop, is_due = self.world.largest(self.signal, int(is_late))
         if stop or is_due:
+            self.learn.guard.judge()  # on a GPU the verdict on this step is still out
             self.save(self.learn, self.position)
             self.due = time.monotonic() + self.seconds
         if stop:
