@@ -16,7 +16,7 @@ from gportuguese import artifacts
 from gportuguese.config import Architecture, UserError, resolve_path
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GPT2Config, PreTrainedModel, PreTrainedTokenizerBase
 
 NUM_GROUPS = 4
 _SETTINGS = ("*.json", "merges.txt", "vocab.txt", "tokenizer.model")
@@ -124,9 +124,16 @@ def _load_gguf(path: Path) -> PreTrainedModel:
 
 def fresh_gpt2(architecture: Architecture, vocab_size: int) -> PreTrainedModel:
     """A GPT-2 of the given shape with GPT-2's random initialisation."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2LMHeadModel
 
-    config = GPT2Config(
+    return GPT2LMHeadModel(gpt2_config(architecture, vocab_size))
+
+
+def gpt2_config(architecture: Architecture, vocab_size: int) -> GPT2Config:
+    """The Hugging Face config of a GPT-2 of the given shape."""
+    from transformers import GPT2Config
+
+    return GPT2Config(
         vocab_size=vocab_size,
         n_positions=architecture.positions,
         n_embd=architecture.width,
@@ -138,7 +145,6 @@ def fresh_gpt2(architecture: Architecture, vocab_size: int) -> PreTrainedModel:
         bos_token_id=vocab_size - 1,
         eos_token_id=vocab_size - 1,
     )
-    return GPT2LMHeadModel(config)
 
 
 def fresh_like(model: PreTrainedModel, vocab_size: int, end_of_text: int) -> PreTrainedModel:
@@ -204,7 +210,7 @@ def parameter_groups(model: nn.Module) -> list[list[nn.Parameter]]:
     The rest is embeddings, positions, final norm and an untied head. Each parameter is in one
     group once, a tied head with its embedding. Raises `ModelError` if no block list is found.
     """
-    blocks = _block_list(model)
+    blocks = block_list(model)
     groups = [
         [parameter for index in run for parameter in blocks[int(index)].parameters()]
         for run in np.array_split(np.arange(len(blocks)), NUM_GROUPS - 1)
@@ -213,7 +219,8 @@ def parameter_groups(model: nn.Module) -> list[list[nn.Parameter]]:
     return [*groups, [p for p in model.parameters() if id(p) not in in_blocks]]
 
 
-def _block_list(model: nn.Module) -> nn.ModuleList:
+def block_list(model: nn.Module) -> nn.ModuleList:
+    """The blocks of any decoder; raises `ModelError` if there are none, or fewer than three."""
     depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)
     for module in model.modules():
         if isinstance(module, nn.ModuleList) and len(module) == depth:

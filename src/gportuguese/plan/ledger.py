@@ -1,0 +1,95 @@
+"""A ledger of memory: every storage that operators make, by what it is for, until it is freed."""
+
+from __future__ import annotations
+
+import weakref
+from collections import Counter
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+PARTS = (
+    "weights",
+    "optimizer state",
+    "gradients",
+    "weight copies",
+    "activations",
+    "logits and loss",
+    "work",
+)
+"""What memory is for. Copies of weights are those of autocast and of padding; work is what an
+operator makes for the next one and nothing keeps."""
+
+_COPIES = (torch.ops.aten._to_copy, torch.ops.aten.constant_pad_nd)
+
+
+class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Bytes by part while it is active, and those of the moment when they were most.
+
+    Counts on real and on fake tensors alike, since both are freed when nothing refers to them: the
+    peak is that of the program's own tensors, without the scratch memory inside one operator.
+    """
+
+    def __init__(self, num_logits: int) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.num_logits = num_logits
+        """Columns that make a tensor logits, or what becomes of them."""
+        self.bytes = Counter[str]()
+        self.peak = Counter[str]()
+        self.most = Counter[str]()
+        """The most of each part, at whatever moment."""
+        self.moment = "forward"
+        """Set by whoever runs the step: forward, backward or update."""
+        self.peak_moment = self.moment
+        self._live: dict[int, tuple[int, str]] = {}
+
+    def __torch_dispatch__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        result = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(result):
+            if isinstance(tensor, torch.Tensor) and _key(tensor) not in self._live:
+                self.enter(tensor, self._part(function, args, tensor))
+        return result
+
+    def enter(self, tensor: torch.Tensor, part: str) -> None:
+        """Puts a tensor's storage under a part, also where it stood under another."""
+        storage, key = tensor.untyped_storage(), _key(tensor)
+        if key in self._live:
+            size, before = self._live[key]
+            self.bytes[before] -= size
+        else:
+            size = storage.nbytes()
+            weakref.finalize(storage, self._drop, key)
+        self._live[key] = size, part
+        self.bytes[part] += size
+        self.most[part] = max(self.most[part], self.bytes[part])
+        if self.bytes.total() > self.peak.total():
+            self.peak, self.peak_moment = self.bytes.copy(), self.moment
+
+    def keep_work(self) -> None:
+        """What is still there after a forward pass is kept for the backward pass: activations."""
+        for key, (size, part) in self._live.items():
+            if part == "work":
+                self._live[key] = size, "activations"
+                self.bytes["work"] -= size
+                self.bytes["activations"] += size
+
+    def _drop(self, key: int) -> None:
+        size, part = self._live.pop(key)
+        self.bytes[part] -= size
+
+    def _part(self, function: Any, args: Any, tensor: torch.Tensor) -> str:
+        if getattr(function, "overloadpacket", None) in _COPIES:
+            source = self._live.get(_key(args[0]))
+            if source is not None and source[-1] in ("weights", "weight copies"):
+                return "weight copies"
+        if tensor.ndim > 1 and tensor.shape[-1] == self.num_logits:
+            return "logits and loss"
+        return "work"
+
+
+def _key(tensor: torch.Tensor) -> int:
+    return int(tensor.untyped_storage()._cdata)
