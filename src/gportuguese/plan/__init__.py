@@ -20,9 +20,9 @@ from gportuguese.plan.schedule import PlanError, Schedule, make_schedule
 from gportuguese.plan.shape import num_layers, read_shape
 
 __all__ = [
-    "Plan",
     "FIRST_STEP_BYTES",
     "PROGRAM_BYTES",
+    "Plan",
     "PlanError",
     "Step",
     "StepCount",

@@ -2,7 +2,7 @@
 
 Fake tensors are meta tensors that know a device: they hold no data, and autocast, dropout and
 attention go the CPU's way, which on plain meta tensors they do not (there autocast does nothing).
-Where CUDA goes another way, `CudaKernels` goes it, on machines without a GPU too. So what is counted
+Where CUDA goes another way, `Kernels` goes it, on machines without a GPU too. So what is counted
 is the program's own step, not a formula for it.
 
 Shapes: B sequences, T tokens, V vocabulary (padded), R rows of a chunk of the loss.
@@ -10,7 +10,7 @@ Shapes: B sequences, T tokens, V vocabulary (padded), R rows of a chunk of the l
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -18,21 +18,19 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
-from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
 from gportuguese import metrics
 from gportuguese import model as models
 from gportuguese.callbacks.precision import autocast
 from gportuguese.config import TrainConfig
 from gportuguese.learner import make_optimizer
-from gportuguese.plan.kernels import CudaKernels
+from gportuguese.plan.kernels import Kernels
 from gportuguese.plan.ledger import PARTS, Ledger
 from gportuguese.plan.shape import make_model
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_aten = torch.ops.aten
 _again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
 
 
@@ -95,7 +93,7 @@ def count_model_step(model: PreTrainedModel, section: TrainConfig, step: Step) -
     models.pad_logits(model, step.vocab_multiple)
     if step.activation_checkpointing:
         for block in models.block_list(model):
-            block.forward = partial(_again, block.forward)
+            block.forward = partial(_again, partial(_within, step, block.forward))
     groups = models.parameter_groups(model)
     for index, group in enumerate(groups):
         for parameter in group:
@@ -124,8 +122,7 @@ def count_model_step(model: PreTrainedModel, section: TrainConfig, step: Step) -
         )
         for p in trainable
     ]
-    counter = FlopCounterMode(display=False, custom_mapping=_ATTENTION_FLOPS)
-    forward, train = _run(model, optimizer, step, ledger, counter)
+    forward, train = _run(model, optimizer, step, ledger)
     for hook in hooks:
         hook.remove()
     tokens = step.micro_batch_size * step.block_size
@@ -141,30 +138,32 @@ def count_model_step(model: PreTrainedModel, section: TrainConfig, step: Step) -
 
 
 def _run(
-    model: PreTrainedModel,
-    optimizer: torch.optim.AdamW,
-    step: Step,
-    ledger: Ledger,
-    counter: FlopCounterMode,
+    model: PreTrainedModel, optimizer: torch.optim.AdamW, step: Step, ledger: Ledger
 ) -> tuple[int, int]:
     """Runs the step; FLOPs of its last pass, forward and in all."""
     shape_BT = (step.micro_batch_size, step.block_size)
-    with counter, ledger:
+    with ledger:
         for _ in range(min(step.passes, 2)):  # from the second on gradients are there before
-            before = counter.get_total_flops()
+            before = ledger.flops
             ids_BT = torch.zeros(shape_BT, dtype=torch.int64)
             ledger.moment = "forward"
             logits_BTV, loss = _forward(model, ids_BT, step)
             ledger.keep_work()
-            forward = counter.get_total_flops() - before
+            forward = ledger.flops - before
             ledger.moment = "backward"
             loss.backward()  # type: ignore[no-untyped-call]
-            train = counter.get_total_flops() - before
+            train = ledger.flops - before
             del loss, logits_BTV
         ledger.moment = "update"
         optimizer.step()
         optimizer.zero_grad()
     return forward, train
+
+
+def _within(step: Step, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """Calls a function with the kernels of the device, in the backward pass too."""
+    with Kernels(step.device, step.precision):
+        return function(*args, **kwargs)
 
 
 def _make_moments(optimizer: torch.optim.AdamW, parameters: list[torch.nn.Parameter]) -> None:
@@ -178,10 +177,7 @@ def _forward(
     model: PreTrainedModel, ids_BT: torch.Tensor, step: Step
 ) -> tuple[torch.Tensor | None, torch.Tensor]:
     """Logits, which the run holds on to, and the loss; in chunks of rows there are no logits."""
-    with ExitStack() as stack:
-        stack.enter_context(autocast("cpu", step.precision))
-        if step.device == "cuda":
-            stack.enter_context(CudaKernels(step.precision))
+    with autocast("cpu", step.precision), Kernels(step.device, step.precision):
         if not step.loss_chunk:
             logits_BTV = model(ids_BT).logits
             return logits_BTV, metrics.TokenLoss()(logits_BTV, ids_BT)
@@ -194,27 +190,3 @@ def _forward(
 
         chunks = [_again(nats, *chunk) for chunk in zip(rows, ids, strict=True)]
         return None, torch.cat(chunks).mean()
-
-
-def _attention_flops(query: Any, key: Any, value: Any, *args: Any, **kwargs: Any) -> int:
-    """Scores and weighted values: two products."""
-    return int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
-
-
-def _attention_backward_flops(
-    out: Any, query: Any, key: Any, value: Any, *args: Any, **kwargs: Any
-) -> int:
-    """Gradients of values, weights, queries and keys: four products, twice the forward pass.
-
-    PyTorch's own formula has a fifth, the scores that a fused kernel builds again.
-    """
-    return 2 * int(sdpa_flop_count(query, key, value))  # type: ignore[no-untyped-call]
-
-
-_ATTENTION_FLOPS = {
-    # the first pair is missing in PyTorch (2.14): attention without dropout on the CPU would be free
-    _aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
-    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
-    _aten._scaled_dot_product_flash_attention_backward: _attention_backward_flops,
-    _aten._scaled_dot_product_efficient_attention_backward: _attention_backward_flops,
-}

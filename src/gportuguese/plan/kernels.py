@@ -1,6 +1,6 @@
-"""What CUDA does otherwise than the CPU, as far as memory and FLOPs go, on tensors of the CPU.
+"""What a device does otherwise than fake tensors of the CPU, as far as memory and FLOPs go.
 
-PyTorch's autograd engine refuses CUDA tensors, fake ones too, on a machine that has no GPU.
+Fake tensors of CUDA would not do: PyTorch's autograd engine refuses them on a machine that has no GPU.
 """
 
 from __future__ import annotations
@@ -31,26 +31,31 @@ _IN_FLOAT32 = {
 }
 
 
-class CudaKernels(TorchFunctionMode):
-    """Attention without a T x T matrix, masks of dropout in bytes, CUDA's list for float32.
+class Kernels(TorchFunctionMode):
+    """Causal attention without a mask; on CUDA as its kernels go.
 
-    PyTorch takes flash attention for 16 bits on cards since 2020 and the memory-efficient kernel
-    for float32 and for a V100; both keep query, key, value, output and a number a row.
+    transformers looks into the positions for packed sequences, cannot in fake tensors, and makes a
+    mask to be safe; our blocks are never packed, so a run has none.
+
+    CUDA: attention without a T x T matrix, masks of dropout in bytes, its list for float32. PyTorch
+    takes flash attention for 16 bits on cards since 2020 and the memory-efficient kernel for float32
+    and for a V100; both keep query, key, value, output and a number a row.
     """
 
-    def __init__(self, precision: str) -> None:
+    def __init__(self, device: str, precision: str) -> None:
         super().__init__()
-        self.is_mixed = precision != "fp32"
+        self.is_cuda, self.is_mixed = device == "cuda", precision != "fp32"
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        kwargs = kwargs or {}
+        kwargs = dict(kwargs or {})
         if function is functional.scaled_dot_product_attention:
-            return _fused_attention(*args, **kwargs)
-        if function is functional.dropout:
+            kwargs |= {"attn_mask": None, "is_causal": True}
+            return (_fused_attention if self.is_cuda else function)(*args, **kwargs)
+        if self.is_cuda and function is functional.dropout:
             return _dropout(*args, **kwargs)
-        if self.is_mixed and function in _IN_FLOAT32:
+        if self.is_cuda and self.is_mixed and function in _IN_FLOAT32:
             args, kwargs = tree_map(_in_float32, (args, kwargs))
         return function(*args, **kwargs)
 
@@ -59,20 +64,20 @@ def _fused_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    attn_mask: torch.Tensor | None = None,
+    attn_mask: None = None,
     dropout_p: float = 0.0,
     is_causal: bool = False,
     scale: float | None = None,
     enable_gqa: bool = False,
 ) -> torch.Tensor:
-    if attn_mask is None and query.dtype in (torch.float16, torch.bfloat16):
+    if query.dtype in (torch.float16, torch.bfloat16):
         flash = _aten._scaled_dot_product_flash_attention
         found = flash(query, key, value, dropout_p, is_causal, False, scale=scale)
     else:
         times = query.shape[1] // key.shape[1] if enable_gqa else 1
         key, value = (t.repeat_interleave(times, 1) if times > 1 else t for t in (key, value))
         efficient = _aten._scaled_dot_product_efficient_attention
-        found = efficient(query, key, value, attn_mask, True, dropout_p, is_causal, scale=scale)
+        found = efficient(query, key, value, None, True, dropout_p, is_causal, scale=scale)
     return found[0]  # type: ignore[no-any-return]
 
 

@@ -1,4 +1,4 @@
-"""A ledger of memory: every storage that operators make, by what it is for, until it is freed."""
+"""A ledger of a step: every storage that operators make, by what it is for, and their FLOPs."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+from torch.utils.flop_counter import flop_registry, sdpa_flop_count
 
 PARTS = (
     "weights",
@@ -26,7 +27,10 @@ _COPIES = (torch.ops.aten._to_copy, torch.ops.aten.constant_pad_nd)
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes by part while it is active, and those of the moment when they were most.
+    """Bytes by part while it is active, those of the moment when they were most, and FLOPs.
+
+    FLOPs are those of PyTorch's formulas, two for each product of two numbers; its own
+    `FlopCounterMode` would follow modules too, and keep alive what checkpointing computes again.
 
     Counts on real and on fake tensors alike, since both are freed when nothing refers to them: the
     peak is that of the program's own tensors, without the scratch memory inside one operator.
@@ -40,6 +44,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.peak = Counter[str]()
         self.most = Counter[str]()
         """The most of each part, at whatever moment."""
+        self.flops = 0
         self.moment = "forward"
         """Set by whoever runs the step: forward, backward or update."""
         self.peak_moment = self.moment
@@ -48,7 +53,11 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        result = function(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        result = function(*args, **kwargs)
+        packet = getattr(function, "overloadpacket", None)
+        if packet in _FLOPS:
+            self.flops += _FLOPS[packet](*args, **kwargs, out_val=result)
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and _key(tensor) not in self._live:
                 self.enter(tensor, self._part(function, args, tensor))
@@ -93,3 +102,29 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 def _key(tensor: torch.Tensor) -> int:
     return int(tensor.untyped_storage()._cdata)
+
+
+def _attention_flops(
+    query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, *args: Any, **kwargs: Any
+) -> int:
+    """Scores and weighted values: two products."""
+    return int(sdpa_flop_count(query.shape, key.shape, value.shape))  # type: ignore[no-untyped-call]
+
+
+def _attention_backward_flops(grad: torch.Tensor, *inputs: Any, **kwargs: Any) -> int:
+    """Gradients of values, weights, queries and keys: four products, twice the forward pass.
+
+    PyTorch's formula has a fifth, the scores that a fused kernel computes again.
+    """
+    return 2 * _attention_flops(*inputs)
+
+
+_aten = torch.ops.aten
+_FLOPS = {
+    **flop_registry,
+    # this pair is missing in PyTorch (2.14): attention without dropout on the CPU would be free
+    _aten._scaled_dot_product_flash_attention_for_cpu: _attention_flops,
+    _aten._scaled_dot_product_flash_attention_for_cpu_backward: _attention_backward_flops,
+    _aten._scaled_dot_product_flash_attention_backward: _attention_backward_flops,
+    _aten._scaled_dot_product_efficient_attention_backward: _attention_backward_flops,
+}
