@@ -1,6 +1,7 @@
 import pytest
 import torch
 from fastai.callback.core import Callback
+from fastai.learner import Recorder
 
 from gportuguese import Pipeline, init_world, learner, load_config
 from gportuguese import model as models
@@ -43,6 +44,7 @@ def test_only_the_last_groups_move_in_a_phase(tiny_overrides):
 def test_one_cycle_has_the_recipes_shape(tiny_overrides):
     learn, groups, config = prepared(tiny_overrides)
     phase = PhaseConfig(name="a", epochs=2, trainable_groups=4, lr_max=1e-2, lr_ratio=1)
+    learn.add_cb(Recorder())
     learner.fit_phase(learn, phase, config.train, [TrainableGroups(groups, 4)])
     rates, moments = learn.recorder.hps["lr"], learn.recorder.hps["mom"]
     assert rates[0] == pytest.approx(1e-2 / 25)

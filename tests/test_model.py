@@ -7,8 +7,6 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
-    PhiConfig,
-    PhiForCausalLM,
 )
 
 from gportuguese import model as models
@@ -98,37 +96,24 @@ def test_fresh_architecture_has_its_shape():
     )
 
 
-@pytest.mark.parametrize("kind", ["gpt2", "llama", "llama tied", "head with bias"])
-def test_padded_logits_change_nothing_but_the_shape(kind):
+def test_fused_activations_compute_the_same():
     torch.manual_seed(0)
-    if kind == "head with bias":
-        model = PhiForCausalLM(
-            PhiConfig(
-                vocab_size=64,
-                hidden_size=16,
-                intermediate_size=32,
-                num_hidden_layers=3,
-                num_attention_heads=2,
-            )
-        )
-    else:
-        model = gpt2() if kind == "gpt2" else llama(tied=kind == "llama tied")
-    model.eval()
+    plain, fused = gpt2(), gpt2()
+    fused.load_state_dict(plain.state_dict())
+    models.fuse_activations(fused)
+    assert isinstance(fused.transformer.h[0].mlp.act, torch.nn.GELU)
     ids_BT = torch.randint(64, (2, 8))
-    results = []
-    for multiple in (1, 64, 48):  # 64 needs no padding, 48 needs 32 columns
-        models.pad_logits(model, multiple)
-        logits_BTV = model(ids_BT).logits
-        loss = torch.nn.functional.cross_entropy(logits_BTV.flatten(0, 1), ids_BT.flatten())
-        gradients = torch.autograd.grad(loss, list(model.parameters()))
-        results.append((logits_BTV, loss, gradients))
-    assert [logits.shape[-1] for logits, _, _ in results] == [64, 64, 96]
-    (plain, loss, gradients), _, (padded, padded_loss, padded_gradients) = results
-    torch.testing.assert_close(padded[..., :64], plain)
-    assert (padded[..., 64:] == -torch.inf).all()
-    torch.testing.assert_close(padded_loss, loss)
-    for got, wanted in zip(padded_gradients, gradients, strict=True):
-        torch.testing.assert_close(got, wanted)
+    torch.testing.assert_close(fused.eval()(ids_BT).logits, plain.eval()(ids_BT).logits)
+
+
+@pytest.mark.parametrize("model", [gpt2(), llama()])
+def test_dropout_is_set_everywhere(model):
+    ids_BT = torch.randint(64, (4, 16))
+    models.set_dropout(model.train(), 0.5)
+    assert not torch.equal(model(ids_BT).logits, model(ids_BT).logits)
+    models.set_dropout(model, 0.0)
+    assert torch.equal(model(ids_BT).logits, model(ids_BT).logits)
+    assert 0.5 not in vars(model.config).values()
 
 
 def test_end_of_text_is_learnt_by_an_untied_llama(tmp_path):

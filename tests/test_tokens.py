@@ -1,10 +1,12 @@
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from gportuguese import Pipeline, corpus, init_world, load_config, tokenizer
-from gportuguese.tokens import BlockLoader, TokensError, load_ids
+from gportuguese.tokens import BlockLoader, TokensError, documents_of, load_ids
 
 
 def loader(num_tokens=1001, **options):
@@ -65,3 +67,38 @@ def test_file_holds_every_document_and_end_of_text_after_each(tiny_overrides):
         token_bytes = np.load(tokens.folder / "token_bytes.npy")
         assert token_bytes[ids].sum() == sum(len(text.encode()) for text in texts)
         assert tokens.facts["bytes"][split] == token_bytes[ids].sum()
+
+
+def test_two_billion_tokens_are_ready_in_a_second(tmp_path):
+    path = tmp_path / "train.bin"
+    with path.open("wb") as file:
+        file.truncate(2 * 2_000_000_000)  # sparse: takes no room
+    start = time.monotonic()
+    ids = load_ids(tmp_path, "train", "<u2")
+    each = BlockLoader(ids, 1024, 8, seed=0, multiple=64)
+    first = next(iter(each))
+    assert time.monotonic() - start < 1
+    assert first[0].shape == (8, 1024)
+    assert each.epoch_blocks == 2_000_000_000 // 1024 // 64 * 64
+
+
+def test_a_loader_begins_where_it_is_told():
+    each = loader(seed=3)
+    whole = [inputs_BT.tolist() for inputs_BT, _ in each]
+    each.first_batch = 7
+    assert [inputs_BT.tolist() for inputs_BT, _ in each] == whole[7:]
+    each.first_batch = len(each)
+    assert list(each) == []
+
+
+def test_documents_of_blocks(tmp_path):
+    np.array([0, 5, 12, 30, 41], "<i8").tofile(tmp_path / "train.offsets.bin")
+
+    def slow(block):
+        tokens = range(10 * block, 10 * block + 11)  # the last target is one further
+        bounds = [0, 5, 12, 30, 41]
+        return {d for d in range(4) for t in tokens if bounds[d] <= t < bounds[d + 1]}
+
+    for blocks in ([0], [1], [2], [3], [0, 3], [1, 2]):
+        wanted = sorted(set().union(*map(slow, blocks)))
+        assert documents_of(tmp_path, "train", 10, np.array(blocks)) == wanted

@@ -55,25 +55,6 @@ def test_mixed_precision_follows_fp32(tiny_overrides, precision):
     assert mixed[-1].loss != plain[-1].loss
 
 
-@pytest.mark.gpu
-@pytest.mark.parametrize("precision", ["fp32", "fp16", "bf16"])
-def test_cuda_follows_the_cpu(tiny_overrides, tmp_path, precision):
-    if not torch.cuda.is_available():
-        pytest.skip("needs a CUDA device")
-    no_dropout = (
-        "align.base={layers: 3, width: 16, heads: 2, positions: 32, dropout: 0.0}",
-        f"train.precision={precision}",
-    )
-    losses = {}
-    for device in ("cpu", "cuda"):
-        # of its own: the device is not part of a folder's name
-        own = (f"runtime.artifacts_dir={tmp_path / device}", f"runtime.device={device}")
-        artifact = run(tiny_overrides, *no_dropout, *own)
-        assert artifact.facts["device"].startswith("cpu") == (device == "cpu")
-        losses[device] = read_epochs(artifact.folder / "epochs.csv")[-1].loss
-    assert losses["cuda"] == pytest.approx(losses["cpu"], rel=0.02)
-
-
 def test_a_run_stopped_while_it_was_published_only_publishes(tiny_overrides, monkeypatch):
     from gportuguese import artifacts
 

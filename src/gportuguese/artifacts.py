@@ -107,6 +107,11 @@ def open_artifact(folder: Path) -> Artifact:
     return Artifact(folder, manifest)
 
 
+def partial_of(folder: Path) -> Path:
+    """Where a stage folder is while it is being built."""
+    return folder.with_name(folder.name + ".partial")
+
+
 @contextmanager
 def building(folder: Path, resumable: bool) -> Iterator[Path]:
     """Yields `<folder>.partial`, locked for this process, emptied unless `resumable`.
@@ -114,7 +119,7 @@ def building(folder: Path, resumable: bool) -> Iterator[Path]:
     The partial folder stays when the body raises, so that a resumable stage can go on. The lock is
     on the folder itself, so it holds until after the rename that publishes it.
     """
-    partial = folder.with_name(folder.name + ".partial")
+    partial = partial_of(folder)
     try:
         partial.mkdir(parents=True, exist_ok=True)
         lock = os.open(partial, os.O_RDONLY)
@@ -167,6 +172,30 @@ def publish(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artifact:
     shutil.rmtree(scratch, ignore_errors=True)
     rename_whole(partial, folder)
     return Artifact(folder, manifest)
+
+
+def seal(folder: Path) -> None:
+    """Writes the SHA-256 of every file into `manifest.json`."""
+    files = {
+        path.relative_to(folder).as_posix(): hash_file(path)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+    write_json(folder / MANIFEST, {"files": files, "checksum": digest_of(files)})
+
+
+def broken_seal(folder: Path) -> str:
+    """What is wrong with a sealed folder, empty if nothing is."""
+    try:
+        seal = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        if seal["checksum"] != digest_of(seal["files"]):
+            return f"{folder / MANIFEST} was changed"
+        for name, sha256 in seal["files"].items():
+            if hash_file(folder / name) != sha256:
+                return f"{folder / name} was changed"
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return f"{folder} is damaged ({type(error).__name__}: {error})"
+    return ""
 
 
 def rename_whole(scratch: Path, folder: Path) -> None:

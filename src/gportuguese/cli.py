@@ -147,7 +147,7 @@ def _add_command(
 
 def _set_up_logging() -> None:
     log = logging.getLogger("gportuguese")
-    log.setLevel(logging.INFO)
+    log.setLevel(logging.WARNING if os.environ.get("RANK", "0") != "0" else logging.INFO)
     handler: logging.Handler = logging.StreamHandler()
     if sys.stderr.isatty():
         from rich.console import Console
@@ -171,7 +171,10 @@ def _config(args: argparse.Namespace) -> Config:
 
 def _run_stage(args: argparse.Namespace) -> None:
     config = _config(args)
-    artifact = Pipeline(config).build(args.command, init_world(config.runtime))
+    world = init_world(config.runtime)
+    artifact = Pipeline(config).build(args.command, world)
+    if not world.is_main:
+        return
     if args.command in ("train", "evaluate"):
         from gportuguese.report import epochs_markdown
 

@@ -9,26 +9,28 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback, TrainEvalCallback
+from fastai.callback.core import Callback, CancelEpochException, TrainEvalCallback
 from fastai.callback.schedule import valley  # importing it also gives Learner its fit_one_cycle
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import OptimWrapper
 
-from gportuguese import metrics
 from gportuguese import model as models
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks import (
     Accumulation,
-    FiniteLoss,
-    GradientNorm,
+    DataParallel,
+    Guard,
     LogitsOnly,
     Precision,
+    StepLoss,
     TrainableGroups,
 )
 from gportuguese.callbacks.guard import TrainingStopped
+from gportuguese.callbacks.resume import Position
 from gportuguese.config import Config, PhaseConfig, TrainConfig
+from gportuguese.loss import HeadLoss
 from gportuguese.tokens import BlockLoader, load_ids
-from gportuguese.world import World, keep_freed_memory, seed_everything
+from gportuguese.world import World, WorldError, keep_freed_memory, seed_everything
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,8 +49,34 @@ class Loaders:
         return (self.train, self.valid)[index]
 
 
+class PhaseLearner(Learner):
+    """fastai's `Learner` whose fit can begin in the middle, and which does not wait for copies."""
+
+    begin = Position()
+    """Where the next fit begins; its phase is for the caller."""
+
+    @property
+    def begin_batch(self) -> int:
+        """Batches of the first epoch that were done before."""
+        return int(self.begin.step * self.step_loss.passes_per_step)
+
+    def _do_fit(self) -> None:
+        for epoch in range(self.begin.epoch, self.n_epoch):
+            self.epoch = epoch
+            self._with_events(self._do_epoch, "epoch", CancelEpochException)
+
+    def all_batches(self) -> None:
+        """Every batch of the loader; numbers count those before its first too."""
+        self.n_iter = len(self.dl)
+        for number, batch in enumerate(self.dl, self.dl.first_batch):
+            self.one_batch(number, batch)
+
+    def _set_device(self, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
+        return tuple(part.to(self.dls.device, non_blocking=True) for part in batch)
+
+
 def make_loaders(config: Config, tokens: Artifact, world: World) -> Loaders:
-    """Training and validation batches of the micro-batch size."""
+    """Training and validation batches of the micro-batch size; this process's share of them."""
     section, block_size = config.train, config.tokens.block_size
 
     def blocks(num_tokens: int | None) -> int | None:
@@ -57,6 +85,8 @@ def make_loaders(config: Config, tokens: Artifact, world: World) -> Loaders:
     common: dict[str, Any] = {
         "block_size": block_size,
         "batch_size": config.runtime.micro_batch_size,
+        "rank": world.rank,
+        "num_ranks": world.num_ranks,
         "pin_memory": world.device != "cpu",
     }
     dtype = tokens.facts["dtype"]
@@ -77,24 +107,51 @@ def make_loaders(config: Config, tokens: Artifact, world: World) -> Loaders:
     )
 
 
-def make_learner(model: PreTrainedModel, loaders: Loaders, config: Config, world: World) -> Learner:
-    """The fastai `Learner` of a run with the callbacks that act in every fit."""
-    section = config.train
-    models.pad_logits(model, config.runtime.vocab_multiple)
-    passes = section.global_batch_size // config.runtime.micro_batch_size
+def prepare_model(model: PreTrainedModel, config: Config, world: World) -> None:
+    """Puts a model on the device and makes it as fast as the config asks; its parameters stay."""
+    section, runtime = config.train, config.runtime
+    model.config.use_cache = False
+    if section.dropout is not None:
+        models.set_dropout(model, section.dropout)
+    models.fuse_activations(model)
+    if runtime.activation_checkpointing:
+        model.gradient_checkpointing_enable({"use_reentrant": False})
+    if runtime.tf32:
+        torch.set_float32_matmul_precision("high")
+    model.to(world.device)
+
+
+def make_learner(
+    model: PreTrainedModel, loaders: Loaders, config: Config, world: World
+) -> PhaseLearner:
+    """The `Learner` of a run with the callbacks that act in every fit; takes the model's head out.
+
+    Raises `WorldError` if the processes cannot share the global batch evenly.
+    """
+    section, runtime = config.train, config.runtime
+    prepare_model(model, config, world)
+    passes, rest = divmod(section.global_batch_size, runtime.micro_batch_size * world.num_ranks)
+    if rest:
+        raise WorldError(
+            f"train.global_batch_size={section.global_batch_size} does not divide among "
+            f"{world.num_ranks} processes with runtime.micro_batch_size="
+            f"{runtime.micro_batch_size} each; lower the micro-batch or start fewer processes"
+        )
+    loss = HeadLoss(model, chunk_rows=runtime.loss_rows, vocab_multiple=runtime.vocab_multiple)
     cbs: list[Any] = [
         TrainEvalCallback(),
-        Recorder(),
         LogitsOnly(),
-        FiniteLoss(),
-        Accumulation(passes, section.global_batch_size),
+        Accumulation(passes, passes * runtime.micro_batch_size),
+        StepLoss(passes, world),
         Precision(world.device, section.precision),
-        GradientNorm(section.grad_clip),
+        Guard(section.grad_clip, section.max_loss_rise, is_late=world.device != "cpu"),
     ]
-    learn = Learner(
+    if world.num_ranks > 1:
+        cbs.append(DataParallel(passes, torch.device(world.device)))
+    learn = PhaseLearner(
         loaders,
         model,
-        loss_func=metrics.TokenLoss(),
+        loss_func=loss,
         opt_func=OptimWrapper(opt=make_optimizer(model, section)),
         cbs=cbs,
         default_cbs=False,
@@ -103,6 +160,8 @@ def make_learner(model: PreTrainedModel, loaders: Loaders, config: Config, world
     )
     learn.logger = lambda *_: None
     learn.create_opt()
+    if runtime.compile:  # after the look at the head, which would be compiled for nothing
+        model.compile()
     return learn
 
 
@@ -136,10 +195,13 @@ def fit_phase(
             cbs=cbs,
         )
     except TrainingStopped as error:
-        # fastai puts "Exception occured in `GradientNorm` when calling event ..." before it
-        raise TrainingStopped(str(error).rpartition(":\n\t")[2]) from error
+        # fastai puts "Exception occured in `Guard` when calling event ..." before it
+        error.args = (str(error).rpartition(":\n\t")[2],)
+        raise
     finally:
         learn.precision.leave()
+        if hasattr(learn, "data_parallel"):
+            learn.data_parallel.unwrap()
 
 
 def learning_rates(phase: PhaseConfig) -> list[float]:
@@ -157,9 +219,10 @@ def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world:
 
     keep_freed_memory()
     seed_everything(config.train.seed, 0)
-    model = models.load(inputs["align"].folder).to(world.device)
+    model = models.load(inputs["align"].folder)
     learn = make_learner(model, make_loaders(config, inputs["tokens"], world), config, world)
-    learn.remove_cbs([FiniteLoss, GradientNorm])  # the finder itself stops where the loss diverges
+    learn.remove_cbs(Guard)  # the finder itself stops where the loss diverges
+    learn.add_cb(Recorder())
     groups = models.parameter_groups(model)
     phase = config.train.phases[0]
     learn.add_cb(TrainableGroups(groups, phase.trainable_groups))

@@ -11,7 +11,8 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import torch
-from torch.nn.functional import cross_entropy
+
+from gportuguese.loss import HeadLoss
 
 
 @dataclass(frozen=True)
@@ -50,57 +51,40 @@ class TokenSums:
     """UTF-8 bytes of each token id, `[V]`; 0 marks specials, which bits per byte leaves out."""
 
     def __post_init__(self) -> None:
-        zero = torch.zeros((), dtype=torch.float64, device=self.bytes_per_token.device)
-        self.nats, self.text_nats, self.correct, self.num_bytes = (zero.clone() for _ in range(4))
-        self.num_tokens = 0
+        self.sums_5 = torch.zeros(5, dtype=torch.float64, device=self.bytes_per_token.device)
+        """Nats, nats of text, hits, bytes, tokens."""
 
     def add(
-        self, nats_BT: torch.Tensor, logits_BTV: torch.Tensor, targets_BT: torch.Tensor
+        self, nats_BT: torch.Tensor, correct_BT: torch.Tensor, targets_BT: torch.Tensor
     ) -> None:
         """Adds one batch."""
         bytes_BT = self.bytes_per_token[targets_BT]
-        self.nats += nats_BT.sum(dtype=torch.float64)
-        self.text_nats += (nats_BT * (bytes_BT > 0)).sum(dtype=torch.float64)
-        self.correct += (logits_BTV.argmax(-1) == targets_BT).sum()
-        self.num_bytes += bytes_BT.sum()
-        self.num_tokens += targets_BT.numel()
+        of_text_BT = nats_BT * (bytes_BT > 0)
+        ones_BT = torch.ones_like(targets_BT)
+        parts = (nats_BT, of_text_BT, correct_BT, bytes_BT, ones_BT)
+        self.sums_5 += torch.stack([part.sum(dtype=torch.float64) for part in parts])
 
-    def measures(self) -> Measures:
-        """The quotients."""
-        loss = self.nats.item() / self.num_tokens
+    def measures(self, total: Callable[[torch.Tensor], object] = lambda sums: None) -> Measures:
+        """The quotients; `total` adds up the sums of several processes in place."""
+        total(self.sums_5)
+        nats, text_nats, correct, num_bytes, num_tokens = self.sums_5.tolist()
+        loss = nats / num_tokens
         return Measures(
             loss=loss,
-            accuracy=self.correct.item() / self.num_tokens,
+            accuracy=correct / num_tokens,
             perplexity=perplexity(loss),
-            bits_per_byte=bits_per_byte(self.text_nats.item(), int(self.num_bytes.item())),
+            bits_per_byte=bits_per_byte(text_nats, int(num_bytes)),
         )
-
-
-def token_nats(logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-    """Cross entropy of every token in nats, float32 `[B, T]`."""
-    return cross_entropy(
-        logits_BTV.flatten(0, 1).float(), targets_BT.flatten(), reduction="none"
-    ).view_as(targets_BT)
-
-
-class TokenLoss:
-    """Mean nats per token; the nats of the last batch stay in `nats_BT` for the measures."""
-
-    nats_BT: torch.Tensor
-
-    def __call__(self, logits_BTV: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-        """The mean over `logits_BTV` and `targets_BT`, a scalar."""
-        nats_BT = token_nats(logits_BTV, targets_BT)
-        self.nats_BT = nats_BT.detach()
-        return nats_BT.mean()
 
 
 @torch.no_grad()
 def measure(
     model: torch.nn.Module,
+    loss: HeadLoss,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     bytes_per_token: torch.Tensor,
     autocast: Callable[[], AbstractContextManager[object]],
+    total: Callable[[torch.Tensor], object] = lambda sums: None,
 ) -> Measures:
     """The measures of a causal LM over batches, on the device that `bytes_per_token` is on."""
     sums = TokenSums(bytes_per_token)
@@ -109,6 +93,6 @@ def measure(
     for inputs_BT, targets_BT in batches:
         targets_BT = targets_BT.to(device)
         with autocast():
-            logits_BTV = model(inputs_BT.to(device)).logits
-        sums.add(token_nats(logits_BTV, targets_BT), logits_BTV, targets_BT)
-    return sums.measures()
+            loss(model(inputs_BT.to(device)).logits, targets_BT)
+        sums.add(loss.nats_BT, loss.correct_BT, targets_BT)
+    return sums.measures(total)

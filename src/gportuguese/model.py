@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
-from torch.nn import functional
 
 from gportuguese import artifacts
 from gportuguese.config import Architecture, UserError, resolve_path
@@ -177,26 +176,26 @@ def load(folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
-def pad_logits(model: PreTrainedModel, multiple: int) -> None:
-    """Makes the head give logits for a multiple of `multiple` tokens; -inf beyond the vocabulary.
+def set_dropout(model: PreTrainedModel, dropout: float) -> None:
+    """Makes every dropout of the model `dropout`, in its modules and in its config."""
+    for key, value in vars(model.config).items():
+        if key.endswith(("pdrop", "dropout")) and isinstance(value, float):
+            setattr(model.config, key, dropout)
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
+        elif isinstance(getattr(module, "attention_dropout", None), float):
+            module.attention_dropout = dropout
 
-    Matrix units want such a size. What is padded is the product, not the parameters: checkpoints,
-    optimizer and what is saved stay as they are, and padding is never predicted nor learnt.
-    """
-    head = model.get_output_embeddings()
-    padding = -head.weight.shape[0] % multiple
-    if not padding:
-        return
 
-    def forward(hidden_BTD: torch.Tensor) -> torch.Tensor:
-        bias_V = head.weight.new_zeros(head.weight.shape[0]) if head.bias is None else head.bias
-        return functional.linear(
-            hidden_BTD,
-            functional.pad(head.weight, (0, 0, 0, padding)),
-            functional.pad(bias_V, (0, padding), value=-torch.inf),
-        )
+def fuse_activations(model: nn.Module) -> None:
+    """Replaces GPT-2's GELU, spelt out in seven operations, by PyTorch's single one of the same."""
+    from transformers.activations import NewGELUActivation
 
-    head.forward = forward
+    for module in list(model.modules()):
+        for name, child in module.named_children():
+            if isinstance(child, NewGELUActivation):
+                setattr(module, name, nn.GELU(approximate="tanh"))
 
 
 def num_positions(model: PreTrainedModel) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import importlib
 import logging
 import time
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,8 @@ class Stage:
     """Goes on from what an interrupted run left, instead of starting again."""
     also: tuple[str, ...] = field(default=())
     """Settings of other sections that change the result."""
+    is_shared: bool = False
+    """All processes that torchrun started build it together; any other is the main one's."""
 
 
 STAGES = (
@@ -38,7 +41,14 @@ STAGES = (
     Stage("tokenizer", ("corpus",)),
     Stage("tokens", ("corpus", "tokenizer")),
     Stage("align", ("tokenizer", "tokens"), version=4, also=("tokens.block_size",)),
-    Stage("train", ("align", "tokens"), resumable=True, also=("tokens.block_size",)),
+    Stage(
+        "train",
+        ("corpus", "align", "tokens"),
+        version=2,
+        resumable=True,
+        also=("tokens.block_size",),
+        is_shared=True,
+    ),
     Stage("evaluate", ("train", "tokens")),
     Stage("export", ("dump", "corpus", "tokens", "align", "train", "evaluate")),
 )
@@ -98,7 +108,7 @@ class Pipeline:
             state = "missing"
             if folder is not None and folder.is_dir():
                 state = "done"
-            elif folder is not None and folder.with_name(folder.name + ".partial").is_dir():
+            elif folder is not None and artifacts.partial_of(folder).is_dir():
                 state = "partial"
             states.append(StageStatus(stage.name, state, folder))
         return states
@@ -133,16 +143,33 @@ class Pipeline:
 
     def _build_stage(self, stage: Stage, world: World) -> None:
         if stage.name == "align":
-            self._fetch_base()
+            with world.main_first("the base model"):
+                self._fetch_base()
         folder = self.folder(stage.name)
         assert folder is not None
-        if folder.is_dir():
+        with world.main_first(f"a look at {folder.name}"):
+            is_done = folder.is_dir()
+        if is_done:
             log.info("%s: done already, %s", stage.name, folder)
-            return
+        elif stage.is_shared:
+            self._make(stage, folder, world)
+        else:
+            with world.main_first(folder.name):
+                if world.is_main:
+                    self._make(stage, folder, world)
+
+    def _make(self, stage: Stage, folder: Path, world: World) -> None:
         inputs = {name: self.open(name) for name in self._inputs(stage)}
         log.info("%s: building %s", stage.name, folder)
         start = time.monotonic()
-        with artifacts.building(folder, stage.resumable) as partial:
+        with ExitStack() as stack:
+            with (
+                world.main_first(f"the folder {folder.name}") if stage.is_shared else nullcontext()
+            ):
+                if world.is_main:
+                    partial = stack.enter_context(artifacts.building(folder, stage.resumable))
+                else:
+                    partial = artifacts.partial_of(folder)
             module = importlib.import_module(f"gportuguese.{stage.name}")
             facts = module.build(self.config, inputs, partial, world)
             manifest = {
@@ -156,7 +183,11 @@ class Pipeline:
                 "facts": facts,
                 "build_seconds": round(time.monotonic() - start, 1),
             }
-            self._opened[stage.name] = artifacts.publish(partial, folder, manifest)
+            with (
+                world.main_first(f"publishing {folder.name}") if stage.is_shared else nullcontext()
+            ):
+                if world.is_main:
+                    self._opened[stage.name] = artifacts.publish(partial, folder, manifest)
         log.info("%s: done in %.1f s", stage.name, time.monotonic() - start)
 
     def _needed(self, name: str) -> set[str]:

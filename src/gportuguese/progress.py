@@ -16,10 +16,16 @@ LINE_SECONDS = 15.0
 @contextmanager
 def track(description: str, total: float) -> Iterator[Callable[[float, str], None]]:
     """Yields `advance(amount, note)`: `amount` of `total` is done, `note` says how it goes."""
-    if sys.stderr.isatty():
+    if not log.isEnabledFor(logging.INFO):  # another process speaks for this one
+        yield _silence
+    elif sys.stderr.isatty():
         yield from _bar(description, total)
     else:
         yield from _lines(description, total)
+
+
+def _silence(amount: float, note: str = "") -> None:
+    pass
 
 
 def _bar(description: str, total: float) -> Iterator[Callable[[float, str], None]]:

@@ -6,6 +6,7 @@ Shapes: B sequences, T tokens of a block.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,17 @@ def load_token_bytes(folder: Path, device: str) -> torch.Tensor:
     return torch.from_numpy(np.load(folder / "token_bytes.npy")).to(device)
 
 
+def documents_of(folder: Path, split: Split, block_size: int, blocks: np.ndarray) -> list[int]:
+    """The documents, by place in the split, that the tokens of some blocks belong to."""
+    starts = np.memmap(folder / f"{split}.offsets.bin", "<i8", mode="r")
+    found: set[int] = set()
+    for block in blocks:
+        first, last = block * block_size, (block + 1) * block_size
+        low, high = np.searchsorted(starts, [first, last], side="right") - 1
+        found.update(range(int(low), int(high) + 1))
+    return sorted(found & set(range(len(starts) - 1)))
+
+
 @dataclass
 class BlockLoader:
     """Batches `(inputs_BT, targets_BT)` of int64 from the ids of one split.
@@ -97,8 +109,13 @@ class BlockLoader:
     """Blocks per epoch; None means all. Without a seed they are spread evenly over the file."""
     multiple: int = 1
     """An epoch is cut to a multiple of this many blocks."""
+    rank: int = 0
+    num_ranks: int = 1
+    """Of every `num_ranks` batches this loader has the one at `rank`."""
     pin_memory: bool = False
     epoch: int = field(default=0, init=False)
+    first_batch: int = field(default=0, init=False)
+    """Where iteration begins: batches of this loader that the epoch has behind it."""
 
     def __post_init__(self) -> None:
         self.total_blocks = (len(self.ids) - 1) // self.block_size
@@ -114,7 +131,8 @@ class BlockLoader:
             )
 
     def __len__(self) -> int:
-        return -(-self.epoch_blocks // self.batch_size)
+        num_batches = -(-self.epoch_blocks // self.batch_size)
+        return -(-(num_batches - self.rank) // self.num_ranks)
 
     def block_indices(self, epoch: int) -> np.ndarray:
         """The blocks of an epoch in order, int64 `[epoch_blocks]`."""
@@ -131,13 +149,28 @@ class BlockLoader:
         )
         return order[skip : skip + self.epoch_blocks]
 
+    def step_blocks(self, epoch: int, step: int) -> np.ndarray:
+        """The blocks of one optimizer step, of all ranks together."""
+        return self.block_indices(epoch)[step * self.multiple : (step + 1) * self.multiple]
+
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         order = self.block_indices(self.epoch)
+        numbers = range(self.first_batch, len(self))
+        # one batch ahead: reading from disk and pinning then cost the training loop nothing
+        with ThreadPoolExecutor(1, "loader") as reader:
+            ahead = [reader.submit(self._read, order, number) for number in numbers[:1]]
+            for number in numbers:
+                batch = ahead.pop().result()
+                if number + 1 < len(self):
+                    ahead.append(reader.submit(self._read, order, number + 1))
+                yield batch
+
+    def _read(self, order: np.ndarray, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        start = (number * self.num_ranks + self.rank) * self.batch_size
+        firsts = order[start : start + self.batch_size, None] * self.block_size
         span = np.arange(self.block_size + 1)
-        for start in range(0, len(order), self.batch_size):
-            firsts = order[start : start + self.batch_size, None] * self.block_size
-            ids_BT1 = torch.from_numpy(self.ids[firsts + span].astype(np.int64))
-            inputs_BT, targets_BT = ids_BT1[:, :-1].contiguous(), ids_BT1[:, 1:].contiguous()
-            if self.pin_memory:
-                inputs_BT, targets_BT = inputs_BT.pin_memory(), targets_BT.pin_memory()
-            yield inputs_BT, targets_BT
+        ids_BT1 = torch.from_numpy(self.ids[firsts + span].astype(np.int64))
+        inputs_BT, targets_BT = ids_BT1[:, :-1].contiguous(), ids_BT1[:, 1:].contiguous()
+        if self.pin_memory:
+            return inputs_BT.pin_memory(), targets_BT.pin_memory()
+        return inputs_BT, targets_BT

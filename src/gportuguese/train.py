@@ -1,25 +1,25 @@
-"""The recipe: one one-cycle fit per phase on a fastai `Learner`, resumable between phases."""
+"""The recipe: one one-cycle fit per phase on a fastai `Learner`, resumable at every step."""
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import shutil
 import time
+from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from fastai.callback.core import Callback
-from fastai.learner import Learner
 
-from gportuguese import artifacts, metrics, tokenizer
+from gportuguese import artifacts, corpus, metrics, tokenizer
 from gportuguese import model as models
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks import (
+    Checkpoints,
     EpochOrder,
     EpochTable,
     Meter,
@@ -27,11 +27,13 @@ from gportuguese.callbacks import (
     TrainableGroups,
 )
 from gportuguese.callbacks.epoch_table import EpochRow, EpochTime
+from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.callbacks.precision import autocast
+from gportuguese.callbacks.resume import Position, newest
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.learner import fit_phase, make_learner, make_loaders
 from gportuguese.progress import track
-from gportuguese.tokens import load_token_bytes
+from gportuguese.tokens import BlockLoader, documents_of, load_token_bytes
 from gportuguese.world import (
     World,
     check_precision,
@@ -40,16 +42,20 @@ from gportuguese.world import (
     seed_everything,
 )
 
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
 log = logging.getLogger("gportuguese")
 
-STATE = "optimizer.pt"
+CHECKPOINTS = f"{artifacts.SCRATCH}/checkpoints"
+_SHOWN_DOCUMENTS = 8
 
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
     """Writes `epochs.csv`, `phases/<n>-<name>/` with the weights after each, and `model/`.
 
-    Goes on after the last finished phase found in `out`. Raises `TrainingStopped` on a loss that
-    is not finite.
+    Goes on from the newest whole checkpoint in `out`. Several processes may build together; the
+    main one writes. Raises `TrainingStopped` where the next step would do harm.
     """
     section = config.train
     check_precision(world.device, section.precision)
@@ -57,41 +63,57 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     start = time.monotonic()
     loaders = make_loaders(config, inputs["tokens"], world)
     token_bytes = load_token_bytes(inputs["tokens"].folder, world.device)
-    done = _finished_phases(out, section)
-    source = out / "phases" / done[-1] if done else inputs["align"].folder
-    model = models.load(source)
-    model.config.use_cache = False
-    model.to(world.device)
+    checkpoint = newest(out / CHECKPOINTS)
+    model = models.load(checkpoint.folder if checkpoint else inputs["align"].folder)
     learn = make_learner(model, loaders, config, world)
     groups = models.parameter_groups(model)
-    table = EpochTable(out, token_bytes, *_saved_rows(source if done else None), on_row=_log_row)
-    if done:
-        log.info("going on after phase %s", done[-1])
-        if len(done) < len(section.phases):  # the last phase's state goes when the stage ends
-            _load_state(learn, source / STATE, world)
-    else:
+    rows = checkpoint.rows if checkpoint else ([], [])
+    table = EpochTable(out, token_bytes, *rows, on_row=_log_row, world=world)
+    checkpoints = Checkpoints(
+        out / CHECKPOINTS, model, table, config.runtime.checkpoint_minutes, world
+    )
+    position = checkpoint.position if checkpoint else Position()
+    if checkpoint is None:
         context = partial(autocast, world.device, section.precision)
-        measures = metrics.measure(model, loaders.valid, token_bytes, context)
+        measures = metrics.measure(
+            model, learn.loss_func, loaders.valid, token_bytes, context, world.total
+        )
         table.add_row("before", float("nan"), measures, 0.0, time.monotonic() - start)
+    else:
+        log.info("going on from %s: %s", checkpoint.folder, _in_words(position, section))
     num_epochs = sum(phase.epochs for phase in section.phases)
     epoch_blocks = loaders.train.epoch_blocks
-    trained = table.rows[-1].epoch
-    with track(
-        "train", (num_epochs - trained) * epoch_blocks * config.tokens.block_size
-    ) as advance:
-        for index, phase in list(enumerate(section.phases))[len(done) :]:
-            seed_everything(section.seed, index)
-            table.phase = phase.name
+    pass_blocks = config.runtime.micro_batch_size * world.num_ranks
+    done_blocks = table.rows[-1].epoch * epoch_blocks + position.step * section.global_batch_size
+    left_tokens = (num_epochs * epoch_blocks - done_blocks) * config.tokens.block_size
+    with track("train", left_tokens) as advance:
+        for index, phase in list(enumerate(section.phases))[position.phase :]:
+            seed_everything(section.seed, index, *([world.rank] if world.rank else []))
+            learn.begin = position
+            if checkpoint is not None:
+                checkpoint.restore(learn, table, world)
+            table.phase, checkpoints.phase = phase.name, index
             cbs: list[Callback] = [
                 TrainableGroups(groups, phase.trainable_groups),
-                EpochOrder(table.rows[-1].epoch),
+                EpochOrder(sum(earlier.epochs for earlier in section.phases[:index])),
                 table,
-                Meter(advance),
+                checkpoints,
             ]
-            if section.tensorboard:
-                cbs.append(TensorBoardLog(out / "logs", table.rows[-1].epoch * len(loaders.train)))
-            fit_phase(learn, phase, section, cbs)
-            _save_phase(out, _phase_folder(index, phase), learn, table)
+            if world.is_main:
+                cbs.append(Meter(partial(_advance, advance, world.num_ranks)))
+                if section.tensorboard:
+                    cbs.append(TensorBoardLog(out / "logs", done_blocks // pass_blocks))
+            try:
+                fit_phase(learn, phase, section, cbs)
+            except TrainingStopped as error:
+                raise _with_documents(error, loaders.train, inputs) from error
+            finally:
+                checkpoints.leave()
+            checkpoint, position = None, Position(index + 1)
+            if world.is_main:
+                _save_phase(out / "phases" / _phase_folder(index, phase), model)
+            checkpoints.save(learn, position)
+            done_blocks = table.rows[-1].epoch * epoch_blocks
     facts = _finish(config, inputs, out, world, table, groups)
     num_tokens = num_epochs * epoch_blocks * config.tokens.block_size
     return {**facts, "tokens": num_tokens, "seconds": round(time.monotonic() - start, 1)}
@@ -101,52 +123,40 @@ def _phase_folder(index: int, phase: PhaseConfig) -> str:
     return f"{index + 1}-{phase.name}"
 
 
-def _finished_phases(out: Path, section: TrainConfig) -> list[str]:
-    """Names of the whole phase folders, up to the first gap."""
-    names = [_phase_folder(index, phase) for index, phase in enumerate(section.phases)]
-    missing = (n for n, name in enumerate(names) if not (out / "phases" / name).is_dir())
-    return names[: next(missing, len(names))]
+def _in_words(position: Position, section: TrainConfig) -> str:
+    if position.phase == len(section.phases):
+        return "all phases are done"
+    name = section.phases[position.phase].name
+    return f"phase {name}, epoch {position.epoch + 1}, after {position.step} steps"
 
 
-def _saved_rows(folder: Path | None) -> tuple[list[EpochRow], list[EpochTime]]:
-    if folder is None:
-        return [], []
-    saved = json.loads((folder / "epochs.json").read_text(encoding="utf-8"))
-    return [EpochRow(**row) for row in saved["rows"]], [EpochTime(**t) for t in saved["times"]]
+def _advance(advance: Callable[[float, str], None], ranks: int, amount: float, note: str) -> None:
+    advance(ranks * amount, note)
 
 
-def _save_phase(out: Path, name: str, learn: Learner, table: EpochTable) -> None:
+def _with_documents(
+    error: TrainingStopped, loader: BlockLoader, inputs: dict[str, Artifact]
+) -> TrainingStopped:
+    """The error with what stood in the batch of its step."""
+    blocks = loader.step_blocks(loader.epoch, error.step)
+    folder = inputs["tokens"].folder
+    places = documents_of(folder, "train", loader.block_size, blocks)
+    titles = corpus.titles(inputs["corpus"], "train", places[:_SHOWN_DOCUMENTS])
+    shown = "; ".join(titles)
+    more = f" and {len(places) - len(titles)} more" if len(places) > len(titles) else ""
+    return TrainingStopped(f"{error}. The batch held: {shown}{more}")
+
+
+def _save_phase(folder: Path, model: PreTrainedModel) -> None:
     """Publishes a finished phase: written under another name, then renamed."""
-    scratch = out / "phases" / f"{name}.tmp"
-    shutil.rmtree(scratch, ignore_errors=True)
+    scratch = folder.with_name(f"{folder.name}.tmp")
+    for left in (scratch, folder):  # of a run that was killed before its checkpoint
+        shutil.rmtree(left, ignore_errors=True)
     scratch.mkdir(parents=True)
-    learn.model.config.use_cache = True
-    learn.model.save_pretrained(scratch)
-    learn.model.config.use_cache = False
-    scaler = learn.precision.scaler.state_dict()
-    torch.save({"optimizer": _plain_state(learn.opt.opt), "scaler": scaler}, scratch / STATE)
-    rows = {"rows": [asdict(r) for r in table.rows], "times": [asdict(t) for t in table.times]}
-    artifacts.write_json(scratch / "epochs.json", rows)
-    artifacts.rename_whole(scratch, out / "phases" / name)
-
-
-def _load_state(learn: Learner, path: Path, world: World) -> None:
-    """Optimizer moments and loss scale as they were when a phase ended."""
-    state = torch.load(path, map_location=world.device, weights_only=True)
-    learn.opt.opt.load_state_dict(state["optimizer"])
-    learn.precision.scaler.load_state_dict(state["scaler"])
-
-
-def _plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimizer's state without the NumPy scalars that fastai's schedules leave in it.
-
-    `torch.load(weights_only=True)` refuses those.
-    """
-    state = optimizer.state_dict()
-    for group in state["param_groups"]:
-        group["lr"] = float(group["lr"])
-        group["betas"] = tuple(float(beta) for beta in group["betas"])
-    return state
+    model.config.use_cache = True
+    model.save_pretrained(scratch)
+    model.config.use_cache = False
+    artifacts.rename_whole(scratch, folder)
 
 
 def _finish(
@@ -157,20 +167,11 @@ def _finish(
     table: EpochTable,
     groups: list[list[torch.nn.Parameter]],
 ) -> dict[str, Any]:
-    phases = out / "phases"
     last = _phase_folder(len(config.train.phases) - 1, config.train.phases[-1])
-    shutil.rmtree(out / "model", ignore_errors=True)
-    shutil.copytree(
-        phases / last,
-        out / "model",
-        copy_function=_link_or_copy,
-        ignore=shutil.ignore_patterns(STATE, "epochs.json"),
-    )
-    tokenizer.save(tokenizer.load(inputs["align"].folder), out / "model")
-    for state in phases.glob(f"*/{STATE}"):
-        state.unlink()
-    for scratch in phases.glob("*.tmp"):
-        shutil.rmtree(scratch)
+    if world.is_main:
+        shutil.rmtree(out / "model", ignore_errors=True)
+        shutil.copytree(out / "phases" / last, out / "model", copy_function=_link_or_copy)
+        tokenizer.save(tokenizer.load(inputs["align"].folder), out / "model")
     sizes = [models.count_parameters(group) for group in groups]
     is_cpu = world.device == "cpu"
     return {
@@ -183,6 +184,7 @@ def _finish(
         "trainable_parameters": {
             phase.name: sum(sizes[-phase.trainable_groups :]) for phase in config.train.phases
         },
+        "processes": world.num_ranks,
         "device": f"cpu, {torch.get_num_threads()} threads"
         if is_cpu
         else torch.cuda.get_device_name(world.device),

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 import ctypes
+import datetime
 import functools
 import os
 import random
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from gportuguese.config import RuntimeConfig, UserError
+
+if TYPE_CHECKING:
+    import torch
 
 # mallopt(3) parameters
 _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
@@ -22,12 +29,19 @@ class WorldError(UserError):
 
 @dataclass(frozen=True)
 class World:
-    """The resources of this run."""
+    """The resources of this run, and the other processes that torchrun started with this one."""
 
     wanted_device: str
     """`runtime.device`."""
     num_workers: int
     """Processes for work outside PyTorch."""
+    rank: int = 0
+    num_ranks: int = 1
+    local_rank: int = 0
+    """Number of this process on its host, and of its GPU."""
+    wait_hours: float = 48.0
+    store: Any = None
+    """torch.distributed's store of keys and values, shared by all processes."""
 
     @functools.cached_property
     def device(self) -> str:
@@ -35,15 +49,100 @@ class World:
 
         Raises `WorldError` for a device that is not there.
         """
-        return _resolve_device(self.wanted_device)
+        return _resolve_device(self.wanted_device, self.local_rank)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is the process that writes and speaks."""
+        return self.rank == 0
+
+    def total(self, tensor: torch.Tensor) -> None:
+        """Adds up a tensor over all processes, in place."""
+        if self.num_ranks > 1:
+            import torch.distributed
+
+            torch.distributed.all_reduce(tensor)
+
+    def largest(self, *numbers: int) -> tuple[int, ...]:
+        """The largest of each number over all processes."""
+        if self.num_ranks == 1:
+            return numbers
+        import torch.distributed
+
+        tensor = torch.tensor(numbers)
+        torch.distributed.all_reduce(tensor, torch.distributed.ReduceOp.MAX)
+        return tuple(tensor.tolist())
+
+    def gather(self, value: Any) -> list[Any]:
+        """The values of all processes by rank in the main process, empty in the others."""
+        if self.num_ranks == 1:
+            return [value]
+        import torch.distributed
+
+        values = [None] * self.num_ranks if self.is_main else None
+        torch.distributed.gather_object(value, values)
+        return values or []
+
+    @contextmanager
+    def main_first(self, what: str) -> Iterator[None]:
+        """A context in which the main process goes first; the others wait until it has left.
+
+        Raises `WorldError` in the others if it failed, or took longer than `runtime.wait_hours`.
+        """
+        if self.num_ranks == 1:
+            yield
+            return
+        key = f"main_first/{what}"
+        if self.is_main:
+            try:
+                yield
+            except BaseException:
+                self.store.set(key, "failed")
+                raise
+            self.store.set(key, "done")
+            return
+        try:
+            self.store.wait([key], datetime.timedelta(hours=self.wait_hours))
+        except RuntimeError as error:  # torch's DistStoreError is one
+            raise WorldError(
+                f"process {self.rank} waited {self.wait_hours:g} hours for process 0 to finish "
+                f"{what}; build it first in one process (the same command without torchrun), or "
+                f"raise runtime.wait_hours ({error})"
+            ) from error
+        if self.store.get(key) != b"done":
+            raise WorldError(f"process 0 failed at {what}; its own message says why")
+        yield
 
 
 def init_world(runtime: RuntimeConfig) -> World:
-    """The world of this process."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise WorldError("training on several processes is not supported yet; start one process")
+    """The world of this process; joins the others where torchrun started several."""
     workers = runtime.num_workers or _num_cores()
-    return World(runtime.device, workers)
+    num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_ranks == 1:
+        return World(runtime.device, workers)
+    import torch
+
+    rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
+    device = _resolve_device(runtime.device, local_rank)
+    if device != "cpu":
+        torch.cuda.set_device(device)
+    store = _join(rank, num_ranks, device)
+    return World(runtime.device, workers, rank, num_ranks, local_rank, runtime.wait_hours, store)
+
+
+@functools.cache
+def _join(rank: int, num_ranks: int, device: str) -> Any:
+    """Joins the other processes, once; the store that all share."""
+    from torch import distributed
+    from torch.distributed.rendezvous import rendezvous
+
+    # numbers that the host needs at once go over gloo, what lies on GPUs over NCCL
+    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
+    store, _, _ = next(rendezvous("env://"))
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=num_ranks)
+    return distributed.PrefixStore(  # type: ignore[attr-defined]
+        "gportuguese", store
+    )
 
 
 def _num_cores() -> int:
@@ -53,17 +152,17 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _resolve_device(device: str) -> str:
+def _resolve_device(device: str, local_rank: int = 0) -> str:
     if device == "cpu":
         return "cpu"
     import torch
 
     available = torch.cuda.is_available()
     if device == "auto":
-        return "cuda:0" if available else "cpu"
+        return f"cuda:{local_rank}" if available else "cpu"
     if not re.fullmatch(r"cuda(:\d+)?", device):
         raise WorldError(f"runtime.device={device!r}: use auto, cpu, cuda or cuda:N")
-    index = int(device.partition(":")[2] or 0)
+    index = int(device.partition(":")[2] or local_rank)
     if not available or index >= torch.cuda.device_count():
         raise WorldError(f"runtime.device={device!r}: PyTorch {torch.__version__} sees no such GPU")
     return f"cuda:{index}"

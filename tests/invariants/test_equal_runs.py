@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from fastai.learner import Recorder
 
 from gportuguese import Pipeline, init_world, learner, load_config, train
 from gportuguese import model as models
@@ -88,9 +89,11 @@ def test_fastai_learner_equals_a_bare_pytorch_loop(tiny_overrides):
     learn, _, config = prepared(tiny_overrides, NO_DROPOUT, "runtime.micro_batch_size=8")
     twin, _, _ = prepared(tiny_overrides, NO_DROPOUT, "runtime.micro_batch_size=8")
     phase = config.train.phases[-1]
+    learn.add_cb(Recorder())
     train.fit_phase(learn, phase, config.train, [])
     rates, moments = learn.recorder.hps["lr"], learn.recorder.hps["mom"]
     model, loader = twin.model, twin.dls.train
+    twin.loss_func.release()
     optimizer = learner.make_optimizer(model, config.train)
     ratios = [rate / phase.lr_max for rate in learner.learning_rates(phase)]
     model.train()

@@ -1,25 +1,29 @@
 """What acts in one run, in order.
 
-Trainable groups -5, data order -4, logits 0, accumulation 6, precision 10, finite loss 11, gradient
-norm and clipping 12, fastai's recorder 50 and one-cycle 60, epoch table 70, logs 75, meter 80.
+Trainable groups -5, data order -4, data parallel -3, logits 0, accumulation 6, step loss 7, precision
+10, guard and clipping 12, one-cycle 60, epoch table 62, checkpoints 65, logs 75, meter 80.
 """
 
 from gportuguese.callbacks.accumulation import Accumulation
 from gportuguese.callbacks.epoch_table import EpochTable, Meter, TensorBoardLog
 from gportuguese.callbacks.feeding import EpochOrder, LogitsOnly
-from gportuguese.callbacks.guard import FiniteLoss, GradientNorm
+from gportuguese.callbacks.guard import Guard, StepLoss
+from gportuguese.callbacks.parallel import DataParallel
 from gportuguese.callbacks.precision import Precision
+from gportuguese.callbacks.resume import Checkpoints
 from gportuguese.callbacks.unfreezing import TrainableGroups
 
 __all__ = [
     "Accumulation",
+    "Checkpoints",
+    "DataParallel",
     "EpochOrder",
     "EpochTable",
-    "FiniteLoss",
-    "GradientNorm",
+    "Guard",
     "LogitsOnly",
     "Meter",
     "Precision",
+    "StepLoss",
     "TensorBoardLog",
     "TrainableGroups",
 ]

@@ -15,6 +15,7 @@ from fastai.callback.core import Callback
 
 from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.metrics import Measures, TokenSums
+from gportuguese.world import World
 
 
 @dataclass(frozen=True)
@@ -81,32 +82,47 @@ class EpochTable(Callback):
         rows: list[EpochRow],
         times: list[EpochTime],
         on_row: Callable[[EpochRow, EpochTime], None],
+        world: World,
     ) -> None:
-        self.folder, self.bytes_per_token = folder, bytes_per_token
+        self.folder, self.bytes_per_token, self.world = folder, bytes_per_token, world
         self.rows, self.times, self.on_row = rows, times, on_row
         self.phase = ""
+        self.begun = {"nats": 0.0, "steps": 0, "seconds": 0.0}
+        """What an interrupted epoch had come to."""
 
     def before_train(self) -> None:
-        self.start = time.monotonic()
-        self.train_nats = torch.zeros((), dtype=torch.float64, device=self.bytes_per_token.device)
-        self.num_passes = 0
+        device = self.bytes_per_token.device
+        self.train_nats = torch.tensor(self.begun["nats"], dtype=torch.float64, device=device)
+        self.num_steps = int(self.begun["steps"])
+        self.start = time.monotonic() - self.begun["seconds"]
+        self.begun = {"nats": 0.0, "steps": 0, "seconds": 0.0}
+
+    def so_far(self) -> dict[str, float]:
+        """What the training part of this epoch has come to."""
+        return {
+            "nats": self.train_nats.item(),
+            "steps": self.num_steps,
+            "seconds": time.monotonic() - self.start,
+        }
 
     def before_validate(self) -> None:
         self.valid_start = time.monotonic()
         self.sums = TokenSums(self.bytes_per_token)
 
+    def after_step(self) -> None:
+        self.train_nats += self.learn.step_loss.value
+        self.num_steps += 1
+
     def after_loss(self) -> None:
-        if self.training:
-            self.train_nats += self.learn.loss.detach()
-            self.num_passes += 1
-        else:
-            self.sums.add(self.learn.loss_func.nats_BT, self.learn.pred, self.learn.yb[0])
+        if not self.training:
+            loss = self.learn.loss_func
+            self.sums.add(loss.nats_BT, loss.correct_BT, self.learn.yb[0])
 
     def after_epoch(self) -> None:
         self.add_row(
             self.phase,
-            self.train_nats.item() / self.num_passes,
-            self.sums.measures(),
+            self.train_nats.item() / self.num_steps,
+            self.sums.measures(self.world.total),
             self.valid_start - self.start,
             time.monotonic() - self.valid_start,
         )
@@ -123,7 +139,8 @@ class EpochTable(Callback):
             )
         self.rows.append(row)
         self.times.append(EpochTime(row.epoch, round(train_seconds, 2), round(valid, 2)))
-        write_epochs(self.folder / "epochs.csv", self.rows)
+        if self.world.is_main:
+            write_epochs(self.folder / "epochs.csv", self.rows)
         self.on_row(row, self.times[-1])
 
 

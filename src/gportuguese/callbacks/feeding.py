@@ -6,7 +6,10 @@ from fastai.callback.core import Callback
 
 
 class EpochOrder(Callback):
-    """Tells the training loader which epoch of the whole run this is."""
+    """Tells the training loader which epoch of the whole run this is, and where in it to begin.
+
+    `first_epoch` is the run's epoch with which the phase begins.
+    """
 
     order = -4
 
@@ -14,7 +17,10 @@ class EpochOrder(Callback):
         self.first_epoch = first_epoch
 
     def before_epoch(self) -> None:
-        self.learn.dls.train.epoch = self.first_epoch + self.learn.epoch
+        train = self.learn.dls.train
+        train.epoch = self.first_epoch + self.learn.epoch
+        is_first = self.learn.epoch == self.learn.begin.epoch
+        train.first_batch = self.learn.begin_batch if is_first else 0
 
 
 class LogitsOnly(Callback):

@@ -1,56 +1,130 @@
-"""Stops a run before a loss or gradients that are not finite reach the weights."""
+"""The loss of a whole step, and stopping before a step that would do harm."""
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from fastai.callback.core import Callback
-from fastai.learner import Learner
 
 from gportuguese.config import UserError
+from gportuguese.world import World
 
 
 class TrainingStopped(UserError):
-    """Loss or gradients are not finite; the weights are still those of the step before."""
+    """The next step would do harm; the weights are still those of the step before."""
+
+    epoch = 0
+    """Epochs of the phase before the one it happened in."""
+    step = 0
+    """Steps of that epoch before the one at fault."""
 
 
-class FiniteLoss(Callback):
-    """Raises `TrainingStopped` between forward and backward pass.
+class StepLoss(Callback):
+    """The mean loss of a step, over its passes and all processes; it stays on the device.
 
-    After `Precision` (10), so that its autocast is left first.
+    After `Accumulation` (6), which ends all passes but a step's last.
     """
 
-    order = 11
+    order = 7
     run_valid = False
 
+    def __init__(self, passes_per_step: int, world: World) -> None:
+        self.passes_per_step, self.world = passes_per_step, world
+
+    @property
+    def step(self) -> int:
+        """Steps of the epoch before this one."""
+        return int(self.learn.iter) // self.passes_per_step
+
+    def before_train(self) -> None:
+        self.total: Any = 0
+
     def after_loss(self) -> None:
-        if not torch.isfinite(self.learn.loss):
-            raise stopped(self.learn, f"the loss is {self.learn.loss.item()}")
+        self.total = self.total + self.learn.loss.detach()
+
+    def before_step(self) -> None:
+        self.value = self.total / self.passes_per_step
+        self.world.total(self.value)
+        self.value /= self.world.num_ranks
+        self.total = 0
 
 
-class GradientNorm(Callback):
-    """Raises `TrainingStopped` before a step with gradients that are not finite; clips the others.
+class Guard(Callback):
+    """Stops the run before a step whose loss or gradients are not finite, or whose loss jumped up.
 
-    With fp16 it sees unscaled gradients, and steps that overflowed were left out before it.
+    Also clips gradients. With fp16 it sees unscaled ones, and steps that overflowed were left out
+    before it.
+
+    A look at the verdict would make the host wait for a GPU in every step. There the optimizer's
+    own kernel leaves the weights alone (`found_inf`), and the host reads the verdict one step
+    later, when it has long been known.
     """
 
     order = 12
+    run_valid = False
+    _SETTLING_STEPS = 20
+    _MEAN_STEPS = 50
 
-    def __init__(self, max_norm: float | None) -> None:
-        self.max_norm = max_norm
+    def __init__(self, max_norm: float | None, max_loss_rise: float | None, is_late: bool) -> None:
+        self.max_norm, self.max_loss_rise, self.is_late = max_norm, max_loss_rise, is_late
+
+    def before_fit(self) -> None:
+        self.num_steps = 0
+        self.mean: Any = None
+        """Running mean of the loss of earlier steps."""
+        self.pending: tuple[torch.Tensor, Any, int, int] | None = None
 
     def before_step(self) -> None:
+        self._judge()
         parameters = [p for p in self.learn.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-        if not torch.isfinite(norm):
-            raise stopped(self.learn, f"the norm of the gradients is {norm.item()}")
+        loss = self.learn.step_loss.value
+        mean = loss if self.mean is None else self.mean
+        is_bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
+        if self.max_loss_rise is not None and self.num_steps >= self._SETTLING_STEPS:
+            is_bad |= loss > mean + self.max_loss_rise
+        self._note(torch.stack([is_bad.float(), loss, mean, norm.float()]))
+        if self.is_late:
+            self.learn.opt.opt.found_inf = is_bad.float()
+        else:
+            self._judge()
         if self.max_norm is not None:
             torch.nn.utils.clip_grads_with_norm_(parameters, self.max_norm, norm)
+        self.num_steps += 1
+        weight = 1 / min(self.num_steps, self._MEAN_STEPS)
+        self.mean = torch.where(is_bad, mean, torch.lerp(mean, loss, weight))
+
+    def after_train(self) -> None:
+        self._judge()
+
+    def _note(self, verdict_4: torch.Tensor) -> None:
+        done = None
+        if self.is_late and verdict_4.is_cuda:
+            host_4 = torch.empty(4, pin_memory=True)
+            host_4.copy_(verdict_4, non_blocking=True)
+            done = torch.cuda.Event()  # type: ignore[no-untyped-call]
+            done.record()
+            verdict_4 = host_4
+        self.pending = (verdict_4, done, self.learn.epoch, self.learn.step_loss.step)
+
+    def _judge(self) -> None:
+        if self.pending is None:
+            return
+        (verdict_4, done, epoch, step), self.pending = self.pending, None
+        if done is not None:
+            done.synchronize()
+        is_bad, loss, mean, norm = verdict_4.tolist()
+        if is_bad:
+            raise stopped(epoch, step, loss, mean, norm)
 
 
-def stopped(learn: Learner, what: str) -> TrainingStopped:
+def stopped(epoch: int, step: int, loss: float, mean: float, norm: float) -> TrainingStopped:
     """The error of a run that must not take its next step."""
-    return TrainingStopped(
-        f"{what} at epoch {learn.epoch + 1} of this phase, forward pass {learn.iter + 1} of "
-        f"{learn.n_iter}: stopped before the optimizer step. The last finished phase is kept; "
-        "lower lr_max or set train.grad_clip, or train in bf16 or fp32"
+    error = TrainingStopped(
+        f"epoch {epoch + 1} of this phase, step {step + 1}: the loss is {loss:.4g} (mean before: "
+        f"{mean:.4g}) and the norm of the gradients {norm:.4g}; stopped before the weights changed. "
+        "Lower lr_max, set train.grad_clip, train in bf16 or fp32, or raise train.max_loss_rise"
     )
+    error.epoch, error.step = epoch, step
+    return error

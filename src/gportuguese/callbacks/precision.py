@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from fastai.callback.core import Callback, CancelStepException
 
+from gportuguese.callbacks.guard import stopped
+
 _DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -61,6 +63,10 @@ class Precision(Callback):
         self.scaler.unscale_(self)
         self.scaler.step(self)
         if not self.is_finite:
+            loss = self.learn.step_loss.value
+            if not torch.isfinite(loss):  # no loss scale will mend that
+                nan = float("nan")
+                raise stopped(self.learn.epoch, self.learn.step_loss.step, loss.item(), nan, nan)
             raise CancelStepException("the scaled gradients overflowed")
 
     def after_step(self) -> None:  # also runs after a cancelled step

@@ -15,6 +15,9 @@ def broken_relations(config: Config) -> list[str]:
         (runtime.micro_batch_size >= 1, "runtime.micro_batch_size: must be at least 1"),
         (runtime.num_workers >= 0, "runtime.num_workers: must be 0 (one per core) or more"),
         (runtime.vocab_multiple >= 1, "runtime.vocab_multiple: must be at least 1"),
+        (runtime.loss_rows >= 1, "runtime.loss_rows: must be at least 1"),
+        (runtime.checkpoint_minutes > 0, "runtime.checkpoint_minutes: must be > 0"),
+        (runtime.wait_hours > 0, "runtime.wait_hours: must be > 0"),
         (corpus.page_seconds > 0, "corpus.page_seconds: must be > 0"),
         (corpus.min_chars >= 0, "corpus.min_chars: must not be negative"),
         (
@@ -63,6 +66,11 @@ def broken_relations(config: Config) -> list[str]:
         (min(train.eps, train.div, train.div_final) > 0, "train: eps, div, div_final must be > 0"),
         (train.weight_decay >= 0, "train.weight_decay: must not be negative"),
         (train.grad_clip is None or train.grad_clip > 0, "train.grad_clip: must be > 0 or null"),
+        (
+            train.max_loss_rise is None or train.max_loss_rise > 0,
+            "train.max_loss_rise: must be > 0 or null",
+        ),
+        (train.dropout is None or 0 <= train.dropout < 1, "train.dropout: in [0, 1) or null"),
         (config.evaluate.sample_tokens >= 1, "evaluate.sample_tokens: must be at least 1"),
     ]
     if runtime.micro_batch_size >= 1:

@@ -29,6 +29,18 @@ class RuntimeConfig:
     vocab_multiple: int = 1
     """Logits are computed for a vocabulary padded to a multiple of this: 64 suits GPUs. Padding is
     never predicted nor saved."""
+    loss_rows: int = 1024
+    """Tokens whose logits exist at a time; more costs memory, much less costs time."""
+    activation_checkpointing: bool = False
+    """Compute each block's activations again in the backward pass instead of keeping them."""
+    compile: bool = False
+    """`torch.compile` the model: pays on GPUs, not on CPUs."""
+    tf32: bool = False
+    """On CUDA, round float32 matrix products to TF32."""
+    checkpoint_minutes: float = 15.0
+    """How often a training saves where it is; also when it is told to stop."""
+    wait_hours: float = 48.0
+    """How long other processes wait while the first one builds what comes before training."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,8 +159,9 @@ class TrainConfig:
     """Sequences per optimizer step, all devices together."""
     epoch_tokens: int | None = None
     """Training tokens per epoch; null means every block once."""
-    valid_tokens: int | None = None
-    """Validation tokens after each epoch, spread evenly over the set; null means all."""
+    valid_tokens: int | None = 1_048_576
+    """Validation tokens after each epoch, spread evenly over the set; null means all. `evaluate`
+    reads all of it once more at the end."""
     weight_decay: float = 0.01
     """Decoupled; not applied to biases and norms, as fastai does."""
     momentums: tuple[float, ...] = (0.95, 0.85, 0.95)
@@ -164,6 +177,10 @@ class TrainConfig:
     """`lr_max` over the last rate."""
     grad_clip: float | None = None
     """Largest gradient norm; null means no clipping, as in the recipe."""
+    max_loss_rise: float | None = 3.0
+    """A step whose loss is so many nats above the mean of the last 50 stops the run; null: never."""
+    dropout: float | None = None
+    """Everywhere in the model; null keeps what the base model was trained with."""
     tensorboard: bool = True
     """Write TensorBoard logs beside the weights."""
     phases: tuple[PhaseConfig, ...] = (

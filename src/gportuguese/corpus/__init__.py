@@ -152,6 +152,15 @@ def _summed(summaries: list[dict[str, Any]], out: Path) -> dict[str, Any]:
     }
 
 
+def titles(artifact: Artifact, split: Split, places: list[int]) -> list[str]:
+    """Title and id of the documents at some places of a split, as `title (id)`."""
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(artifact.folder / f"{split}.parquet", columns=["title", "id"])
+    rows = table.take(places).to_pylist()
+    return [f"{row['title']} ({row['id']})" for row in rows]
+
+
 def _write_splits(paths: list[Path], section: CorpusConfig, out: Path) -> dict[str, Any]:
     """Reads the shards twice: to find duplicates, then to write each document on its side.
 

@@ -1,0 +1,167 @@
+"""The loss straight from the last hidden states: float32 logits exist for a few rows at a time.
+
+For a vocabulary of 50,257 the logits of a batch, their float32 copy and their gradient take more
+memory than everything else in a step of GPT-2 small. Here the head is applied to chunks of rows,
+and each chunk's gradients are made at once, while its logits are at hand.
+
+Shapes: B sequences, T tokens, N = B * T rows, D width, V vocabulary, P padded vocabulary.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch.nn.functional import cross_entropy, linear, pad
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+# Within a chunk of matrix product, so many rows at a time go through the exponentials on a CPU:
+# 32 x 50,257 float32 logits stay in its last-level cache.
+_CACHED_ROWS = 32
+# Gradients of logits lie in [-1, 1]; their product with the hidden states may leave fp16's range.
+_FP16_HEADROOM = 1 / 64
+
+
+class HeadLoss:
+    """Mean nats per token of a causal LM; takes the model's head out of its forward pass.
+
+    Until `release()`, `model(ids).logits` are the last hidden states `[B, T, D]`, and this loss
+    makes logits of them, `chunk_rows` rows at a time, for a vocabulary padded to a multiple of
+    `vocab_multiple`: matrix units want such a size. Padding has a logit of -inf, so it is never
+    predicted nor learnt; parameters, checkpoints and what is saved know nothing of it.
+
+    The nats of every token of the last batch stay in `nats_BT`, and without gradients also
+    whether the most likely token was right, in `correct_BT`.
+
+    A model that scales or caps its logits after the head keeps its head; its loss is plain.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, *, chunk_rows: int = 1024, vocab_multiple: int = 1
+    ) -> None:
+        self.head = model.get_output_embeddings()
+        self.chunk_rows = chunk_rows
+        self.padding = -len(self.head.weight) % vocab_multiple
+        self.nats_BT = self.correct_BT = torch.empty(0, 0)
+        self.is_taken_out = _take_out(model, self.head)
+
+    def release(self) -> None:
+        """Gives the model its head back."""
+        vars(self.head).pop("forward", None)
+
+    def __call__(self, hidden_BTD: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
+        """The mean over all tokens, a float32 scalar."""
+        hidden_ND, targets_N = hidden_BTD.flatten(0, 1), targets_BT.flatten()
+        if self.is_taken_out:
+            loss, nats_N, correct_N = _HeadLoss.apply(
+                hidden_ND,
+                self.head.weight,
+                self.head.bias,
+                targets_N,
+                self.chunk_rows,
+                self.padding,
+                torch.is_grad_enabled(),
+            )
+        else:  # these are logits
+            nats_N = cross_entropy(hidden_ND.float(), targets_N, reduction="none")
+            loss, correct_N = nats_N.mean(), hidden_ND.argmax(1) == targets_N
+        self.nats_BT = nats_N.detach().view_as(targets_BT)
+        self.correct_BT = correct_N.view_as(targets_BT)
+        return loss  # type: ignore[no-any-return]
+
+
+def _take_out(model: PreTrainedModel, head: Any) -> bool:
+    """Makes the head return its input, unless something else acts on the logits after it."""
+    was_training = model.training
+    head.forward = lambda hidden_BTD: torch.full_like(hidden_BTD, 1e4)  # so large that a cap shows
+    with torch.no_grad():
+        logits_BTD = model.eval()(
+            torch.zeros(1, 2, dtype=torch.long, device=head.weight.device)
+        ).logits
+    model.train(was_training)
+    if (logits_BTD == 1e4).all():
+        head.forward = lambda hidden_BTD: hidden_BTD
+        return True
+    del head.forward
+    return False
+
+
+class _HeadLoss(torch.autograd.Function):
+    """`cross_entropy(linear(hidden, weight, bias), targets)` with its gradients made on the way."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden_ND: torch.Tensor,
+        weight_VD: torch.Tensor,
+        bias_V: torch.Tensor | None,
+        targets_N: torch.Tensor,
+        chunk_rows: int,
+        padding: int,
+        with_grad: bool,
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """The mean, and per token nats and (without gradients) whether arg-max was right."""
+        kind, vocab = hidden_ND.device.type, len(weight_VD)
+        autocast = torch.is_autocast_enabled(kind)
+        dtype = torch.get_autocast_dtype(kind) if autocast else weight_VD.dtype
+        headroom = _FP16_HEADROOM if dtype == torch.float16 else 1.0
+        nats_N = torch.empty_like(targets_N, dtype=torch.float32)
+        correct_N = torch.zeros_like(targets_N, dtype=torch.bool)
+        wanted = [with_grad and each for each in ctx.needs_input_grad]
+        grad_ND = torch.empty_like(hidden_ND) if wanted[0] else None
+        grad_VD = torch.zeros_like(weight_VD) if wanted[1] else None
+        grad_V = torch.zeros_like(bias_V) if wanted[2] and bias_V is not None else None
+        with torch.autocast(kind, enabled=False):
+            weight_PD = _padded(weight_VD.to(dtype), padding)
+            bias_P = None if bias_V is None else _padded(bias_V.to(dtype)[:, None], padding)[:, 0]
+            for first in range(0, len(targets_N), chunk_rows):
+                rows = slice(first, first + chunk_rows)
+                hidden_RD = hidden_ND[rows].to(dtype)
+                logits_RP = linear(hidden_RD, weight_PD, bias_P)
+                logits_RP[:, vocab:] = -torch.inf
+                if not with_grad:
+                    correct_N[rows] = logits_RP.argmax(1) == targets_N[rows]
+                _differentiate(logits_RP, targets_N[rows], nats_N[rows], headroom, with_grad)
+                if grad_ND is not None:
+                    grad_ND[rows] = logits_RP @ weight_PD
+                if grad_VD is not None:
+                    grad_VD += (logits_RP.T @ hidden_RD)[:vocab]
+                if grad_V is not None:
+                    grad_V += logits_RP[:, :vocab].sum(0, dtype=torch.float32)
+        ctx.save_for_backward(grad_ND, grad_VD, grad_V)
+        ctx.rows = len(targets_N) * headroom
+        ctx.mark_non_differentiable(nats_N, correct_N)
+        return nats_N.mean(), nats_N, correct_N
+
+    @staticmethod
+    def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
+        """The gradients of the mean; they are used up, so a second backward pass is an error."""
+        scale = grad / ctx.rows
+        grads = (None if each is None else each.mul_(scale) for each in ctx.saved_tensors)
+        return (*grads, None, None, None, None)
+
+
+def _padded(rows: torch.Tensor, padding: int) -> torch.Tensor:
+    return pad(rows, (0, 0, 0, padding)) if padding else rows
+
+
+def _differentiate(
+    logits_RP: torch.Tensor,
+    targets_R: torch.Tensor,
+    nats_R: torch.Tensor,
+    headroom: float,
+    with_grad: bool,
+) -> None:
+    """Fills in the nats, and puts the gradients of their sum, times `headroom`, over the logits."""
+    step = _CACHED_ROWS if logits_RP.device.type == "cpu" else len(targets_R)
+    for first in range(0, len(targets_R), step):
+        rows = slice(first, first + step)
+        own_P, targets_1 = logits_RP[rows].float(), targets_R[rows, None]
+        lse_1 = own_P.logsumexp(1, keepdim=True)
+        nats_R[rows] = (lse_1 - own_P.gather(1, targets_1))[:, 0]
+        if with_grad:
+            own_P.sub_(lse_1).exp_()
+            own_P.scatter_add_(1, targets_1, own_P.new_full(targets_1.shape, -1.0))
+            logits_RP[rows] = own_P if headroom == 1 else own_P.mul_(headroom)

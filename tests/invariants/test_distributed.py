@@ -1,0 +1,104 @@
+"""Processes that torchrun starts train the model that one process trains."""
+
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+
+from gportuguese import Pipeline, artifacts, load_config
+from gportuguese import model as models
+from gportuguese.callbacks.epoch_table import read_epochs
+from gportuguese.tokens import BlockLoader
+from tests.invariants.test_equal_runs import NO_DROPOUT, build, elsewhere
+from tests.test_cli import sets
+
+
+def torchrun(overrides, processes=2, **options):
+    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]
+    command += ["--master-port", "0", "--rdzv-backend", "c10d", "--rdzv-endpoint", "localhost:0"]
+    command += ["-m", "gportuguese", "train", *sets(overrides)]
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, **options
+    )
+
+
+def trained(overrides):
+    return Pipeline(load_config(None, overrides)).folder("train")
+
+
+def assert_equal(folder, other):
+    for one, two in zip(*(read_epochs(f / "epochs.csv") for f in (folder, other)), strict=True):
+        assert one.loss == pytest.approx(two.loss, abs=1e-6)
+        assert one.bits_per_byte == pytest.approx(two.bits_per_byte, abs=1e-6)
+        assert one.accuracy == two.accuracy
+        if one.epoch:
+            assert one.train_loss == pytest.approx(two.train_loss, abs=1e-6)
+    weights = [models.load(each / "model").state_dict() for each in (folder, other)]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], atol=1e-5, rtol=0)
+
+
+# a micro-batch of 2 accumulates twice in each of two processes; a validation of 7 batches is uneven
+@pytest.mark.parametrize("micro_batch_size", [2, pytest.param(4, marks=pytest.mark.slow)])
+def test_two_processes_equal_one_across_unfreezing(tiny_overrides, tmp_path, micro_batch_size):
+    settings = (NO_DROPOUT, "train.valid_tokens=448")
+    both = (*tiny_overrides, *settings, f"runtime.micro_batch_size={micro_batch_size}")
+    process = torchrun(both)
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert output.count("| after ... epochs |") == 1  # one process speaks
+    alone = build(elsewhere(tiny_overrides, tmp_path / "alone"), *settings)
+    assert alone.name == trained(both).name
+    assert artifacts.open_artifact(trained(both)).facts["processes"] == 2
+    assert_equal(trained(both), alone)
+
+
+@pytest.mark.slow  # four processes, one after the other
+def test_two_processes_stopped_together_go_on_as_one(tiny_overrides, tmp_path):
+    settings = (NO_DROPOUT, "train.epoch_tokens=40960", "runtime.checkpoint_minutes=1e-9")
+    both = (*tiny_overrides, *settings)
+    process = torchrun(both)
+    for line in process.stderr:
+        if "epoch 2 (all)" in line:
+            break
+    time.sleep(0.5)
+    process.terminate()
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "stopped by SIGTERM" in errors
+    process = torchrun(both)
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert "going on from" in errors
+    alone = build(elsewhere(tiny_overrides, tmp_path / "alone"), *settings)
+    assert_equal(trained(both), alone)
+
+
+@pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
+@pytest.mark.parametrize("seed", [None, 5])
+def test_shares_are_disjoint_and_whole(num_ranks, seed):
+    ids = np.arange(641, dtype="<u2")
+    settings = {"block_size": 10, "batch_size": 2, "seed": seed}
+    multiple = 24 if seed is not None else 1
+
+    def batches(rank, ranks):
+        loader = BlockLoader(ids, **settings, multiple=multiple, rank=rank, num_ranks=ranks)
+        found = list(loader)
+        assert len(found) == len(loader)
+        return [inputs_BT.tolist() for inputs_BT, _ in found]
+
+    whole = batches(0, 1)
+    shares = [batches(rank, num_ranks) for rank in range(num_ranks)]
+    for number, batch in enumerate(whole):
+        assert shares[number % num_ranks][number // num_ranks] == batch
+    assert sum(map(len, shares)) == len(whole)
+
+
+def test_an_uneven_share_of_the_global_batch_is_refused(tiny_overrides):
+    process = torchrun((*tiny_overrides, "runtime.micro_batch_size=8"))
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode != 0
+    assert "train.global_batch_size=8 does not divide among 2 processes" in errors

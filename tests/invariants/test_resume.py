@@ -1,0 +1,195 @@
+"""A run that was stopped anywhere ends with the bytes of one that was not."""
+
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+from fastai.callback.core import Callback
+
+from gportuguese import Pipeline, artifacts, load_config, train
+from gportuguese.callbacks.resume import newest
+from gportuguese.train import CHECKPOINTS
+from tests.invariants.test_equal_runs import build, elsewhere
+from tests.test_cli import sets
+
+OFTEN = "runtime.checkpoint_minutes=1e-9"  # after every step
+
+
+class StopAt(Callback):
+    """Raises after some batch of a phase, counted over its epochs, validation included."""
+
+    order = 90
+
+    def __init__(self, number, error):
+        self.left, self.error = number, error
+
+    def after_batch(self):
+        self.left -= 1
+        if self.left < 0:
+            raise self.error
+
+
+def stop_in_last_phase(monkeypatch, number, error):
+    real = train.fit_phase
+
+    def fit(learn, phase, section, cbs):
+        stop = [StopAt(number, error)] if phase.name == "all" else []
+        real(learn, phase, section, [*cbs, *stop])
+
+    monkeypatch.setattr(train, "fit_phase", fit)
+    return lambda: monkeypatch.setattr(train, "fit_phase", real)
+
+
+def partial_train(overrides):
+    pipeline = Pipeline(load_config(None, overrides))
+    return artifacts.partial_of(pipeline.folder("train"))
+
+
+def assert_same(one, two):
+    for name in ("epochs.csv", "model/model.safetensors", "phases/1-embeddings/model.safetensors"):
+        assert (one / name).read_bytes() == (two / name).read_bytes(), name
+
+
+@pytest.fixture
+def straight(tiny_overrides, tmp_path):
+    return lambda *more: build(elsewhere(tiny_overrides, tmp_path / "straight"), *more)
+
+
+# two epochs of 16 passes (8 steps) and 4 validation batches each
+@pytest.mark.parametrize(
+    ("number", "precision"), [(3, "fp32"), (14, "fp16"), (15, "fp32"), (17, "fp32"), (21, "fp32")]
+)
+def test_a_run_stopped_after_any_batch_ends_as_a_straight_one(
+    tiny_overrides, straight, monkeypatch, number, precision
+):
+    settings = f"train.precision={precision}"
+    undo = stop_in_last_phase(monkeypatch, number, RuntimeError("cut"))
+    with pytest.raises(RuntimeError, match="cut"):
+        build(tiny_overrides, settings, OFTEN)
+    undo()
+    assert_same(build(tiny_overrides, settings), straight(settings))
+
+
+def test_a_run_goes_on_with_another_micro_batch(tiny_overrides, straight, monkeypatch):
+    no_dropout = "train.dropout=0.0"
+    undo = stop_in_last_phase(monkeypatch, 7, RuntimeError("out of memory"))
+    with pytest.raises(RuntimeError, match="out of memory"):
+        build(tiny_overrides, OFTEN, no_dropout)
+    undo()
+    smaller = build(tiny_overrides, no_dropout, "runtime.micro_batch_size=2")
+    assert smaller.name == straight(no_dropout).name
+    for one, two in zip(
+        (smaller / "epochs.csv").read_text().splitlines()[1:],
+        (straight(no_dropout) / "epochs.csv").read_text().splitlines()[1:],
+        strict=True,
+    ):
+        cells = [line.split(",")[3:] for line in (one, two)]
+        assert [float(x) for x in cells[0]] == pytest.approx([float(x) for x in cells[1]], rel=1e-4)
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "missing", "no manifest"])
+def test_a_damaged_checkpoint_is_passed_over(tiny_overrides, straight, monkeypatch, caplog, damage):
+    undo = stop_in_last_phase(monkeypatch, 9, RuntimeError("cut"))
+    with pytest.raises(RuntimeError, match="cut"):
+        build(tiny_overrides, OFTEN)
+    undo()
+    folder = partial_train(tiny_overrides) / CHECKPOINTS
+    older, newer = sorted(folder.iterdir())
+    path = newer / ("manifest.json" if damage == "no manifest" else "state.pt")
+    content = bytearray(path.read_bytes())
+    if damage == "cut":
+        path.write_bytes(content[:-100])
+    elif damage == "flipped":
+        content[len(content) // 2] ^= 1
+        path.write_bytes(content)
+    else:
+        path.unlink()
+    assert newest(folder).folder == older
+    assert "going back to the checkpoint before it" in caplog.text
+    assert_same(build(tiny_overrides), straight())
+
+
+def test_checkpoints_are_never_a_plain_pickle_and_only_two_are_kept(tiny_overrides, monkeypatch):
+    stop_in_last_phase(monkeypatch, 12, RuntimeError("cut"))
+    with pytest.raises(RuntimeError, match="cut"):
+        build(tiny_overrides, OFTEN)
+    folders = sorted((partial_train(tiny_overrides) / CHECKPOINTS).iterdir())
+    assert len(folders) == 2
+    for folder in folders:
+        state = torch.load(folder / "state.pt", weights_only=True)
+        assert state["position"]["phase"] == 1
+        assert len(state["rows"]) == 2
+        assert (folder / "model.safetensors").is_file()
+
+
+def test_a_finished_run_keeps_no_checkpoint(tiny_overrides):
+    folder = build(tiny_overrides)
+    assert not (folder / CHECKPOINTS).exists()
+
+
+def start(overrides, **options):
+    command = [sys.executable, "-m", "gportuguese", "train", *sets(overrides)]
+    # a process started in the background may have been told to ignore Ctrl+C
+    return subprocess.Popen(
+        command,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+        **options,
+    )
+
+
+LONG = ("train.epoch_tokens=20480", "runtime.device=cpu")
+
+
+@pytest.mark.parametrize(
+    ("stop", "code"),
+    [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
+)
+def test_a_signal_saves_and_the_same_command_goes_on(
+    tiny_overrides, straight, tmp_path, stop, code
+):
+    overrides = (*tiny_overrides, *LONG)
+    process = start(overrides)
+    for line in process.stderr:
+        if "epoch 2 (all)" in line:
+            break
+    time.sleep(0.1)  # into the last epoch
+    process.send_signal(stop)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == code, errors
+    assert f"stopped by {stop.name}" in errors
+    process = start(overrides)
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "going on from" in errors
+    assert "phase all" in errors
+    pipeline = Pipeline(load_config(None, overrides))
+    assert_same(pipeline.folder("train"), straight(*LONG))
+
+
+@pytest.mark.slow  # some twenty processes that are killed
+def test_twenty_kills_leave_the_bytes_of_a_straight_run(tiny_overrides, straight):
+    overrides = (*tiny_overrides, *LONG, OFTEN)
+    draw, kills = random.Random(0), 0
+    while True:
+        process = start(overrides)
+        for line in process.stderr:
+            if "train: building" in line:
+                break
+        time.sleep(draw.uniform(0.3, 3.0) if kills < 20 else 90)
+        if process.poll() is None:
+            process.kill()
+            kills += 1
+        process.communicate()
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL
+    assert kills >= 10
+    pipeline = Pipeline(load_config(None, overrides))
+    assert_same(pipeline.folder("train"), straight(*LONG))
+    assert not (pipeline.folder("train") / artifacts.SCRATCH).exists()
