@@ -102,8 +102,8 @@ def predict(overrides: tuple[str, ...]) -> None:
     """Prints seconds and bytes of a step by the plan as JSON."""
     config = load_config(None, overrides)
     shape, (step,) = read_shape(config), steps_of(config, "cpu")
-    peak = count_step(shape, config.train, step).peak_bytes
-    speed = measure_cpu(shape, step)
+    peak = count_step(config, shape, step).peak_bytes
+    speed = measure_cpu(config, shape, step)
     assert speed is not None
     result = {
         "seconds": cpu_step_seconds(speed, step, shape),

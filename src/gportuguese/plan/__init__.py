@@ -12,12 +12,12 @@ import numpy as np
 from gportuguese import model as models
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config
-from gportuguese.plan.counting import Step, StepCount, count_step
+from gportuguese.plan.counting import Step, StepCount, count_forward, count_step
 from gportuguese.plan.cpu import CpuSpeed, measure_cpu
 from gportuguese.plan.devices import CONTEXT_BYTES, DEVICES, Device, parse_prices
 from gportuguese.plan.fitting import Remedy, remedies
 from gportuguese.plan.schedule import PlanError, Schedule, make_schedule
-from gportuguese.plan.shape import num_layers, read_shape
+from gportuguese.plan.shape import is_head_last, num_layers, read_shape
 
 __all__ = [
     "FIRST_STEP_BYTES",
@@ -26,6 +26,7 @@ __all__ = [
     "PlanError",
     "Step",
     "StepCount",
+    "count_forward",
     "count_step",
     "cpu_step_seconds",
     "make_plan",
@@ -83,8 +84,12 @@ class Plan:
     """By kind of device, one per phase."""
     counts: dict[str, tuple[StepCount, ...]]
     """The same."""
+    forward_flops: float
+    """Per token of the validation set."""
     flops: float
     """Of the whole run, validation included."""
+    is_compiled: bool
+    """Whether `runtime.compile` is on, which is not counted."""
     costs: tuple[Cost, ...]
     fits: tuple[Fit, ...]
     cpu: CpuSpeed | None
@@ -107,15 +112,20 @@ def make_plan(
     usd_per_hour = parse_prices(list(prices))
     schedule = make_schedule(config, tokens, assumed_tokens)
     shape = read_shape(config)
-    count = functools.cache(functools.partial(count_step, shape, config.train))
+    head_is_last = is_head_last(shape)
+
+    @functools.cache
+    def count(step: Step) -> StepCount:
+        return count_step(config, shape, step, head_is_last)
+
     steps = {kind: steps_of(config, kind, processes) for kind in KINDS}
     counts = {kind: tuple(count(step) for step in steps[kind]) for kind in KINDS}
-    validation = schedule.validations * schedule.valid_tokens * counts["cuda"][0].forward_flops
-    flops = validation + sum(
+    forward_flops = count_forward(config, shape, steps["cuda"][0])
+    flops = schedule.validations * schedule.valid_tokens * forward_flops + sum(
         phase.tokens * counted.train_flops
         for phase, counted in zip(schedule.phases, counts["cuda"], strict=True)
     )
-    cpu = measure_cpu(shape, steps["cpu"][-1]) if measure else None
+    cpu = measure_cpu(config, shape, steps["cpu"][-1]) if measure else None
     costs = [
         _cost(device, config.train.precision, flops / processes, usd_per_hour[device.name])
         for device in DEVICES
@@ -144,7 +154,9 @@ def make_plan(
         schedule=schedule,
         steps=steps,
         counts=counts,
+        forward_flops=forward_flops,
         flops=flops,
+        is_compiled=config.runtime.compile,
         costs=tuple(costs),
         fits=tuple(fits),
         cpu=cpu,
@@ -185,7 +197,8 @@ def steps_of(config: Config, device: str, processes: int = 1) -> tuple[Step, ...
                 state_groups=seen,
                 vocab_multiple=runtime.vocab_multiple,
                 processes=processes,
-                **_coming(runtime),
+                loss_rows=runtime.loss_rows,
+                activation_checkpointing=runtime.activation_checkpointing,
             )
         )
     return tuple(steps)
@@ -230,11 +243,3 @@ def cpu_step_seconds(cpu: CpuSpeed, step: Step, shape: Any) -> float:
 
 def _machine_bytes() -> int:
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-
-
-def _coming(runtime: Any) -> dict[str, Any]:
-    """Settings of `runtime` that trade time for memory, off where this version has none."""
-    return {
-        "activation_checkpointing": bool(getattr(runtime, "activation_checkpointing", False)),
-        "loss_chunk": int(getattr(runtime, "loss_chunk", 0)),
-    }

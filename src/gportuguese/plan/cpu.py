@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 
-from gportuguese import metrics
-from gportuguese import model as models
 from gportuguese.callbacks.precision import autocast
+from gportuguese.config import Config
+from gportuguese.learner import prepare_model
+from gportuguese.loss import HeadLoss
 from gportuguese.plan.counting import Step
-from gportuguese.plan.shape import make_model
-from gportuguese.world import keep_freed_memory
+from gportuguese.plan.shape import cut_model
+from gportuguese.world import World, keep_freed_memory
 
 _DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _PRODUCT = 512  # rows and columns of the matrix product that is timed
@@ -57,7 +58,7 @@ class CpuSpeed:
         return tokens * per_token + update
 
 
-def measure_cpu(shape: Any, step: Step) -> CpuSpeed | None:
+def measure_cpu(config: Config, shape: Any, step: Step) -> CpuSpeed | None:
     """Times passes and updates of the model cut to one and to three blocks; takes seconds.
 
     Two depths give the cost of a block and of the rest, so a model of any depth follows. None where
@@ -71,9 +72,9 @@ def measure_cpu(shape: Any, step: Step) -> CpuSpeed | None:
     if 6 * weights * tokens / product_flops > _LONGEST_PASS:
         return None
     ids_BT = torch.randint(shape.vocab_size, (size, step.block_size))
-    rest_pass, rest_update, _ = _time_model(shape, step, ids_BT, 1, frozen=False)
-    full_pass, full_update, forward = _time_model(shape, step, ids_BT, 3, frozen=False)
-    frozen_pass, _, _ = _time_model(shape, step, ids_BT, 3, frozen=True)
+    rest_pass, rest_update, _ = _time_model(config, shape, step, ids_BT, 1, frozen=False)
+    full_pass, full_update, forward = _time_model(config, shape, step, ids_BT, 3, frozen=False)
+    frozen_pass, _, _ = _time_model(config, shape, step, ids_BT, 3, frozen=True)
     block, update = max(full_pass - rest_pass, 0) / 2, max(full_update - rest_update, 0) / 2
     return CpuSpeed(
         product_flops=product_flops,
@@ -88,28 +89,22 @@ def measure_cpu(shape: Any, step: Step) -> CpuSpeed | None:
 
 
 def _time_model(
-    shape: Any, step: Step, ids_BT: torch.Tensor, num_blocks: int, frozen: bool
+    config: Config, shape: Any, step: Step, ids_BT: torch.Tensor, num_blocks: int, frozen: bool
 ) -> tuple[float, float, float]:
     """Median seconds of a pass, of an update and of a forward pass without gradients."""
-    with torch.device("meta"):
-        model = make_model(shape)
-    blocks = models.block_list(model)
-    del blocks[num_blocks:]
-    model.to_empty(device="cpu")
-    model.tie_weights()
+    model = cut_model(shape, num_blocks, frozen)
     with torch.no_grad():
         for tensor in itertools.chain(model.parameters(), model.buffers()):
             if tensor.is_floating_point():
                 tensor.normal_(std=0.02)
-    blocks.requires_grad_(not frozen)
-    models.pad_logits(model, step.vocab_multiple)
+    prepare_model(model, config, World("cpu", 1))
+    loss = HeadLoss(model, chunk_rows=step.loss_rows, vocab_multiple=step.vocab_multiple)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
-    loss_of = metrics.TokenLoss()
 
     def one_pass() -> None:
         with autocast("cpu", step.precision):
-            loss = loss_of(model(ids_BT).logits, ids_BT)
-        loss.backward()  # type: ignore[no-untyped-call]
+            mean = loss(model(ids_BT).logits, ids_BT)
+        mean.backward()  # type: ignore[no-untyped-call]
 
     def update() -> None:
         torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
@@ -119,7 +114,7 @@ def _time_model(
     @torch.no_grad()
     def forward() -> None:
         with autocast("cpu", step.precision):
-            metrics.token_nats(model(ids_BT).logits, ids_BT)
+            loss(model(ids_BT).logits, ids_BT)
 
     times = _median_seconds(model.train, one_pass, update)
     return times[1], times[2], _median_seconds(model.eval, forward)[1]

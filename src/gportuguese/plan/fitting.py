@@ -9,9 +9,7 @@ from itertools import combinations
 
 from gportuguese.plan.counting import Step, StepCount
 
-CHUNK_ROWS = 1024
-"""Rows of logits at a time that a plan tries."""
-_LEVERS: dict[str, int | bool] = {"loss_chunk": CHUNK_ROWS, "activation_checkpointing": True}
+_FEWER_ROWS = 1024  # of logits at a time; much less costs time
 
 
 @dataclass(frozen=True)
@@ -34,10 +32,14 @@ def remedies(
     """
     sequences = step.micro_batch_size * step.passes
     smaller = [n for n in range(step.micro_batch_size - 1, 0, -1) if sequences % n == 0]
-    levers = [key for key in _LEVERS if not getattr(step, key)]
+    levers: dict[str, int | bool] = {}
+    if min(step.loss_rows, step.micro_batch_size * step.block_size) > _FEWER_ROWS:
+        levers["loss_rows"] = _FEWER_ROWS
+    if not step.activation_checkpointing:
+        levers["activation_checkpointing"] = True
 
     def attempt(size: int, keys: Iterable[str]) -> Remedy | None:
-        settings = {key: _LEVERS[key] for key in keys}
+        settings = {key: levers[key] for key in keys}
         if size != step.micro_batch_size:
             settings["micro_batch_size"] = size
         changes: dict[str, int | bool] = {"passes": sequences // size, **settings}

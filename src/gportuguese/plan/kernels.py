@@ -42,9 +42,9 @@ class Kernels(TorchFunctionMode):
     and for a V100; both keep query, key, value, output and a number a row.
     """
 
-    def __init__(self, device: str, precision: str) -> None:
+    def __init__(self, device: str) -> None:
         super().__init__()
-        self.is_cuda, self.is_mixed = device == "cuda", precision != "fp32"
+        self.is_cuda = device == "cuda"
 
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
@@ -55,7 +55,7 @@ class Kernels(TorchFunctionMode):
             return (_fused_attention if self.is_cuda else function)(*args, **kwargs)
         if self.is_cuda and function is functional.dropout:
             return _dropout(*args, **kwargs)
-        if self.is_cuda and self.is_mixed and function in _IN_FLOAT32:
+        if self.is_cuda and function in _IN_FLOAT32 and torch.is_autocast_enabled("cpu"):
             args, kwargs = tree_map(_in_float32, (args, kwargs))
         return function(*args, **kwargs)
 

@@ -23,7 +23,8 @@ PARTS = (
 """What memory is for. Copies of weights are those of autocast and of padding; work is what an
 operator makes for the next one and nothing keeps."""
 
-_COPIES = (torch.ops.aten._to_copy, torch.ops.aten.constant_pad_nd)
+_aten = torch.ops.aten
+_COPIES = (_aten._to_copy, _aten.constant_pad_nd)
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -46,7 +47,7 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         """The most of each part, at whatever moment."""
         self.flops = 0
         self.moment = "forward"
-        """Set by whoever runs the step: forward, backward or update."""
+        """Set by whoever runs the step."""
         self.peak_moment = self.moment
         self._live: dict[int, tuple[int, str]] = {}
 
@@ -58,6 +59,8 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         packet = getattr(function, "overloadpacket", None)
         if packet in _FLOPS:
             self.flops += _FLOPS[packet](*args, **kwargs, out_val=result)
+        if packet is _aten.logsumexp:  # makes a copy of its argument inside
+            self._look(args[0].nbytes)
         for tensor in tree_leaves(result):
             if isinstance(tensor, torch.Tensor) and _key(tensor) not in self._live:
                 self.enter(tensor, self._part(function, args, tensor))
@@ -75,8 +78,13 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._live[key] = size, part
         self.bytes[part] += size
         self.most[part] = max(self.most[part], self.bytes[part])
-        if self.bytes.total() > self.peak.total():
+        self._look()
+
+    def _look(self, inside: int = 0) -> None:
+        """Notes a new peak, with bytes that only an operator has."""
+        if self.bytes.total() + inside > self.peak.total():
             self.peak, self.peak_moment = self.bytes.copy(), self.moment
+            self.peak["work"] += inside
 
     def keep_work(self) -> None:
         """What is still there after a forward pass is kept for the backward pass: activations."""
@@ -91,9 +99,12 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.bytes[part] -= size
 
     def _part(self, function: Any, args: Any, tensor: torch.Tensor) -> str:
-        if getattr(function, "overloadpacket", None) in _COPIES:
-            source = self._live.get(_key(args[0]))
-            if source is not None and source[-1] in ("weights", "weight copies"):
+        packet = getattr(function, "overloadpacket", None)
+        if packet in _COPIES or packet is _aten.zeros_like:
+            _, source = self._live.get(_key(args[0]), (0, "work"))
+            if source == "weights" and packet is _aten.zeros_like:  # the head's, made with its loss
+                return "gradients"
+            if source in ("weights", "weight copies"):
                 return "weight copies"
         if tensor.ndim > 1 and tensor.shape[-1] == self.num_logits:
             return "logits and loss"
@@ -119,7 +130,6 @@ def _attention_backward_flops(grad: torch.Tensor, *inputs: Any, **kwargs: Any) -
     return 2 * _attention_flops(*inputs)
 
 
-_aten = torch.ops.aten
 _FLOPS = {
     **flop_registry,
     # this pair is missing in PyTorch (2.14): attention without dropout on the CPU would be free

@@ -10,6 +10,8 @@ from gportuguese.config import Config, UserError
 # GPorTuguese-2 (July 2020) printed 1.28 GB of training text, and an article at 4.9 bytes a token
 _PTWIKI_2020_TOKENS = 261_000_000
 
+_EPOCH_TOKENS = "train.epoch_tokens"
+
 
 class PlanError(UserError):
     """The plan cannot be made from what is given."""
@@ -60,7 +62,8 @@ def make_schedule(config: Config, tokens: Artifact | None, assumed_tokens: int |
     section, block_size = config.train, config.tokens.block_size
     corpus_tokens, source = _corpus_tokens(config, tokens, assumed_tokens)
     if assumed_tokens is None and section.epoch_tokens is not None:
-        wanted, source = section.epoch_tokens, "train.epoch_tokens"
+        wanted = section.epoch_tokens
+        source = _EPOCH_TOKENS if tokens is None else f"{_EPOCH_TOKENS}, of {source}"
     else:
         wanted = corpus_tokens - 1  # the last token is only a target
     epoch_steps = wanted // block_size // section.global_batch_size
@@ -84,7 +87,9 @@ def make_schedule(config: Config, tokens: Artifact | None, assumed_tokens: int |
             )
             for phase in section.phases
         ),
-        valid_tokens=_valid_tokens(config, tokens, corpus_tokens) // block_size * block_size,
+        valid_tokens=_valid_tokens(config, tokens, corpus_tokens, source == _EPOCH_TOKENS)
+        // block_size
+        * block_size,
         validations=1 + sum(phase.epochs for phase in section.phases),
     )
 
@@ -99,7 +104,7 @@ def _corpus_tokens(
     if tokens is not None:
         return int(tokens.facts["tokens"]["train"]), f"counted in {tokens.folder}"
     if config.train.epoch_tokens is not None:
-        return config.train.epoch_tokens, "train.epoch_tokens"
+        return config.train.epoch_tokens, _EPOCH_TOKENS
     is_remote_ptwiki = config.dump.source is None and config.dump.wiki == "ptwiki"
     if is_remote_ptwiki and config.corpus.documents is None:
         return _PTWIKI_2020_TOKENS, (
@@ -113,7 +118,9 @@ def _corpus_tokens(
     )
 
 
-def _valid_tokens(config: Config, tokens: Artifact | None, corpus_tokens: int) -> int:
+def _valid_tokens(
+    config: Config, tokens: Artifact | None, corpus_tokens: int, is_guess: bool
+) -> int:
     """As counted, or the share of documents that goes to validation."""
     shares = config.corpus
     if tokens is None:
@@ -124,5 +131,5 @@ def _valid_tokens(config: Config, tokens: Artifact | None, corpus_tokens: int) -
     wanted = config.train.valid_tokens
     if wanted is None:
         return found
-    # of a corpus that is not there, what is asked for is taken to be in it
-    return wanted if tokens is None else min(wanted, found)
+    # epoch_tokens do not tell how large a corpus is that is not there: it will do
+    return wanted if is_guess else min(wanted, found)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from gportuguese import loss
 from gportuguese import model as models
 from gportuguese.config import Architecture, Config
 from gportuguese.model import ModelError
@@ -53,6 +54,23 @@ def make_model(shape: Any) -> PreTrainedModel:
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
+
+
+def cut_model(shape: Any, num_blocks: int, frozen: bool = False) -> PreTrainedModel:
+    """A model of the shape with its first blocks only, on the CPU, its memory not written yet."""
+    with torch.device("meta"):
+        model = make_model(shape)
+    blocks = models.block_list(model)
+    blocks.requires_grad_(not frozen)
+    del blocks[num_blocks:]
+    model.to_empty(device="cpu")
+    model.tie_weights()
+    return model
+
+
+def is_head_last(shape: Any) -> bool:
+    """Whether nothing acts on the logits after the head (see `loss.HeadLoss`)."""
+    return loss.is_head_last(cut_model(shape, 1))
 
 
 def num_layers(shape: Any) -> int:

@@ -20,8 +20,9 @@ def plan_text(plan: Plan) -> str:
         f"{plan.name}: {plan.parameters:,} parameters, {plan.precision}; a step is {sequences} x "
         f"{step.block_size:,} tokens: {step.passes} x {step.micro_batch_size} sequences"
         + (f" on each of {step.processes} processes" if step.processes > 1 else "")
-        + (", activation checkpointing" if step.activation_checkpointing else "")
-        + (f", loss in chunks of {step.loss_chunk:,} rows" if step.loss_chunk else ""),
+        + ("; activation checkpointing" if step.activation_checkpointing else "")
+        + f"; loss by {step.loss_rows:,} rows"
+        + ("; torch.compile keeps less and is not counted" if plan.is_compiled else ""),
         f"{plan.schedule.epoch_tokens:,} tokens an epoch ({plan.schedule.source})",
         _work(plan),
         *(_memory(plan, kind) for kind in KINDS),
@@ -47,7 +48,7 @@ def _work(plan: Plan) -> str:
                 f"{phase.tokens * flops / 1e15:,.1f}",
             )
         )
-    forward = plan.counts["cuda"][0].forward_flops
+    forward = plan.forward_flops
     measured = schedule.validations * schedule.valid_tokens
     rows.append(
         (
@@ -84,7 +85,7 @@ def _memory(plan: Plan, kind: str) -> str:
     gradients = max(counted.gradient_bytes for counted in counts)
     return (
         f"memory of one process {_DEVICES[kind]}\n{_table(rows)}\n"
-        f"Gradients come as activations go, up to {_megabytes(gradients)} MB."
+        f"Gradients grow as activations go, to {_megabytes(gradients)} MB."
     )
 
 
