@@ -15,7 +15,6 @@ from gportuguese.callbacks.precision import autocast
 from gportuguese.config import Config
 from gportuguese.corpus import Split
 from gportuguese.generate import Sampling, Writer
-from gportuguese.loss import HeadLoss
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
 from gportuguese.world import World, keep_freed_memory
 
@@ -60,10 +59,7 @@ def _measure(
     )
     token_bytes = load_token_bytes(tokens.folder, world.device)
     context = partial(autocast, world.device, config.train.precision)
-    loss = HeadLoss(writer.model, chunk_rows=config.runtime.loss_rows)
-    measures = metrics.measure(writer.model, loss, loader, token_bytes, context)
-    loss.release()
-    return measures
+    return metrics.measure(writer.model, loader, token_bytes, context)
 
 
 def _samples(config: Config, writer: Writer) -> str:

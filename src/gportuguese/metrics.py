@@ -9,10 +9,14 @@ import math
 from collections.abc import Callable, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 
 from gportuguese.loss import HeadLoss
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 @dataclass(frozen=True)
@@ -79,20 +83,27 @@ class TokenSums:
 
 @torch.no_grad()
 def measure(
-    model: torch.nn.Module,
-    loss: HeadLoss,
+    model: PreTrainedModel,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
     bytes_per_token: torch.Tensor,
     autocast: Callable[[], AbstractContextManager[object]],
+    *,
+    loss: HeadLoss | None = None,
     total: Callable[[torch.Tensor], object] = lambda sums: None,
 ) -> Measures:
-    """The measures of a causal LM over batches, on the device that `bytes_per_token` is on."""
+    """The measures of a causal LM over batches, on the device that `bytes_per_token` is on.
+
+    `loss` is the one that has taken the model's head out already, if one has.
+    """
     sums = TokenSums(bytes_per_token)
     device = bytes_per_token.device
     model.eval()
+    head_loss = loss or HeadLoss(model)
     for inputs_BT, targets_BT in batches:
         targets_BT = targets_BT.to(device)
         with autocast():
-            loss(model(inputs_BT.to(device)).logits, targets_BT)
-        sums.add(loss.nats_BT, loss.correct_BT, targets_BT)
+            head_loss(model(inputs_BT.to(device)).logits, targets_BT)
+        sums.add(head_loss.nats_BT, head_loss.correct_BT, targets_BT)
+    if loss is None:
+        head_loss.release()
     return sums.measures(total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import nn
+from torch.utils.checkpoint import checkpoint
 
 from gportuguese import artifacts
 from gportuguese.config import Architecture, UserError, resolve_path
@@ -186,6 +188,12 @@ def set_dropout(model: PreTrainedModel, dropout: float) -> None:
             module.p = dropout
         elif isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = dropout
+
+
+def checkpoint_activations(model: nn.Module) -> None:
+    """Makes every block compute its activations again in the backward pass, dropout included."""
+    for block in block_list(model):
+        block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
 def fuse_activations(model: nn.Module) -> None:

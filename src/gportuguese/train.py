@@ -76,7 +76,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     if checkpoint is None:
         context = partial(autocast, world.device, section.precision)
         measures = metrics.measure(
-            model, learn.loss_func, loaders.valid, token_bytes, context, world.total
+            model, loaders.valid, token_bytes, context, loss=learn.loss_func, total=world.total
         )
         table.add_row("before", float("nan"), measures, 0.0, time.monotonic() - start)
     else:

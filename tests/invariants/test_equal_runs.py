@@ -108,3 +108,15 @@ def test_fastai_learner_equals_a_bare_pytorch_loop(tiny_overrides):
         optimizer.zero_grad()
     for ours, bare in zip(learn.model.parameters(), model.parameters(), strict=True):
         torch.testing.assert_close(ours, bare, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("option", ["activation_checkpointing=true", "loss_rows=7"])
+def test_what_saves_memory_changes_nothing(tiny_overrides, tmp_path, option):
+    folders = [
+        build(elsewhere(tiny_overrides, tmp_path / name), *more)
+        for name, more in (("plain", ()), ("option", (f"runtime.{option}",)))
+    ]
+    assert folders[0].name == folders[1].name
+    rows = [read_epochs(folder / "epochs.csv") for folder in folders]
+    for plain, saving in zip(*rows, strict=True):
+        assert saving.loss == pytest.approx(plain.loss, abs=1e-5)  # dropout is the same too

@@ -173,6 +173,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
 
 
 @pytest.mark.slow  # some twenty processes that are killed
+@pytest.mark.timeout(900)
 def test_twenty_kills_leave_the_bytes_of_a_straight_run(tiny_overrides, straight):
     overrides = (*tiny_overrides, *LONG, OFTEN)
     draw, kills = random.Random(0), 0
