@@ -132,8 +132,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--processes", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6)
-    parser.add_argument("--mode", choices=("predict", "measure", "mapped"))
-    parser.add_argument("--run", choices=RUNS)
+    parser.add_argument("--mode", choices=("predict", "measure", "mapped"), help=argparse.SUPPRESS)
+    parser.add_argument("--run", choices=RUNS, help="only this one")
     args = parser.parse_args()
     if args.mode == "predict":
         predict(RUNS[args.run])
@@ -143,7 +143,7 @@ def main() -> None:
         return
     print("| step | what | planned | measured | ratio |")
     print("| --- " * 5 + "|")
-    for name in RUNS:
+    for name in [args.run] if args.run else RUNS:
         planned, measured = run("predict", name, args), run("measure", name, args)
         own = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_MMAP_MAX_": "1000000"}
         measured["tensors"] = run("mapped", name, args, **own)["bytes"]

@@ -105,7 +105,6 @@ def test_fake_tensors_take_what_real_ones_take(precision, changes):
     assert real == plan.count_step(config, shape, step)
 
 
-@pytest.mark.filterwarnings("ignore:`gradient_checkpointing_enable`:FutureWarning")
 @pytest.mark.parametrize("checkpointing", ["false", "true"])
 def test_the_learners_own_steps_peak_where_the_plan_says(checkpointing):
     config = load_config(
