@@ -299,7 +299,8 @@ def test_the_cpu_is_measured():
     assert seconds < more < 5.001 * seconds
 
 
-WORDS = [word for setting in SMALL for word in ("--set", setting)]
+ONE_PHASE = "train.phases=[{name: all, epochs: 2, trainable_groups: 4, lr_max: 0.001}]"
+WORDS = [word for setting in (*SMALL, ONE_PHASE) for word in ("--set", setting)]
 
 
 def test_the_command_prints_and_builds_nothing(tmp_path, capsys, monkeypatch):
@@ -331,7 +332,7 @@ def test_the_command_prints_and_builds_nothing(tmp_path, capsys, monkeypatch):
 
 def test_a_finished_corpus_is_counted(tiny_overrides, capsys):
     words = [word for setting in tiny_overrides for word in ("--set", setting)]
-    words += ["--set", "train.epoch_tokens=null"]
+    words += ["--set", "train.epoch_tokens=null", "--set", ONE_PHASE]
     assert gpt_pt("tokens", *words) == 0
     folder = capsys.readouterr().out.strip()
     manifest = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
@@ -346,7 +347,6 @@ def test_what_does_not_fit_is_said_with_a_remedy(capsys):
         "tokens.block_size=64",
         "train.precision=bf16",
         "train.global_batch_size=64",
-        "train.phases=[{name: all, epochs: 1, trainable_groups: 4, lr_max: 0.001}]",
         "runtime.micro_batch_size=64",
         "runtime.loss_rows=4096",
     )
