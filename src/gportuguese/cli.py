@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import logging
 import os
 import shlex
@@ -64,6 +65,7 @@ def _parser() -> argparse.ArgumentParser:
         _add_command(commands, stage.name, _HELP[stage.name], _run_stage)
     _add_command(commands, "status", "which stages are done and which is next", _run_status)
     _add_command(commands, "config", "print the resolved config", _run_config)
+    _add_plan(commands)
     _add_command(commands, "lr-find", "fastai's learning-rate finder for phase one", _run_lr_find)
     push = _add_command(commands, "push", "send the exported folder to the Hub", _run_push)
     push.add_argument("--repo", required=True, help="user/name or organization/name")
@@ -95,6 +97,18 @@ def _parser() -> argparse.ArgumentParser:
     generate.add_argument("--debug", action="store_true", help="show tracebacks")
     _add_serve(commands)
     return parser
+
+
+def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "what a run will take before it starts: tokens, FLOPs, memory, hours and money"
+    plan = _add_command(commands, "plan", text, _run_plan)
+    plan.add_argument("--tokens", type=int, help="training tokens of a corpus not built yet")
+    plan.add_argument("--processes", type=int, default=1, help="devices that share the work")
+    plan.add_argument(
+        "--price", action="append", default=[], metavar="DEVICE=USD", help="of an hour, as A100=1.5"
+    )
+    plan.add_argument("--no-measure", action="store_true", help="do not time this machine's CPU")
+    plan.add_argument("--json", action="store_true", help="all numbers, for programs")
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -183,6 +197,27 @@ def _run_status(args: argparse.Namespace) -> None:
 def _run_config(args: argparse.Namespace) -> None:
     tree = as_tree(_config(args))
     print(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False, width=100), end="")
+
+
+def _run_plan(args: argparse.Namespace) -> None:
+    config = _config(args)
+    built = None
+    # a dump may have to be hashed to find its tokens: not where nothing is asked of them
+    if args.tokens is None and None in (config.train.epoch_tokens, config.train.valid_tokens):
+        built = Pipeline(config).find("tokens")
+    from gportuguese import plan
+
+    made = plan.make_plan(
+        config,
+        built,
+        assumed_tokens=args.tokens,
+        processes=args.processes,
+        prices=tuple(args.price),
+        measure=not args.no_measure,
+    )
+    from gportuguese.plan.text import plan_text
+
+    print(json.dumps(as_tree(made), indent=1) if args.json else plan_text(made))
 
 
 def _run_lr_find(args: argparse.Namespace) -> None:

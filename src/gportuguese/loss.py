@@ -36,16 +36,26 @@ class HeadLoss:
     whether the most likely token was right, in `correct_BT`.
 
     A model that scales or caps its logits after the head keeps its head; its loss is plain.
+    `head_is_last` says whether the head comes last; None: look, which a model without data cannot.
+    `cached_rows` go through the exponentials at a time; None: as many as suit the device.
     """
 
     def __init__(
-        self, model: PreTrainedModel, *, chunk_rows: int = 1024, vocab_multiple: int = 1
+        self,
+        model: PreTrainedModel,
+        *,
+        chunk_rows: int = 1024,
+        vocab_multiple: int = 1,
+        head_is_last: bool | None = None,
+        cached_rows: int | None = None,
     ) -> None:
         self.head = model.get_output_embeddings()
-        self.chunk_rows = chunk_rows
+        self.chunk_rows, self.cached_rows = chunk_rows, cached_rows
         self.padding = -len(self.head.weight) % vocab_multiple
         self.nats_BT = self.correct_BT = torch.empty(0, 0)
-        self.is_taken_out = _take_out(model, self.head)
+        self.is_taken_out = is_head_last(model) if head_is_last is None else head_is_last
+        if self.is_taken_out:
+            self.head.forward = lambda hidden_BTD: hidden_BTD
 
     def release(self) -> None:
         """Gives the model its head back."""
@@ -63,6 +73,7 @@ class HeadLoss:
                 self.chunk_rows,
                 self.padding,
                 torch.is_grad_enabled(),
+                self.cached_rows,
             )
         else:  # these are logits
             nats_N = cross_entropy(hidden_ND.float(), targets_N, reduction="none")
@@ -72,20 +83,17 @@ class HeadLoss:
         return loss  # type: ignore[no-any-return]
 
 
-def _take_out(model: PreTrainedModel, head: Any) -> bool:
-    """Makes the head return its input, unless something else acts on the logits after it."""
-    was_training = model.training
+def is_head_last(model: PreTrainedModel) -> bool:
+    """Whether nothing acts on the logits after the head; one short pass with another head tells."""
+    head, was_training = model.get_output_embeddings(), model.training
     head.forward = lambda hidden_BTD: torch.full_like(hidden_BTD, 1e4)  # so large that a cap shows
     with torch.no_grad():
         logits_BTD = model.eval()(
             torch.zeros(1, 2, dtype=torch.long, device=head.weight.device)
         ).logits
     model.train(was_training)
-    if (logits_BTD == 1e4).all():
-        head.forward = lambda hidden_BTD: hidden_BTD
-        return True
     del head.forward
-    return False
+    return bool((logits_BTD == 1e4).all())
 
 
 class _HeadLoss(torch.autograd.Function):
@@ -101,8 +109,10 @@ class _HeadLoss(torch.autograd.Function):
         chunk_rows: int,
         padding: int,
         with_grad: bool,
+        cached_rows: int | None,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The mean, and per token nats and (without gradients) whether arg-max was right."""
+        cached = cached_rows or (_CACHED_ROWS if hidden_ND.device.type == "cpu" else chunk_rows)
         kind, vocab = hidden_ND.device.type, len(weight_VD)
         autocast = torch.is_autocast_enabled(kind)
         dtype = torch.get_autocast_dtype(kind) if autocast else weight_VD.dtype
@@ -123,7 +133,9 @@ class _HeadLoss(torch.autograd.Function):
                 logits_RP[:, vocab:] = -torch.inf
                 if not with_grad:
                     correct_N[rows] = logits_RP.argmax(1) == targets_N[rows]
-                _differentiate(logits_RP, targets_N[rows], nats_N[rows], headroom, with_grad)
+                _differentiate(
+                    logits_RP, targets_N[rows], nats_N[rows], headroom, with_grad, cached
+                )
                 if grad_ND is not None:
                     grad_ND[rows] = logits_RP @ weight_PD
                 if grad_VD is not None:
@@ -140,7 +152,7 @@ class _HeadLoss(torch.autograd.Function):
         """The gradients of the mean; they are used up, so a second backward pass is an error."""
         scale = grad / ctx.rows
         grads = (None if each is None else each.mul_(scale) for each in ctx.saved_tensors)
-        return (*grads, None, None, None, None)
+        return (*grads, None, None, None, None, None)
 
 
 def _padded(rows: torch.Tensor, padding: int) -> torch.Tensor:
@@ -153,11 +165,11 @@ def _differentiate(
     nats_R: torch.Tensor,
     headroom: float,
     with_grad: bool,
+    cached_rows: int,
 ) -> None:
     """Fills in the nats, and puts the gradients of their sum, times `headroom`, over the logits."""
-    step = _CACHED_ROWS if logits_RP.device.type == "cpu" else len(targets_R)
-    for first in range(0, len(targets_R), step):
-        rows = slice(first, first + step)
+    for first in range(0, len(targets_R), cached_rows):
+        rows = slice(first, first + cached_rows)
         own_P, targets_1 = logits_RP[rows].float(), targets_R[rows, None]
         lse_1 = own_P.logsumexp(1, keepdim=True)
         nats_R[rows] = (lse_1 - own_P.gather(1, targets_1))[:, 0]

@@ -17,7 +17,7 @@ from gportuguese import artifacts
 from gportuguese.config import Architecture, UserError, resolve_path
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import GPT2Config, PreTrainedModel, PreTrainedTokenizerBase
 
 NUM_GROUPS = 4
 _SETTINGS = ("*.json", "merges.txt", "vocab.txt", "tokenizer.model")
@@ -125,9 +125,16 @@ def _load_gguf(path: Path) -> PreTrainedModel:
 
 def fresh_gpt2(architecture: Architecture, vocab_size: int) -> PreTrainedModel:
     """A GPT-2 of the given shape with GPT-2's random initialisation."""
-    from transformers import GPT2Config, GPT2LMHeadModel
+    from transformers import GPT2LMHeadModel
 
-    config = GPT2Config(
+    return GPT2LMHeadModel(gpt2_config(architecture, vocab_size))
+
+
+def gpt2_config(architecture: Architecture, vocab_size: int) -> GPT2Config:
+    """The Hugging Face config of a GPT-2 of the given shape."""
+    from transformers import GPT2Config
+
+    return GPT2Config(
         vocab_size=vocab_size,
         n_positions=architecture.positions,
         n_embd=architecture.width,
@@ -139,7 +146,6 @@ def fresh_gpt2(architecture: Architecture, vocab_size: int) -> PreTrainedModel:
         bos_token_id=vocab_size - 1,
         eos_token_id=vocab_size - 1,
     )
-    return GPT2LMHeadModel(config)
 
 
 def fresh_like(model: PreTrainedModel, vocab_size: int, end_of_text: int) -> PreTrainedModel:

@@ -13,7 +13,7 @@ from typing import Any
 
 from gportuguese import artifacts, dump
 from gportuguese.artifacts import Artifact, ArtifactError
-from gportuguese.config import Config, as_tree
+from gportuguese.config import Config, UserError, as_tree
 from gportuguese.world import World
 
 log = logging.getLogger("gportuguese")
@@ -121,6 +121,14 @@ class Pipeline:
                 raise ArtifactError(f"no {name} at {folder or self._root}; run: gpt-pt {name}")
             self._opened[name] = artifacts.open_artifact(folder)
         return self._opened[name]
+
+    def find(self, name: str) -> Artifact | None:
+        """A built stage, checked; None where it, or what it is made from, is not there."""
+        try:
+            return self.open(name)
+        except UserError as error:
+            log.info("%s: not there (%s)", name, error)
+            return None
 
     def build(self, name: str, world: World) -> Artifact:
         """Builds a stage and every missing one before it; nothing that is there is built again."""

@@ -1,0 +1,135 @@
+"""How many tokens and optimizer steps a config asks for, and how that is known."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gportuguese.artifacts import Artifact
+from gportuguese.config import Config, UserError
+
+# GPorTuguese-2 (July 2020) printed 1.28 GB of training text, and an article at 4.9 bytes a token
+_PTWIKI_2020_TOKENS = 261_000_000
+
+_EPOCH_TOKENS = "train.epoch_tokens"
+
+
+class PlanError(UserError):
+    """The plan cannot be made from what is given."""
+
+
+@dataclass(frozen=True)
+class PhaseSteps:
+    """One phase of training."""
+
+    name: str
+    trainable_groups: int
+    epochs: int
+    tokens: int
+    """All epochs of the phase together."""
+    steps: int
+    """Optimizer steps."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The work of a run."""
+
+    source: str
+    """Where the number of tokens comes from."""
+    epoch_tokens: int
+    phases: tuple[PhaseSteps, ...]
+    valid_tokens: int
+    """Tokens of one measurement of the validation set."""
+    validations: int
+    """One before training and one after each epoch."""
+
+    @property
+    def tokens(self) -> int:
+        """Training tokens of all phases."""
+        return sum(phase.tokens for phase in self.phases)
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of all phases."""
+        return sum(phase.steps for phase in self.phases)
+
+
+def make_schedule(config: Config, tokens: Artifact | None, assumed_tokens: int | None) -> Schedule:
+    """The schedule of a config; `assumed_tokens` stand for the training tokens of the corpus.
+
+    Raises `PlanError` where nothing says how much text there is.
+    """
+    section, block_size = config.train, config.tokens.block_size
+    corpus_tokens, source = _corpus_tokens(config, tokens, assumed_tokens)
+    if assumed_tokens is None and section.epoch_tokens is not None:
+        wanted = section.epoch_tokens
+        source = _EPOCH_TOKENS if tokens is None else f"{_EPOCH_TOKENS}, of {source}"
+    else:
+        wanted = corpus_tokens - 1  # the last token is only a target
+    epoch_steps = wanted // block_size // section.global_batch_size
+    if epoch_steps < 1:
+        raise PlanError(
+            f"{wanted:,} tokens an epoch ({source}) do not fill one optimizer step of "
+            f"{section.global_batch_size} x {block_size} tokens; bring more text or lower "
+            "train.global_batch_size"
+        )
+    step_tokens = section.global_batch_size * block_size
+    return Schedule(
+        source=source,
+        epoch_tokens=epoch_steps * step_tokens,
+        phases=tuple(
+            PhaseSteps(
+                phase.name,
+                phase.trainable_groups,
+                phase.epochs,
+                phase.epochs * epoch_steps * step_tokens,
+                phase.epochs * epoch_steps,
+            )
+            for phase in section.phases
+        ),
+        valid_tokens=_valid_tokens(config, tokens, corpus_tokens, source == _EPOCH_TOKENS)
+        // block_size
+        * block_size,
+        validations=1 + sum(phase.epochs for phase in section.phases),
+    )
+
+
+def _corpus_tokens(
+    config: Config, tokens: Artifact | None, assumed_tokens: int | None
+) -> tuple[int, str]:
+    if assumed_tokens is not None:
+        if assumed_tokens < 1:
+            raise PlanError(f"--tokens {assumed_tokens}: give the training tokens of one epoch")
+        return assumed_tokens, "assumed by --tokens"
+    if tokens is not None:
+        return int(tokens.facts["tokens"]["train"]), f"counted in {tokens.folder}"
+    if config.train.epoch_tokens is not None:
+        return config.train.epoch_tokens, _EPOCH_TOKENS
+    is_remote_ptwiki = config.dump.source is None and config.dump.wiki == "ptwiki"
+    if is_remote_ptwiki and config.corpus.documents is None:
+        return _PTWIKI_2020_TOKENS, (
+            "the corpus is not built; estimate: the Portuguese Wikipedia of July 2020, 1.28 GB of "
+            "training text at 4.9 bytes a token (GPorTuguese-2). It has grown since; --tokens N "
+            "plans for another number"
+        )
+    raise PlanError(
+        f"{config.name}: the corpus is not built, so the number of training tokens is not known; "
+        "give it by --tokens N, set train.epoch_tokens, or run: gpt-pt tokens"
+    )
+
+
+def _valid_tokens(
+    config: Config, tokens: Artifact | None, corpus_tokens: int, is_guess: bool
+) -> int:
+    """As counted, or the share of documents that goes to validation."""
+    shares = config.corpus
+    if tokens is None:
+        train = 1000 - shares.valid_per_mille - shares.test_per_mille
+        found = corpus_tokens * shares.valid_per_mille // train
+    else:
+        found = int(tokens.facts["tokens"]["valid"]) - 1
+    wanted = config.train.valid_tokens
+    if wanted is None:
+        return found
+    # epoch_tokens do not tell how large a corpus is that is not there: it will do
+    return wanted if is_guess else min(wanted, found)

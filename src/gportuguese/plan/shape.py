@@ -1,0 +1,112 @@
+"""The architecture that a config trains, read without a weight and without the network."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from gportuguese import loss
+from gportuguese import model as models
+from gportuguese.config import Architecture, Config
+from gportuguese.model import ModelError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+_GPT2 = {  # layers, width, heads of the models on the Hub; all have 1024 positions, dropout 0.1
+    "gpt2": (12, 768, 12),
+    "gpt2-medium": (24, 1024, 16),
+    "gpt2-large": (36, 1280, 20),
+    "gpt2-xl": (48, 1600, 25),
+    "distilgpt2": (6, 768, 12),
+}
+
+
+def read_shape(config: Config) -> Any:
+    """The Hugging Face config of the model to be trained, with the new vocabulary.
+
+    Reads at most a `config.json` (or a GGUF file's header). Raises `ModelError` for a base that is
+    not on this machine and not one of the GPT-2 family.
+    """
+    base = config.align.base
+    vocab_size = config.tokenizer.vocab_size
+    if isinstance(base, Architecture):
+        shape = models.gpt2_config(base, vocab_size)
+    else:
+        shape = _of_base(base, vocab_size)
+    shape.vocab_size = vocab_size
+    shape.bos_token_id = shape.eos_token_id = shape.vocab_size - 1
+    shape.pad_token_id = None  # as in `model.set_end_of_text`
+    shape.use_cache = False
+    positions = getattr(shape, "max_position_embeddings", None)
+    if positions and config.tokens.block_size > positions:
+        raise ModelError(
+            f"tokens.block_size={config.tokens.block_size} is above the {positions} positions of "
+            f"{base}; lower it"
+        )
+    return shape
+
+
+def make_model(shape: Any) -> PreTrainedModel:
+    """A model of the shape in float32, on the device that factories make tensors on."""
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
+
+
+def cut_model(shape: Any, num_blocks: int, frozen: bool = False) -> PreTrainedModel:
+    """A model of the shape with its first blocks only, on the CPU, its memory not written yet."""
+    with torch.device("meta"):
+        model = make_model(shape)
+    blocks = models.block_list(model)
+    blocks.requires_grad_(not frozen)
+    del blocks[num_blocks:]
+    model.to_empty(device="cpu")
+    model.tie_weights()
+    return model
+
+
+def is_head_last(shape: Any) -> bool:
+    """Whether nothing acts on the logits after the head (see `loss.HeadLoss`)."""
+    return loss.is_head_last(cut_model(shape, 1))
+
+
+def num_layers(shape: Any) -> int:
+    """Blocks of the model."""
+    return int(shape.num_hidden_layers)
+
+
+def _of_base(base: str, vocab_size: int) -> Any:
+    from huggingface_hub import try_to_load_from_cache
+
+    path = models.locate_base(base, download=False)
+    if path is None:
+        cached = try_to_load_from_cache(base, "config.json")
+        path = Path(cached).parent if isinstance(cached, str) else None
+    if path is not None:
+        return _read(path, base)
+    name = base.removeprefix("openai-community/").removeprefix("distilbert/")
+    if name not in _GPT2:
+        raise ModelError(
+            f"align.base={base!r} is not on this machine, and a plan downloads nothing; fetch its "
+            f"config.json first (hf download {base} config.json), or give a folder or an "
+            f"architecture. Known without: {', '.join(_GPT2)}"
+        )
+    layers, width, heads = _GPT2[name]
+    known = Architecture(layers=layers, width=width, heads=heads, positions=1024)
+    return models.gpt2_config(known, vocab_size)
+
+
+def _read(path: Path, base: str) -> Any:
+    from transformers import AutoConfig
+
+    try:
+        if path.is_dir():
+            return AutoConfig.from_pretrained(path)
+        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+    except ImportError as error:
+        raise ModelError(f"{base}: {error}; pip install 'gportuguese[gguf]'") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise ModelError(f"{base}: no model config can be read from {path}: {error}") from error

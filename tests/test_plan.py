@@ -1,0 +1,436 @@
+import json
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from transformers import LlamaConfig
+
+from gportuguese import learner, load_config, plan
+from gportuguese import model as models
+from gportuguese.artifacts import Artifact
+from gportuguese.callbacks import EpochOrder, TrainableGroups
+from gportuguese.config import asset_path
+from gportuguese.loss import HeadLoss
+from gportuguese.plan.counting import count_model_step
+from gportuguese.plan.devices import DEVICES, GPT2_SMALL_FLOPS
+from gportuguese.plan.fitting import remedies
+from gportuguese.plan.ledger import Ledger
+from gportuguese.plan.shape import make_model
+from gportuguese.tokens import BlockLoader
+from gportuguese.world import init_world
+from tests.test_cli import gpt_pt
+
+SMALL = (
+    "align={base: {layers: 3, width: 32, heads: 2, positions: 64}, method: random}",
+    "tokenizer.vocab_size=300",
+    "tokens.block_size=32",
+    "runtime.device=cpu",
+    "runtime.micro_batch_size=4",
+    "train.global_batch_size=4",
+)
+WEIGHTS = 300 * 32 + 64 * 32 + 3 * (12 * 32**2 + 13 * 32) + 2 * 32
+
+
+def counted(*overrides, device="cpu", index=-1, **changes):
+    """The last phase's step of the small model, or another."""
+    config = load_config(None, (*SMALL, *overrides))
+    step = replace(plan.steps_of(config, device)[index], **changes)
+    return plan.count_step(config, plan.read_shape(config), step)
+
+
+def gpt2_flops(layers, width, vocab, block, trained):
+    """Forward and in all per token: two FLOPs for each weight of a product and each score or value.
+
+    A backward pass does the forward pass's work once for the gradients of inputs, which reach the
+    embeddings past frozen blocks too, and once for those of weights that train. Attention has two
+    products without weights in the forward pass and four in the backward pass.
+    """
+    blocks, head, attention = layers * 12 * width**2, vocab * width, 2 * layers * block * width
+    forward = 2 * (blocks + head) + 2 * attention
+    weight_gradients = 2 * (trained * 12 * width**2 + head)
+    return forward, 2 * (blocks + head) + weight_gradients + 4 * attention + forward
+
+
+@pytest.mark.parametrize(
+    ("device", "dropout", "precision"),
+    [  # math attention, the CPU's fused kernel, CUDA's flash and memory-efficient ones
+        ("cpu", 0.1, "bf16"),
+        ("cpu", 0.0, "fp32"),
+        ("cuda", 0.1, "bf16"),
+        ("cuda", 0.1, "fp32"),
+    ],
+)
+def test_flops_are_those_of_the_formula_in_every_phase(device, dropout, precision):
+    base = f"align.base={{layers: 4, width: 32, heads: 2, positions: 64, dropout: {dropout}}}"
+    for index, trained in enumerate((0, 1, 2, 4)):
+        found = counted(base, f"train.precision={precision}", device=device, index=index)
+        assert found.train_flops == gpt2_flops(4, 32, 300, 32, trained)[1]
+
+
+def test_a_validation_takes_the_flops_of_a_forward_pass():
+    config = load_config(None, SMALL)
+    for device in ("cpu", "cuda"):
+        step = plan.steps_of(config, device)[0]
+        flops = plan.count_forward(config, plan.read_shape(config), step)
+        assert flops == gpt2_flops(3, 32, 300, 32, 3)[0]
+
+
+def test_gpt2_small_takes_the_flops_that_shares_are_reckoned_with():
+    config = load_config(None, ("align.base=gpt2", "tokenizer.vocab_size=50257"))
+    step = replace(plan.steps_of(config, "cuda")[-1], block_size=1024, micro_batch_size=1)
+    found = plan.count_step(config, plan.read_shape(config), step)
+    assert found.train_flops == GPT2_SMALL_FLOPS == gpt2_flops(12, 768, 50257, 1024, 12)[1]
+    assert found.parameters == 124_439_808
+    # what was published of a V100 and of an H100: about 10 % and 41 % of the peak
+    shares = {device.name: (device.share, device.best_share) for device in DEVICES}
+    assert shares["V100"][0] == pytest.approx(0.095, abs=0.005)
+    assert shares["H100"][1] == pytest.approx(0.41, abs=0.01)
+
+
+def test_padding_of_the_vocabulary_is_counted():
+    found = counted("runtime.vocab_multiple=64")
+    assert found.train_flops == gpt2_flops(3, 32, 320, 32, 3)[1]
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("changes", [{}, {"passes": 2, "trainable_groups": 2}])
+def test_fake_tensors_take_what_real_ones_take(precision, changes):
+    config = load_config(None, (*SMALL, f"train.precision={precision}"))
+    shape = plan.read_shape(config)
+    step = replace(plan.steps_of(config, "cpu")[-1], **changes)
+    real = count_model_step(make_model(shape).train(), config, step, head_is_last=True)
+    assert real == plan.count_step(config, shape, step)
+
+
+@pytest.mark.parametrize("checkpointing", ["false", "true"])
+def test_the_learners_own_steps_peak_where_the_plan_says(checkpointing):
+    config = load_config(
+        None,
+        (
+            *SMALL,
+            "train.global_batch_size=8",
+            "train.dropout=0.0",
+            f"runtime.activation_checkpointing={checkpointing}",
+        ),
+    )
+    shape, section = plan.read_shape(config), config.train
+    ids = np.random.default_rng(0).integers(0, 300, 3 * 8 * 32 + 1)
+    loader = BlockLoader(ids, 32, 4, seed=0, multiple=8)
+    model = make_model(shape)
+    ledger = Ledger(300)
+    for parameter in model.parameters():
+        ledger.enter(parameter, "weights")
+    loaders = learner.Loaders(loader, loader, torch.device("cpu"))
+    learn = learner.make_learner(model, loaders, config, init_world(config.runtime))
+    groups = models.parameter_groups(model)
+    with ledger:
+        learner.fit_phase(
+            learn, section.phases[-1], section, [TrainableGroups(groups, 4), EpochOrder(0)]
+        )
+    planned = plan.count_step(config, shape, plan.steps_of(config, "cpu")[-1]).peak_bytes
+    assert ledger.peak.total() == pytest.approx(planned, rel=0.02)
+
+
+def test_parts_are_what_they_are_called():
+    for index, trained in enumerate((0, 1, 2, 3)):
+        found = counted("train.precision=bf16", index=index)
+        parameters = WEIGHTS - (3 - trained) * (12 * 32**2 + 13 * 32)
+        assert found.parameters == WEIGHTS
+        assert found.trainable_parameters == parameters
+        assert found.memory["weights"] == 4 * WEIGHTS
+        assert found.gradient_bytes == 4 * parameters
+        tensors = 12 * trained + 4
+        assert found.memory["optimizer state"] == 8 * parameters + 4 * tensors
+        assert found.memory["weight copies"] >= 2 * (3 * 12 * 32**2 + 300 * 32)
+        assert found.peak_bytes == sum(found.memory.values())
+
+
+def test_moments_of_earlier_phases_stay():
+    phases = (
+        "train.phases=[{name: a, epochs: 1, trainable_groups: 4, lr_max: 0.1}, "
+        "{name: b, epochs: 1, trainable_groups: 1, lr_max: 0.1}]"
+    )
+    first, second = counted(phases, index=0), counted(phases, index=1)
+    assert first.memory["optimizer state"] == second.memory["optimizer state"]
+    assert second.gradient_bytes < first.gradient_bytes
+
+
+def test_the_cpu_keeps_scores_where_dropout_is_and_cuda_does_not():
+    def activations(device, block_size, dropout):
+        base = f"align.base={{layers: 3, width: 32, heads: 2, positions: 64, dropout: {dropout}}}"
+        return counted(base, "train.precision=bf16", device=device, block_size=block_size).memory[
+            "activations"
+        ]
+
+    for device, dropout in (("cuda", 0.1), ("cuda", 0.0), ("cpu", 0.0)):
+        one, two = activations(device, 32, dropout), activations(device, 64, dropout)
+        assert two == pytest.approx(2 * one, rel=0.01)
+    # scores after softmax, mask and product, in float32, of 4 sequences, 2 heads and 3 layers
+    quadratic = activations("cpu", 64, 0.1) - 2 * activations("cpu", 32, 0.1)
+    assert quadratic == pytest.approx(3 * 4 * 2 * 3 * 4 * (64**2 - 2 * 32**2), rel=0.15)
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_checkpointing_trades_flops_for_memory(device):
+    plain, again = (counted(device=device, activation_checkpointing=on) for on in (False, True))
+    blocks = 2 * 3 * 12 * 32**2 + 4 * 3 * 32 * 32
+    assert again.train_flops - plain.train_flops == blocks
+    assert again.memory["activations"] < 0.1 * plain.memory["activations"]
+    assert again.peak_bytes < 0.8 * plain.peak_bytes
+
+
+def test_logits_are_those_of_a_chunk():
+    many, few = (counted("train.precision=bf16", device="cuda", loss_rows=n) for n in (128, 32))
+    assert many.train_flops == few.train_flops
+    # in 16 bits, and in float32 what becomes their gradient
+    assert many.memory["logits and loss"] == 128 * 300 * (2 + 4)
+    assert many.peak_bytes > few.peak_bytes
+    # a run of the CPU takes 32 rows at a time to the exponentials
+    on_cpu = counted("train.precision=bf16", loss_rows=128).memory
+    assert on_cpu["logits and loss"] <= 128 * 300 * 2 + 2 * 32 * 300 * 4
+
+
+def test_processes_share_a_step_and_keep_buckets():
+    config = load_config(None, (*SMALL, "train.global_batch_size=16"))
+    steps = plan.steps_of(config, "cuda", processes=2)
+    assert [step.passes for step in steps] == [2, 2, 2, 2]
+    alone = counted(device="cuda", passes=2)
+    shared = counted(device="cuda", passes=2, processes=2)
+    assert shared.gradient_bytes == alone.gradient_bytes + 4 * WEIGHTS
+
+
+def test_other_decoders_are_counted():
+    config = load_config(None, SMALL)
+    shape = LlamaConfig(
+        vocab_size=300, hidden_size=32, intermediate_size=48, num_hidden_layers=3,
+        num_attention_heads=4, num_key_value_heads=2, use_cache=False,
+    )  # fmt: skip
+    for device in ("cpu", "cuda"):
+        step = plan.steps_of(config, device)[-1]
+        weights = 3 * (32 * (32 + 16 + 16 + 32) + 3 * 32 * 48) + 300 * 32
+        attention = 12 * 3 * 32 * 32
+        found = plan.count_step(config, shape, replace(step, precision="bf16"))
+        assert found.train_flops == 6 * weights + attention
+
+
+@pytest.mark.parametrize("epoch_tokens", [None, 5000, 100_000])
+@pytest.mark.parametrize("corpus_tokens", [1_000, 4_096, 9_999])
+def test_tokens_are_those_of_the_loader(epoch_tokens, corpus_tokens):
+    config = load_config(
+        None, (*SMALL, f"train.epoch_tokens={epoch_tokens or 'null'}", "train.valid_tokens=500")
+    )
+    facts = {"tokens": {"train": corpus_tokens, "valid": 700}}
+    tokens = Artifact(Path("tokens-0"), {"digest": "0", "facts": facts})
+    blocks = None if epoch_tokens is None else epoch_tokens // 32
+    loader = BlockLoader(np.zeros(corpus_tokens), 32, 4, seed=0, num_blocks=blocks, multiple=4)
+    valid = BlockLoader(np.zeros(700), 32, 4, num_blocks=500 // 32)
+    schedule = plan.make_schedule(config, tokens, None)
+    assert schedule.epoch_tokens == loader.epoch_blocks * 32
+    assert schedule.valid_tokens == valid.epoch_blocks * 32
+    assert schedule.steps == 5 * loader.epoch_blocks // 4
+    assert schedule.tokens == 5 * schedule.epoch_tokens
+
+
+def test_remedies_fit_and_change_least():
+    config = load_config(None, (*SMALL, "tokens.block_size=64"))
+    shape = plan.read_shape(config)
+    step = plan.steps_of(config, "cuda")[-1]
+    tried = {}
+
+    def count(tried_step):
+        if tried_step not in tried:
+            tried[tried_step] = plan.count_step(config, shape, tried_step)
+        return tried[tried_step]
+
+    peak = count(step).peak_bytes
+    capacity = int(0.8 * peak)
+    found = remedies(count, step, lambda peak: peak <= capacity)
+    assert {"micro_batch_size": 2} in [remedy.settings for remedy in found]
+    assert {"activation_checkpointing": True} in [remedy.settings for remedy in found]
+    for remedy in found:
+        assert len(remedy.settings) == 1
+        assert remedy.peak_bytes <= capacity
+        assert (remedy.flops_ratio > 1) == ("activation_checkpointing" in remedy.settings)
+    assert remedies(count, step, lambda peak: False) == []
+
+
+@pytest.mark.parametrize(
+    ("base", "parameters"),
+    [
+        ("gpt2", 124_439_808),
+        ("openai-community/gpt2-medium", 354_823_168),
+        ("gpt2-large", 774_030_080),
+        ("gpt2-xl", 1_557_611_200),
+        ("distilgpt2", 81_912_576),
+    ],
+)
+def test_the_family_is_known_without_the_hub(base, parameters):
+    config = load_config(None, (f"align.base={base}", "tokenizer.vocab_size=50257"))
+    with torch.device("meta"):
+        model = make_model(plan.read_shape(config))
+    model.tie_weights()
+    assert models.count_parameters(model.parameters()) == parameters
+
+
+def test_a_folder_is_read_without_its_weights(tmp_path):
+    shutil.copy(asset_path("english-nano") / "config.json", tmp_path)
+    shape = plan.read_shape(load_config(None, (f"align.base={tmp_path}",)))
+    assert (shape.n_layer, shape.n_embd, shape.vocab_size) == (4, 192, 4096)
+
+
+def test_a_config_in_the_hubs_cache_is_enough(tmp_path, monkeypatch):
+    path = str(shutil.copy(asset_path("english-nano") / "config.json", tmp_path))
+    monkeypatch.setattr("huggingface_hub.try_to_load_from_cache", lambda *_: path)
+    shape = plan.read_shape(load_config(None, ("align.base=some-owner/some-model",)))
+    assert shape.n_layer == 4
+
+
+def test_the_cpu_is_measured():
+    config = load_config(None, SMALL)
+    shape, step = plan.read_shape(config), plan.steps_of(config, "cpu")[-1]
+    speed = plan.measure_cpu(config, shape, step)
+    assert speed.product_flops > 1e9
+    seconds = plan.cpu_step_seconds(speed, step, shape)
+    assert 0 < seconds < 1
+    more = plan.cpu_step_seconds(speed, replace(step, passes=5), shape)
+    assert seconds < more < 5.001 * seconds
+
+
+ONE_PHASE = "train.phases=[{name: all, epochs: 2, trainable_groups: 4, lr_max: 0.001}]"
+WORDS = [word for setting in (*SMALL, ONE_PHASE) for word in ("--set", setting)]
+
+
+def test_the_command_prints_and_builds_nothing(tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = [*WORDS, "--tokens", "1_000_000", "--price", "v100=1", "--price", "A100=3.5"]
+    assert gpt_pt("plan", *words) == 0
+    out = capsys.readouterr().out
+    assert "999,936 tokens an epoch (assumed by --tokens)" in out
+    assert "V100, 16 GB: fits" in out
+    assert "this CPU" in out
+    assert gpt_pt("plan", *words, "--json", "--no-measure") == 0
+    made = json.loads(capsys.readouterr().out)
+    assert made["schedule"]["epoch_tokens"] == 999_936
+    assert made["parameters"] == WEIGHTS
+    costs = {cost["device"]: cost for cost in made["costs"]}
+    for device in DEVICES:
+        hours = made["flops"] / device.flops_per_second("fp32") / 3600
+        assert costs[device.name]["hours"] == pytest.approx(hours)
+    assert costs["A100"]["usd"] == pytest.approx(3.5 * costs["A100"]["hours"])
+    assert costs["V100"]["usd_per_hour"] == 1
+    train = sum(
+        phase["tokens"] * count["train_flops"]
+        for phase, count in zip(made["schedule"]["phases"], made["counts"]["cuda"], strict=True)
+    )
+    validation = made["schedule"]["validations"] * made["schedule"]["valid_tokens"]
+    assert made["flops"] == pytest.approx(train + validation * made["forward_flops"])
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_finished_corpus_is_counted(tiny_overrides, capsys):
+    words = [word for setting in tiny_overrides for word in ("--set", setting)]
+    words += ["--set", "train.epoch_tokens=null", "--set", ONE_PHASE]
+    assert gpt_pt("tokens", *words) == 0
+    folder = capsys.readouterr().out.strip()
+    manifest = json.loads((Path(folder) / "manifest.json").read_text(encoding="utf-8"))
+    assert gpt_pt("plan", *words, "--no-measure") == 0
+    steps = (manifest["facts"]["tokens"]["train"] - 1) // 32 // 8
+    assert f"{steps * 8 * 32:,} tokens an epoch (counted in {folder})" in capsys.readouterr().out
+
+
+def test_what_does_not_fit_is_said_with_a_remedy(capsys):
+    settings = (
+        "tokenizer.vocab_size=400_000",
+        "tokens.block_size=64",
+        "train.precision=bf16",
+        "train.global_batch_size=64",
+        "runtime.micro_batch_size=64",
+        "runtime.loss_rows=4096",
+    )
+    words = [*WORDS, *(word for setting in settings for word in ("--set", setting))]
+    assert gpt_pt("plan", *words, "--tokens", "10_000_000", "--no-measure") == 0
+    out = capsys.readouterr().out
+    assert "V100, 16 GB: does not fit" in out
+    assert "H100, 80 GB: fits" in out
+    assert "--set runtime.micro_batch_size=32 (tensors" in out
+    assert "--set runtime.loss_rows=1024 (tensors" in out
+    assert "has no bf16; set train.precision=fp16" in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ((), "the corpus is not built"),
+        (("--tokens", "0"), "--tokens 0: give the training tokens"),
+        (("--tokens", "100"), "do not fill one optimizer step of 4 x 32 tokens"),
+        (("--tokens", "9999", "--price", "TPU=1"), "devices: V100, A100, H100, RTX4090"),
+        (("--tokens", "9999", "--price", "A100=cheap"), "write DEVICE=USD"),
+        (("--tokens", "9999", "--processes", "3"), "does not divide by 3 x runtime.micro_batch"),
+        (("--tokens", "9999", "--processes", "0"), "--processes 0"),
+        (
+            ("--tokens", "9999", "--set", "align={base: owner/model, method: mean}"),
+            "hf download owner/model config.json",
+        ),
+        (
+            ("--tokens", "9999", "--set", "align={base: ./nowhere, method: mean}"),
+            "no base model at nowhere",
+        ),
+        (
+            (
+                "--tokens",
+                "999999",
+                "--set",
+                "align={base: distilgpt2, method: mean}",
+                "--set",
+                "tokens.block_size=2048",
+            ),
+            "above the 1024 positions of distilgpt2",
+        ),
+    ],
+)
+def test_what_cannot_be_planned_is_said(words, message, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert gpt_pt("plan", *WORDS, "--no-measure", *words) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+
+
+def test_a_folder_without_a_config_is_said(tmp_path):
+    with pytest.raises(models.ModelError, match="no model config can be read"):
+        plan.read_shape(load_config(None, (f"align.base={tmp_path}",)))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_gpu_takes_what_is_counted(precision):
+    if not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
+    base = "align.base={layers: 6, width: 512, heads: 8, positions: 512}"
+    settings = (
+        *SMALL,
+        base,
+        "runtime.device=cuda",
+        "tokens.block_size=512",
+        "tokenizer.vocab_size=8192",
+    )
+    config = load_config(None, (*settings, f"train.precision={precision}"))
+    shape, step = plan.read_shape(config), plan.steps_of(config, "cuda")[-1]
+    model = make_model(shape)
+    learner.prepare_model(model.train(), config, init_world(config.runtime))
+    loss = HeadLoss(model)
+    optimizer = learner.make_optimizer(model, config.train)
+    ids_BT = torch.zeros((4, 512), dtype=torch.int64, device="cuda")
+    for _ in range(2):
+        torch.cuda.reset_peak_memory_stats()
+        with torch.autocast("cuda", torch.float16, enabled=precision == "fp16"):
+            mean = loss(model(ids_BT).logits, ids_BT)
+        mean.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+    measured = torch.cuda.max_memory_allocated()
+    planned = plan.count_step(config, shape, step).peak_bytes
+    assert planned == pytest.approx(measured, rel=0.05)
