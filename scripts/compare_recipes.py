@@ -1,0 +1,186 @@
+"""Training schedules and starts against each other on the same tokens; prints Markdown tables.
+
+    python scripts/compare_recipes.py --config configs/pilot.yaml --set dump.source=PATH --rates 1,2,4
+
+Every way has the same tokenizer, split, order of blocks, batch and number of tokens. Schedules, with
+the config's last `lr_max` for everything but its first phase:
+
+    published   the config's phases: gradual unfreezing
+    brief       one epoch of the embeddings alone, then everything
+    all         everything from the first step, in one cycle
+
+each with discriminative rates (`lr_ratio` of 2.6^4, as published) or, as `NAME-flat`, with one rate
+for all groups. `all-adamw` is `all-flat` with the optimizer settings of english-nano.yaml (beta2 0.98,
+eps 1e-8, weight decay 0.1) and `all-fastai` with the published ones. `random` has the published
+schedule and `scratch` that of `all-adamw` with random weights throughout.
+
+`--parts` cuts each epoch of the config into so many, for more points and a brief phase that is brief.
+`--rates` multiplies every peak rate: each way runs its first seed at each, the others at its best. What
+is built stays in the artifacts, so that an interrupted comparison goes on.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, replace
+from pathlib import Path
+
+from gportuguese import Pipeline, load_config
+from gportuguese.config import PhaseConfig
+
+ADAMW = ("weight_decay=0.1", "beta2=0.98", "eps=1e-8", "grad_clip=1.0")
+FASTAI = ("weight_decay=0.01", "beta2=0.99", "eps=1e-5", "grad_clip=1.0")
+# schedule, optimizer settings, alignment; () and None keep the config's
+WAYS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
+    "published": ("published", (), None),
+    "published-flat": ("published-flat", (), None),
+    "brief": ("brief", (), None),
+    "brief-flat": ("brief-flat", (), None),
+    "all": ("all", (), None),
+    "all-flat": ("all-flat", (), None),
+    "all-adamw": ("all-flat", ADAMW, None),
+    "all-fastai": ("all-flat", FASTAI, None),
+    "random": ("published", (), "random"),
+    "scratch": ("all-flat", ADAMW, "random"),
+}
+RATIO = 45.6976
+
+
+def schedule(name: str, phases: tuple[PhaseConfig, ...], rate: float) -> list[PhaseConfig]:
+    """The phases of a schedule as long as `phases`, with their peak rates times `rate`."""
+    num_epochs = sum(phase.epochs for phase in phases)
+    first, last = phases[0], phases[-1]
+    ratio = 1.0 if name.endswith("-flat") else RATIO
+    everything = replace(last, name="all", epochs=num_epochs, trainable_groups=4, lr_ratio=ratio)
+    match name.removesuffix("-flat"):
+        case "published":
+            found = [p if p is first else replace(p, lr_ratio=ratio) for p in phases]
+        case "brief":
+            found = [replace(first, epochs=1), replace(everything, epochs=num_epochs - 1)]
+        case _:
+            found = [everything]
+    return [replace(phase, lr_max=phase.lr_max * rate) for phase in found]
+
+
+def overrides(args: argparse.Namespace, way: str, rate: float, seed: int) -> list[str]:
+    """The settings of one run."""
+    section = load_config(args.config, tuple(args.set)).train
+    kind, optimizer, method = WAYS[way]
+    phases = tuple(replace(p, epochs=p.epochs * args.parts) for p in section.phases)
+    sets = [*args.set, f"train.seed={seed}", f"align.seed={seed}"]
+    sets += [f"train.{setting}" for setting in optimizer]
+    if args.parts > 1:
+        if section.epoch_tokens is None:
+            sys.exit(
+                "--parts needs train.epoch_tokens; set it, such as --set train.epoch_tokens=1e6"
+            )
+        sets.append(f"train.epoch_tokens={section.epoch_tokens // args.parts}")
+    if method is not None:
+        sets.append(f"align.method={method}")
+    found = [asdict(phase) for phase in schedule(kind, phases, rate)]
+    return [*sets, f"train.phases={json.dumps(found)}"]
+
+
+def gpt_pt(command: str, config_path: Path, sets: list[str], **environment: str) -> None:
+    """Runs one command of the program."""
+    options = [word for each in sets for word in ("--set", each)]
+    words = [sys.executable, "-m", "gportuguese", command, "--config", str(config_path), *options]
+    subprocess.run(words, check=True, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
+
+
+def evaluate(args: argparse.Namespace, runs: list[tuple[str, float, int]]) -> list[dict]:
+    """The reports of runs (way, rate, seed), built where they are not there."""
+    plans = [overrides(args, *run) for run in runs]
+    for sets in plans:  # the stages that runs share are built before runs go side by side
+        for stage in ("tokens", "align"):
+            gpt_pt(stage, args.config, sets)
+    threads = str((os.cpu_count() or 1) // args.jobs)
+
+    def one(sets: list[str]) -> dict:
+        gpt_pt("evaluate", args.config, sets, OMP_NUM_THREADS=threads)
+        folder = Pipeline(load_config(args.config, tuple(sets))).open("evaluate").folder
+        return json.loads((folder / "report.json").read_text(encoding="utf-8"))
+
+    with ThreadPoolExecutor(args.jobs) as pool:
+        return list(pool.map(one, plans))
+
+
+def end_of(report: dict) -> float:
+    """Bits per byte of the whole validation set after training."""
+    return report["measures"]["valid"]["bits_per_byte"]
+
+
+def main() -> None:
+    """Runs what is missing and prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", type=Path, required=True)
+    parser.add_argument("--set", action="append", default=[])
+    parser.add_argument("--ways", default="published,published-flat,brief,brief-flat,all,all-flat")
+    parser.add_argument("--rates", default="1", help="every peak rate times each of these")
+    parser.add_argument("--parts", type=int, default=1, help="epochs made of one of the config")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, cores shared evenly")
+    args = parser.parse_args()
+    ways, rates = args.ways.split(","), [float(rate) for rate in args.rates.split(",")]
+    sweep = [(way, rate, 0) for way in ways for rate in rates]
+    reports = dict(zip(sweep, evaluate(args, sweep), strict=True))
+    best = {way: min(rates, key=lambda r: end_of(reports[way, r, 0])) for way in ways}
+    more = [(way, best[way], seed) for seed in range(1, args.seeds) for way in ways]
+    reports |= dict(zip(more, evaluate(args, more), strict=True))
+    if len(rates) > 1:
+        print("Bits per byte of the whole validation set at the end, seed 0, peak rates times:\n")
+        print("| way | " + " | ".join(f"{rate:g}" for rate in rates) + " |")
+        print("| --- " * (len(rates) + 1) + "|")
+        for way in ways:
+            cells = [f"{end_of(reports[way, rate, 0]):.4f}" for rate in rates]
+            print(f"| `{way}` | " + " | ".join(cells) + " |")
+        print()
+    by_way = {way: [reports[way, best[way], seed] for seed in range(args.seeds)] for way in ways}
+    print_results(by_way, best)
+    print_setting(reports, args)
+
+
+def print_results(by_way: dict[str, list[dict]], best: dict[str, float]) -> None:
+    """A line per way, the best at the end last: mean and deviation over seeds by tokens seen."""
+    some = next(iter(by_way.values()))[0]
+    num_epochs = len(some["epochs"]) - 1
+    marks = [some["training"]["tokens"] * epoch // num_epochs for epoch in range(num_epochs + 1)]
+    head = ["bits per byte after", "rates x", *(f"{mark / 1e6:.2f}M" for mark in marks)]
+    head += ["valid, full", "test", "training, s"]
+    print("| " + " | ".join(head) + " |")
+    print("| --- " * len(head) + "|")
+    for way in sorted(by_way, key=lambda w: -statistics.mean(map(end_of, by_way[w]))):
+        results = by_way[way]
+        columns = [[r["epochs"][e]["bits_per_byte"] for r in results] for e in range(len(marks))]
+        columns += [[r["measures"][s]["bits_per_byte"] for r in results] for s in ("valid", "test")]
+        cells = [f"`{way}`", f"{best[way]:g}", *map(spread, columns)]
+        cells.append(f"{statistics.mean(r['training']['train_seconds'] for r in results):.0f}")
+        print("| " + " | ".join(cells) + " |")
+
+
+def print_setting(reports: dict[tuple[str, float, int], dict], args: argparse.Namespace) -> None:
+    """What the tables were measured with."""
+    some = next(iter(reports.values()))
+    training, versions = some["training"], some["versions"]
+    print(
+        f"\nMean ± standard deviation over {args.seeds} seeds; {training['tokens']:,} training "
+        f"tokens a run; {args.jobs} run(s) at a time; commit {versions['commit']}, torch "
+        f"{versions['torch']}, transformers {versions['transformers']}, fastai "
+        f"{versions['fastai']}, {platform.machine()}, {training['device']}; peak memory "
+        f"{max(r['training']['peak_memory_bytes'] for r in reports.values()) / 1e9:.2f} GB."
+    )
+
+
+def spread(values: list[float]) -> str:
+    """Mean and standard deviation, the second where there is one."""
+    text = f"{statistics.mean(values):.4f}"
+    return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
+
+
+if __name__ == "__main__":
+    main()
