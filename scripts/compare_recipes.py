@@ -30,7 +30,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from gportuguese import Pipeline, load_config
+from gportuguese import Pipeline, init_world, load_config
 from gportuguese.config import PhaseConfig
 
 ADAMW = ("weight_decay=0.1", "beta2=0.98", "eps=1e-8", "grad_clip=1.0")
@@ -86,23 +86,20 @@ def overrides(args: argparse.Namespace, way: str, rate: float, seed: int) -> lis
     return [*sets, f"train.phases={json.dumps(found)}"]
 
 
-def gpt_pt(command: str, config_path: Path, sets: list[str], **environment: str) -> None:
-    """Runs one command of the program."""
-    options = [word for each in sets for word in ("--set", each)]
-    words = [sys.executable, "-m", "gportuguese", command, "--config", str(config_path), *options]
-    subprocess.run(words, check=True, env={**os.environ, **environment}, stdout=subprocess.DEVNULL)
-
-
 def evaluate(args: argparse.Namespace, runs: list[tuple[str, float, int]]) -> list[dict]:
     """The reports of runs (way, rate, seed), built where they are not there."""
     plans = [overrides(args, *run) for run in runs]
     for sets in plans:  # the stages that runs share are built before runs go side by side
+        config = load_config(args.config, tuple(sets))
         for stage in ("tokens", "align"):
-            gpt_pt(stage, args.config, sets)
+            Pipeline(config).build(stage, init_world(config.runtime))
     threads = str((os.cpu_count() or 1) // args.jobs)
 
     def one(sets: list[str]) -> dict:
-        gpt_pt("evaluate", args.config, sets, OMP_NUM_THREADS=threads)
+        options = [word for each in sets for word in ("--set", each)]
+        words = [sys.executable, "-m", "gportuguese", "evaluate", "--config", str(args.config)]
+        environment = {**os.environ, "OMP_NUM_THREADS": threads}
+        subprocess.run([*words, *options], check=True, env=environment, stdout=subprocess.DEVNULL)
         folder = Pipeline(load_config(args.config, tuple(sets))).open("evaluate").folder
         return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
