@@ -15,8 +15,9 @@ eps 1e-8, weight decay 0.1) and `all-fastai` with the published ones. `random` h
 schedule and `scratch` that of `all-adamw` with random weights throughout.
 
 `--parts` cuts each epoch of the config into so many, for more points and a brief phase that is brief.
-`--rates` multiplies every peak rate: each way runs its first seed at each, the others at its best. What
-is built stays in the artifacts, so that an interrupted comparison goes on.
+`--rates` multiplies every peak rate: each way runs its first seed at one after another until the next
+is worse, and its other seeds at the best. What is built stays in the artifacts, so that an interrupted
+comparison goes on.
 """
 
 import argparse
@@ -124,9 +125,16 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, cores shared evenly")
     args = parser.parse_args()
     ways, rates = args.ways.split(","), [float(rate) for rate in args.rates.split(",")]
-    sweep = [(way, rate, 0) for way in ways for rate in rates]
-    reports = dict(zip(sweep, evaluate(args, sweep), strict=True))
-    best = {way: min(rates, key=lambda r: end_of(reports[way, r, 0])) for way in ways}
+    reports: dict[tuple[str, float, int], dict] = {}
+    best: dict[str, float] = {}
+    last = rates[0]
+    for rate in rates:
+        sweep = [(way, rate, 0) for way in ways if way not in best or best[way] == last]
+        reports |= dict(zip(sweep, evaluate(args, sweep), strict=True))
+        for way, _, _ in sweep:
+            if way not in best or end_of(reports[way, rate, 0]) < end_of(reports[way, last, 0]):
+                best[way] = rate
+        last = rate
     more = [(way, best[way], seed) for seed in range(1, args.seeds) for way in ways]
     reports |= dict(zip(more, evaluate(args, more), strict=True))
     if len(rates) > 1:
@@ -134,7 +142,8 @@ def main() -> None:
         print("| way | " + " | ".join(f"{rate:g}" for rate in rates) + " |")
         print("| --- " * (len(rates) + 1) + "|")
         for way in ways:
-            cells = [f"{end_of(reports[way, rate, 0]):.4f}" for rate in rates]
+            found = [reports.get((way, rate, 0)) for rate in rates]
+            cells = [f"{end_of(report):.4f}" if report else "-" for report in found]
             print(f"| `{way}` | " + " | ".join(cells) + " |")
         print()
     by_way = {way: [reports[way, best[way], seed] for seed in range(args.seeds)] for way in ways}
