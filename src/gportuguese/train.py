@@ -126,8 +126,7 @@ def _phase_folder(index: int, phase: PhaseConfig) -> str:
 def _in_words(position: Position, section: TrainConfig) -> str:
     if position.phase == len(section.phases):
         return "all phases are done"
-    name = section.phases[position.phase].name
-    return f"phase {name}, epoch {position.epoch + 1}, after {position.step} steps"
+    return position.in_words(section.phases[position.phase].name)
 
 
 def _advance(advance: Callable[[float, str], None], ranks: int, amount: float, note: str) -> None:

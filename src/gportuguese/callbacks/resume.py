@@ -42,6 +42,10 @@ class Position:
     step: int = 0
     """Optimizer steps of this epoch finished."""
 
+    def in_words(self, phase: str) -> str:
+        """The place in the phase of that name, for a person."""
+        return f"phase {phase}, epoch {self.epoch + 1}, after {self.step} steps"
+
 
 class Checkpoints(Callback):
     """Saves every `minutes`, and before the run obeys SIGINT or SIGTERM; keeps the last two.
@@ -99,7 +103,8 @@ class Checkpoints(Callback):
             self.save(self.learn, self.position)
             self.due = time.monotonic() + self.seconds
         if stop:
-            log.info("stopped by %s after %s", signal.Signals(stop).name, self.position)
+            name, place = signal.Signals(stop).name, self.position.in_words(self.table.phase)
+            log.info("stopped by %s in %s; the same command goes on there", name, place)
             raise KeyboardInterrupt if stop == signal.SIGINT else SystemExit(128 + stop)
 
     def save(self, learn: Learner, position: Position) -> None:
