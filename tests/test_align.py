@@ -10,10 +10,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.nn import functional
 
 from gportuguese import Pipeline, init_world, load_config, tokenizer
-from gportuguese.align import AlignError, align_embeddings, choose_method, rows
+from gportuguese import model as models
+from gportuguese.align import AlignError, align_embeddings, candidates, rows
 from gportuguese.align.bridge import Spaces, predicted_rows
+from gportuguese.align.calibration import calibrate, mean_probabilities, move_along_mean
 from gportuguese.align.copying import is_literal, shared_rows
 from gportuguese.align.focus import filler as focus_filler
 from gportuguese.align.focus import sparsemax
@@ -29,8 +32,10 @@ from gportuguese.align.vectors import (
 from gportuguese.align.wechsel import Words, neighbours, token_vectors
 from gportuguese.align.wechsel import filler as wechsel_filler
 from gportuguese.config import AlignConfig, ConfigError
+from gportuguese.tokens import BlockLoader, load_ids
 from tests.conftest import sentence
 from tests.test_cli import gpt_pt, sets
+from tests.test_loss import small
 from tests.test_model import gpt2, llama
 
 
@@ -455,6 +460,102 @@ def test_a_source_without_some_bytes_and_without_an_end_leaves_rows_to_the_next_
     torch.testing.assert_close(filled[lacking], torch.full_like(filled[lacking], 1 / both.shape[1]))
 
 
+# calibration
+
+
+def token_batches(num=3, length=16, vocab=64):
+    ids = np.random.default_rng(0).integers(0, vocab, (num, 2, length + 1))
+    return [(torch.from_numpy(x[:, :-1]), torch.from_numpy(x[:, 1:])) for x in ids]
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_a_move_along_the_mean_adds_just_that_to_the_logits_there(bias):
+    head, mean_D, move_V = torch.nn.Linear(16, 64, bias), torch.randn(16), torch.randn(64)
+    with torch.no_grad():
+        before = head(mean_D)
+        move_along_mean(head, mean_D, move_V)
+        torch.testing.assert_close(head(mean_D) - before, move_V, atol=1e-5, rtol=1e-5)
+
+
+def test_mean_probabilities_equal_the_slow_mean():
+    head, hidden_ND = torch.nn.Linear(16, 64), torch.randn(700, 16)
+    slow = sum(torch.softmax(head(row), 0) for row in hidden_ND) / 700
+    torch.testing.assert_close(mean_probabilities(head, hidden_ND).float(), slow, check_dtype=False)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "head with bias"])
+def test_calibrated_tokens_are_as_likely_as_they_are_frequent(kind):
+    torch.manual_seed(0)
+    model, counts_V = small(kind), np.random.default_rng(1).integers(0, 50, 64)
+    with torch.no_grad():  # as in trained ones, whose hidden states have a large mean
+        if kind == "gpt2":
+            model.transformer.ln_f.bias.normal_(std=4.0)
+        if kind == "llama":
+            model.model.embed_tokens.weight.add_(torch.randn(16))
+    is_fixed_V = np.arange(64) < 5
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    batches = token_batches()
+    divergences = calibrate(model, batches, counts_V, is_fixed_V)
+
+    frequencies = np.maximum(counts_V, 0.1) / counts_V.sum()
+    with torch.no_grad():
+        rows = torch.cat([model(ids).logits for ids, _ in batches]).flatten(0, 1)
+    given = rows.softmax(1).mean(0).numpy()
+    left = float((frequencies * np.log(frequencies / given)).sum())
+    assert divergences[0] > 0.2
+    assert left == pytest.approx(divergences[-1], abs=1e-5)
+    assert left < divergences[0] / 3
+    after = model.state_dict()
+    changed = {name for name in after if not torch.equal(after[name], before[name])}
+    embeddings = {n for n, p in before.items() if "wte" in n or "embed_tokens" in n}
+    heads = {"lm_head.bias"} if kind == "head with bias" else {"lm_head.weight"}
+    assert changed == heads | (embeddings if model.config.tie_word_embeddings else set())
+    for name in changed:
+        torch.testing.assert_close(after[name][:5], before[name][:5], atol=0, rtol=0)
+
+
+def test_a_move_that_does_harm_is_taken_back():
+    """Tied rows of little length, which a move along a small mean turns into others."""
+    torch.manual_seed(0)
+    model = small("llama tied")
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    counts_V = np.random.default_rng(1).integers(0, 50, 64)
+    first, second = calibrate(model, token_batches(), counts_V, np.zeros(64, bool))
+    assert second >= first
+    assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
+
+
+def test_a_model_that_caps_its_logits_is_not_calibrated():
+    model = small("capped logits")
+    before = {name: p.clone() for name, p in model.state_dict().items()}
+    assert calibrate(model, token_batches(), np.ones(64), np.zeros(64, bool)) == []
+    assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
+
+
+def test_the_stage_calibrates_all_but_literals_unless_told_not_to(overrides_of_nano):
+    def rows_of(num_tokens):
+        overrides = (*overrides_of_nano, "align.method=pieces")
+        config = load_config(None, (*overrides, f"align.calibration_tokens={num_tokens}"))
+        made = Pipeline(config).build("align", init_world(config.runtime))
+        table = pq.read_table(made.folder / "sources.parquet")
+        tokens = {*table["bytes"].to_pylist(), *tokenizer.bytes_of_tokens(load_nano_tokenizer())}
+        literal = np.array([is_literal(token, tokens) for token in table["bytes"].to_pylist()])
+        literal &= np.array([id is not None for id in table["source_id"].to_pylist()])
+        literal[-1] = True  # end of text
+        return models.load(made.folder).lm_head.weight.detach(), literal, made.facts["calibration"]
+
+    plain, literal, none = rows_of(0)
+    moved, _, divergences = rows_of(2048)
+    assert none == []
+    assert divergences[2] < divergences[1] < divergences[0]
+    same = (plain == moved).all(1).numpy()
+    np.testing.assert_array_equal(same, literal)
+
+
+def load_nano_tokenizer():
+    return models.load_base("package:english-nano")[1]
+
+
 # the stage
 
 
@@ -502,16 +603,57 @@ def test_the_stage_builds_by_every_method_the_same_twice(
     assert len(plain) >= 256
     assert sum(first.facts["rows"].values()) == len(kinds)
     assert set(kinds) == set(first.facts["rows"])
-    assert first.facts["rows"].get("focus" if method == "auto" else method, 0) > 0
+    assert first.facts["rows"].get(first.facts["method"], 0) > 0
     text = (first.folder / "examples.md").read_text(encoding="utf-8")
     assert text.count("## ") == len(set(kinds))
     assert (first.folder / "map.png").stat().st_size > 10_000
 
 
-def test_auto_takes_what_measured_best_whatever_else_is_given():
-    assert choose_method(AlignConfig())[0] == "focus"
-    assert choose_method(AlignConfig(source_documents="x"))[0] == "focus"
-    assert choose_method(AlignConfig(method="mean", source_documents="x"))[0] == "mean"
+def test_auto_tries_what_the_files_allow():
+    assert candidates(AlignConfig()) == ["pieces", "focus"]
+    assert candidates(AlignConfig(dictionary="x")) == ["pieces", "focus"]
+    assert candidates(AlignConfig(source_documents="x")) == ["pieces", "focus", "bridge"]
+    both = AlignConfig(source_documents="x", dictionary="x")
+    assert candidates(both) == ["pieces", "focus", "wechsel", "bridge"]
+
+
+def test_auto_takes_the_method_whose_model_finds_training_text_the_likeliest(
+    overrides_of_nano, resources
+):
+    """Each candidate built by name and measured by a plain loop, against what `auto` says and does."""
+
+    def built(method):
+        config = load_config(None, (*overrides_of_nano, *resources, f"align.method={method}"))
+        pipeline = Pipeline(config)
+        return pipeline, pipeline.build("align", init_world(config.runtime))
+
+    def start_of(method):
+        pipeline, made = built(method)
+        stored, block = pipeline.open("tokens"), pipeline.config.tokens.block_size
+        ids = load_ids(stored.folder, "train", stored.facts["dtype"])
+        nats = []
+        with torch.no_grad():
+            model = models.load(made.folder).eval()
+            for inputs, targets in BlockLoader(ids, block, 1, num_blocks=16_384 // block):
+                logits = model(inputs).logits
+                nats.append(functional.cross_entropy(logits[0], targets[0]).item())
+        return float(np.mean(nats))
+
+    starts = {method: start_of(method) for method in ("pieces", "focus", "wechsel", "bridge")}
+    _, auto = built("auto")
+    assert auto.facts["method"] == min(starts, key=starts.get)
+    said = dict(re.findall(r"(\w+) (\d+\.\d+)", auto.facts["reason"]))
+    said[auto.facts["method"]] = said.pop("at")  # "starts at 1.234"
+    assert {method: float(nats) for method, nats in said.items()} == pytest.approx(starts, abs=2e-3)
+
+
+def test_auto_leaves_out_a_method_that_has_too_little_text(overrides_of_nano, tmp_path):
+    (tmp_path / "little.txt").write_text("Only this.", encoding="utf-8")
+    little = f"align.source_documents={tmp_path / 'little.txt'}"
+    config = load_config(None, (*overrides_of_nano, "align.method=auto", little))
+    facts = Pipeline(config).build("align", init_world(config.runtime)).facts
+    assert facts["method"] in ("pieces", "focus")
+    assert "bridge" not in facts["reason"]
 
 
 @pytest.mark.parametrize(
@@ -545,9 +687,11 @@ def test_files_count_by_what_they_hold_and_only_if_the_method_reads_them(
         return pipeline.folder("align").name
 
     mean, bridge = folder("align.method=mean"), folder("align.method=bridge")
-    assert folder("align.method=focus") == folder("align.method=auto")
+    auto, alone = folder("align.method=auto"), folder("align.method=auto", "align.dictionary=null")
+    assert len({auto, alone, folder("align.method=focus")}) == 3
     moved = (tmp_path / "dictionary.tsv").rename(tmp_path / "moved.tsv")
     assert folder("align.method=bridge", f"align.dictionary={moved}") == bridge
+    assert folder("align.method=auto", f"align.dictionary={moved}") == auto
     moved.write_text("the\to\n", encoding="utf-8")
     assert folder("align.method=bridge", f"align.dictionary={moved}") != bridge
     assert folder("align.method=mean", f"align.dictionary={moved}") == mean

@@ -210,7 +210,6 @@ class Pipeline:
         if stage.name == "align":
             from gportuguese import align  # only now: it brings torch
 
-            section["method"] = align.choose_method(self.config.align)[0]
             for key in align.FILES:  # a file is what it holds, wherever it lies
                 del section[key]
             if isinstance(self.config.align.base, str):

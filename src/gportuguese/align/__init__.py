@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
+from gportuguese import metrics, tokenizer, tokens
 from gportuguese import model as models
-from gportuguese import tokenizer
 from gportuguese.align import bridge, focus, pieces, resources, rows, wechsel
+from gportuguese.align.calibration import calibrate
 from gportuguese.align.report import draw_map, examples_markdown
-from gportuguese.align.resources import FILES, choose_method, resource_files
+from gportuguese.align.resources import FILES, candidates, resource_files
 from gportuguese.align.rows import Filler, Vocabularies
 from gportuguese.align.vectors import AlignError
 from gportuguese.artifacts import Artifact
@@ -25,9 +27,11 @@ from gportuguese.world import World, seed_everything
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["FILES", "AlignError", "align_embeddings", "build", "choose_method", "resource_files"]
+__all__ = ["FILES", "AlignError", "align_embeddings", "build", "candidates", "resource_files"]
 
 log = logging.getLogger("gportuguese")
+
+_TRIAL_TOKENS = 8_192  # of training text, on which `auto` measures where each method starts
 
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
@@ -38,6 +42,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     """
     target = tokenizer.load(inputs["tokenizer"].folder)
     base, section = config.align.base, config.align
+    divergences: list[float] = []
     seed_everything(section.seed)
     if isinstance(base, Architecture):
         model = models.fresh_gpt2(base, len(target))
@@ -46,16 +51,23 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         model, source = models.load_base(base)
         tokenizer.check_byte_level(source, base)
         _check_fits(model, source, base, config.tokens.block_size)
-        method, reason = choose_method(section)
-        log.info("align: %s, since %s", method, reason)
+        method, reason = section.method, "align.method says so"
         if method == "random":
             model = models.fresh_like(model, len(target), int(target.eos_token_id))
             kinds = None
         else:
             vocabularies = Vocabularies(source, target)
-            texts = resources.Resources(section, inputs["tokens"], vocabularies)
+            block_size = config.tokens.block_size
+            texts = resources.Resources(section, inputs["tokens"], vocabularies, block_size)
             source_VD = model.get_input_embeddings().weight.detach().numpy().copy()
-            kinds = align_embeddings(model, vocabularies, fillers(method, vocabularies, texts))
+            source_rows = make_room(model, vocabularies)
+            if method == "auto":
+                method, reason, ways = choose(model, source_rows, texts)
+            else:
+                ways = fillers(method, texts)
+            log.info("align: %s, since %s", method, reason)
+            kinds = put_rows(model, source_rows, ways)
+            divergences = calibrated(model, texts)
             target_VD = model.get_input_embeddings().weight.detach().numpy()
             (out / "examples.md").write_text(
                 examples_markdown(vocabularies, kinds, source_VD, target_VD, section.seed),
@@ -76,6 +88,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     return {
         "method": method,
         "reason": reason,
+        "calibration": [round(nats, 4) for nats in divergences],
         "rows": {str(name): int(count) for name, count in zip(names, counts, strict=True)},
         "parameters": models.count_parameters(model.parameters()),
     }
@@ -95,9 +108,43 @@ def _check_fits(model: PreTrainedModel, source: Any, base: str, block_size: int)
         )
 
 
-def fillers(method: str, vocabularies: Vocabularies, texts: resources.Resources) -> list[Filler]:
+def choose(
+    model: PreTrainedModel, source_rows: list[torch.Tensor], texts: resources.Resources
+) -> tuple[str, str, list[Filler]]:
+    """The method after which training text is the likeliest before any training, why, and its ways.
+
+    Which it is depends on the base (docs/results/alignment.md). Changes the model's rows.
+    """
+    blocks = texts.blocks(_TRIAL_TOKENS)
+    token_bytes = tokens.load_token_bytes(texts.tokens.folder, "cpu")
+    losses, found = {}, {}
+    for method in resources.candidates(texts.section):
+        try:
+            found[method] = fillers(method, texts)
+        except AlignError as error:
+            log.info("align: not %s: %s", method, error)
+            continue
+        put_rows(model, source_rows, found[method])
+        calibrated(model, texts)
+        losses[method] = metrics.measure(model, blocks, token_bytes, nullcontext).loss
+    best = min(losses, key=lambda method: losses[method])
+    others = ", ".join(f"{method} {loss:.3f}" for method, loss in losses.items() if method != best)
+    reason = f"training text starts at {losses[best]:.3f} nats per token with it ({others})"
+    return best, reason, found[best]
+
+
+def calibrated(model: PreTrainedModel, texts: resources.Resources) -> list[float]:
+    """Calibrates the model if the section says so; literals keep the very rows that were copied."""
+    num_tokens = texts.section.calibration_tokens
+    if not num_tokens:
+        return []
+    is_literal_V = texts.vocabularies.literal_ids >= 0
+    return calibrate(model, texts.blocks(num_tokens), texts.target_counts, is_literal_V)
+
+
+def fillers(method: str, texts: resources.Resources) -> list[Filler]:
     """The ways of a method to a row, each for the rows that those before it do not have."""
-    section, seed = texts.section, texts.section.seed
+    section, seed, vocabularies = texts.section, texts.section.seed, texts.vocabularies
     num_rows, _ = vocabularies.shape
     shared = rows.copied(vocabularies.source_ids)
     mean, drawn = rows.mean(num_rows), rows.gaussian(num_rows, seed)
@@ -106,7 +153,7 @@ def fillers(method: str, vocabularies: Vocabularies, texts: resources.Resources)
     if method == "gaussian":
         return [shared, drawn]
     if method == "focus":
-        return [shared, focus.filler(vocabularies, texts.target, seed), drawn]
+        return [shared, focus.filler(vocabularies, texts.target, seed, section.sharpness), drawn]
     if method == "wechsel":
         near = wechsel.filler(
             vocabularies,
@@ -133,12 +180,24 @@ def align_embeddings(
     stays tied.
     Source rows beyond the tokenizer's entries, such as padding, count for nothing.
     """
+    return put_rows(model, make_room(model, vocabularies), fillers)
+
+
+def make_room(model: PreTrainedModel, vocabularies: Vocabularies) -> list[torch.Tensor]:
+    """Resizes the model to the target's tokens; returns the source rows of what has a row a token."""
     num_target, num_source = vocabularies.shape
-    new_rows = [rows.fill(p[:num_source], fillers) for p in _row_parameters(model)]
+    source_rows = [p[:num_source].detach().clone() for p in _row_parameters(model)]
     model.resize_token_embeddings(num_target, mean_resizing=False)
-    with torch.no_grad():
-        for parameter, rows_V in zip(_row_parameters(model), new_rows, strict=True):
-            parameter.copy_(rows_V)
+    return source_rows
+
+
+@torch.no_grad()
+def put_rows(
+    model: PreTrainedModel, source_rows: list[torch.Tensor], fillers: list[Filler]
+) -> np.ndarray:
+    """Fills the rows of a model that `make_room` resized; returns the kind of each."""
+    for parameter, source in zip(_row_parameters(model), source_rows, strict=True):
+        parameter.copy_(rows.fill(source, fillers))
     return np.asarray(np.array([filler.kind for filler in fillers])[rows.assign(fillers)])
 
 

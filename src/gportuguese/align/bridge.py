@@ -24,6 +24,7 @@ from gportuguese.align.vectors import (
     AlignError,
     Sentences,
     Vectors,
+    counts_of,
     learn_rotation,
     train_vectors,
 )
@@ -166,14 +167,6 @@ def anchors(
                 pairs.add((row, id))
     found = np.array(sorted(pairs), np.int64).reshape(-1, 2)
     return np.asarray(found[own.known[found[:, 0]] & other.known[found[:, 1]]])
-
-
-def counts_of(sentences: Sentences, size: int) -> np.ndarray:
-    """How often each id occurs, int64 `[size]`."""
-    counts = np.zeros(size, np.int64)
-    for sentence in sentences():
-        counts += np.bincount(sentence, minlength=size)
-    return counts
 
 
 def _most_frequent(counts: np.ndarray, vectors: Vectors) -> np.ndarray:

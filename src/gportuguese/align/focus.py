@@ -1,7 +1,7 @@
 """`focus`: rows mixed from shared tokens that occur as the token does in the target language.
 
 After FOCUS (Dobler & de Melo, 2023): CBOW vectors of the tokenized target corpus, sparsemax over the
-similarities to the shared tokens. On bytes: a token that is no valid UTF-8 alone is itself, not
+similarities to the shared tokens, made sharper. On bytes: a token that is no valid UTF-8 alone is itself, not
 U+FFFD. Needs no text in the source language.
 """
 
@@ -16,8 +16,13 @@ from gportuguese.align.vectors import Sentences, train_vectors
 _EPOCHS, _MIN_COUNT = 3, 10
 
 
-def filler(vocabularies: Vocabularies, target: Sentences, seed: int) -> Filler:
-    """Sparsemax mixtures of shared tokens; it has no row for a rare token."""
+def filler(
+    vocabularies: Vocabularies, target: Sentences, seed: int, sharpness: float = 1.0
+) -> Filler:
+    """Sparsemax mixtures of shared tokens; it has no row for a rare token.
+
+    Similarities are multiplied by `sharpness` first: the more, the fewer tokens are mixed.
+    """
     num_target, _ = vocabularies.shape
     vectors = train_vectors(target, num_target, seed, _EPOCHS, _MIN_COUNT)
     shared = np.flatnonzero((vocabularies.source_ids >= 0) & vectors.known)
@@ -26,7 +31,7 @@ def filler(vocabularies: Vocabularies, target: Sentences, seed: int) -> Filler:
     wanted = np.flatnonzero(vectors.known) if len(shared) else shared
     for start in range(0, len(wanted), 1024):  # a slice of similarities in memory at a time
         part = wanted[start : start + 1024]
-        mixtures = sparsemax(vectors.matrix[part] @ vectors.matrix[shared].T)
+        mixtures = sparsemax(sharpness * vectors.matrix[part] @ vectors.matrix[shared].T)
         row, column = mixtures.nonzero()
         rows += part[row].tolist()
         columns += source_ids[column].tolist()

@@ -9,33 +9,38 @@ from pathlib import Path
 
 import numpy as np
 
-from gportuguese import tokens
 from gportuguese.align.rows import Vocabularies
-from gportuguese.align.vectors import AlignError, Sentences, cut
+from gportuguese.align.vectors import AlignError, Sentences, counts_of, cut
 from gportuguese.artifacts import Artifact
 from gportuguese.config import AlignConfig, CorpusConfig, resolve_path
 from gportuguese.corpus import CorpusError, Document, document_files
 from gportuguese.corpus.documents import read_own
 from gportuguese.tokenizer import plain_backend
+from gportuguese.tokens import BlockLoader, load_ids
 
 FILES = ("source_documents", "dictionary", "source_vectors", "target_vectors")
 """The settings of the section that name files."""
-_READ_BY = {"bridge": FILES[:2], "wechsel": FILES}
+_READ_BY = {"bridge": FILES[:2], "wechsel": FILES, "auto": FILES}
 _END = -1  # between documents; whatever the tokenizer has
 _SLICE_CHARS = 1 << 20  # of a long text encoded at once
 
 
-def choose_method(section: AlignConfig) -> tuple[str, str]:
-    """The method and why: what is asked for, or what measured best on a real pretrained model."""
-    if section.method != "auto":
-        return section.method, "align.method says so"
-    return "focus", "it measured best on a real model (docs/results/alignment.md)"
+def candidates(section: AlignConfig) -> list[str]:
+    """The methods that `auto` tries: all that the given files allow, but for those always behind.
+
+    >>> candidates(AlignConfig(source_documents="english.jsonl.gz"))
+    ['pieces', 'focus', 'bridge']
+    """
+    found = ["pieces", "focus"]
+    if section.source_documents is not None:
+        found += ["bridge"] if section.dictionary is None else ["wechsel", "bridge"]
+    return found
 
 
 def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
     """The files that the method reads, by setting; raises `AlignError` for one that is not there."""
     files = {}
-    for name in _READ_BY.get(choose_method(section)[0], ()):
+    for name in _READ_BY.get(section.method, ()):
         given = getattr(section, name)
         if given is None:
             continue
@@ -61,13 +66,28 @@ class Resources:
     section: AlignConfig
     tokens: Artifact
     vocabularies: Vocabularies
+    block_size: int
+
+    @cached_property
+    def target_ids(self) -> np.ndarray:
+        """The ids of the training text in the new language, on disk."""
+        return load_ids(self.tokens.folder, "train", self.tokens.facts["dtype"])
+
+    @cached_property
+    def target_counts(self) -> np.ndarray:
+        """How often each of its tokens occurs there; int64 `[V_target]`."""
+        return counts_of(self.target, self.vocabularies.shape[0])
+
+    def blocks(self, num_tokens: int) -> BlockLoader:
+        """So many of its tokens, in blocks spread evenly over it."""
+        num_blocks = max(1, num_tokens // self.block_size)
+        return BlockLoader(self.target_ids, self.block_size, 1, num_blocks=num_blocks)
 
     @cached_property
     def target(self) -> Sentences:
         """The training text in the new language."""
-        ids = tokens.load_ids(self.tokens.folder, "train", self.tokens.facts["dtype"])
         end = int(self.tokens.facts["end_of_text"])
-        return lambda: cut(ids, self.section.vector_tokens, end)
+        return lambda: cut(self.target_ids, self.section.vector_tokens, end)
 
     @cached_property
     def source(self) -> Sentences:

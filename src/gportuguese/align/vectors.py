@@ -57,6 +57,14 @@ def cut(ids: np.ndarray, num_tokens: int, end: int) -> Iterator[np.ndarray]:
                 yield sentence
 
 
+def counts_of(sentences: Sentences, size: int) -> np.ndarray:
+    """How often each id occurs, int64 `[size]`."""
+    counts = np.zeros(size, np.int64)
+    for sentence in sentences():
+        counts += np.bincount(sentence, minlength=size)
+    return counts
+
+
 def train_vectors(
     sentences: Sentences, size: int, seed: int, epochs: int, min_count: int
 ) -> Vectors:

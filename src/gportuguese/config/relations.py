@@ -41,6 +41,8 @@ def broken_relations(config: Config) -> list[str]:
             f"runtime.device={runtime.device!r}: use auto, cpu, cuda or cuda:N",
         ),
         (align.vector_tokens >= 1, "align.vector_tokens: must be at least 1"),
+        (align.calibration_tokens >= 0, "align.calibration_tokens: must not be negative"),
+        (align.sharpness > 0, "align.sharpness: must be > 0"),
         (
             align.method != "bridge" or align.source_documents is not None,
             "align.method: bridge needs align.source_documents, text in the base model's language",

@@ -116,8 +116,9 @@ class AlignConfig:
     method: Literal[
         "auto", "mean", "gaussian", "pieces", "focus", "wechsel", "bridge", "random"
     ] = "auto"
-    """How rows of the new vocabulary come about; `auto` is `focus`, which needs nothing more.
-    `random`: the whole model afresh. The others: docs/results/alignment.md."""
+    """How rows of the new vocabulary come about. `auto` tries what the files below allow, and takes the
+    one after which training text is the likeliest. `random`: the whole model afresh. The others:
+    docs/results/alignment.md."""
     source_documents: str | None = None
     """Text in the base model's language for `bridge` and `wechsel`: files as `corpus.documents`."""
     dictionary: str | None = None
@@ -128,6 +129,11 @@ class AlignConfig:
     """The same in the new language; null: trained on the training documents. Give both or none."""
     vector_tokens: int = 50_000_000
     """At most so many tokens of each language are read to train vectors."""
+    calibration_tokens: int = 8192
+    """Training tokens read, three times, to make every token as likely as it is frequent: rows move along the
+    mean hidden state, but for bytes, digits, marks and names. 0: rows stay as the method gives them."""
+    sharpness: float = 4.0
+    """Of the mixtures in `focus`; 1 is the paper's, more takes fewer tokens into each."""
     piece_weights: Literal["equal", "length"] = "equal"
     """Whether a long piece counts more in `pieces`."""
     seed: int = 0
