@@ -2,7 +2,10 @@
 
     python scripts/compare_alignments.py --config configs/pilot.yaml --set dump.source=DUMP \
         --set align.source_documents=ENGLISH.jsonl.gz --set align.dictionary=WORDS.tsv \
-        --methods mean,pieces,focus,bridge,scratch --rates 3e-3 --seeds 3 --tokens 4e6
+        --methods mean,pieces,focus:sharpness=1,auto,scratch --rates 3e-3 --seeds 3 --tokens 4e6
+
+A method is as its authors have it, without calibration; `NAME:key=value` changes settings of the section
+align. `auto` and `scratch` are as they are.
 
 Every run has the same tokenizer, split, order of blocks, batch and steps: a bare PyTorch loop over the
 aligned model, AdamW in bf16, a short warm-up, then the rate falls linearly to a tenth. Validation text
@@ -91,8 +94,13 @@ def identity_of(plan: dict, args: argparse.Namespace) -> dict:
 
 def overrides_of(plan: dict, args: argparse.Namespace) -> list[str]:
     """The settings of a run; a matrix from elsewhere and random weights start from any alignment."""
-    method = "mean" if plan["rows"] or plan["method"] == "scratch" else plan["method"]
-    return [*args.set, f"align.method={method}", f"align.seed={plan['seed']}"]
+    method, *settings = plan["method"].split(":")
+    if plan["rows"] or method == "scratch":
+        method = "mean"
+    if method != "auto":
+        settings.insert(0, "calibration_tokens=0")
+    sets = [f"align.{each}" for each in (f"method={method}", f"seed={plan['seed']}", *settings)]
+    return [*args.set, *sets]
 
 
 def train(args: argparse.Namespace) -> dict:
