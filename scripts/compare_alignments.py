@@ -261,7 +261,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--methods", default="mean,gaussian,pieces,focus,wechsel,bridge,scratch")
+    parser.add_argument(
+        "--methods",
+        default="mean,gaussian,pieces,focus:sharpness=1,focus,wechsel,bridge,auto,scratch",
+    )
     parser.add_argument("--rows", action="append", default=[], help="NAME=FILE.npy; {seed} in FILE")
     parser.add_argument("--rates", default="3e-3", help="each method at each of these")
     parser.add_argument("--seeds", type=int, default=3)
