@@ -4,8 +4,8 @@
         --set align.source_documents=ENGLISH.jsonl.gz --set align.dictionary=WORDS.tsv \
         --methods mean,pieces,focus:sharpness=1,auto,scratch --rates 3e-3 --seeds 3 --tokens 4e6
 
-A method is as its authors have it, without calibration; `NAME:key=value` changes settings of the section
-align. `auto` and `scratch` are as they are.
+Methods are without calibration, but for `auto`; `NAME:key=value` changes settings of the section align,
+such as `focus:sharpness=1`, FOCUS as published, or `focus:calibration_tokens=8192`.
 
 Every run has the same tokenizer, split, order of blocks, batch and steps: a bare PyTorch loop over the
 aligned model, AdamW in bf16, a short warm-up, then the rate falls linearly to a tenth. Validation text

@@ -2,12 +2,11 @@
 
     python scripts/compare_recipes.py --config configs/pilot.yaml --set dump.source=PATH --rates 1,2,4
 
-Every way has the same tokenizer, split, order of blocks, batch and number of tokens. Schedules, with
-the config's last `lr_max` for everything but its first phase:
+Every way has the same tokenizer, split, order of blocks, batch and number of tokens. Schedules:
 
     published   the config's phases: gradual unfreezing
-    brief       one epoch of the embeddings alone, then everything
-    all         everything from the first step, in one cycle
+    brief       one epoch of the config's first phase, then everything at the rate of its last
+    all         everything from the first step, in one cycle, at the rate of the config's last phase
 
 each with discriminative rates (`lr_ratio` of 2.6^4, as published) or, as `NAME-flat`, with one rate
 for all groups. `all-adamw` is `all-flat` with the optimizer settings of english-nano.yaml (beta2 0.98,
@@ -16,12 +15,13 @@ schedule and `scratch` that of `all-adamw` with random weights throughout.
 
 `--parts` cuts each epoch of the config into so many, for more points and a brief phase that is brief.
 `--rates` multiplies every peak rate: each way runs its first seed at one after another until the next
-is worse, and its other seeds at the best. What is built stays in the artifacts, so that an interrupted
+is worse, and its other seeds at the best. A run that stops itself counts as infinitely bad. What is built stays in the artifacts, so that an interrupted
 comparison goes on.
 """
 
 import argparse
 import json
+import math
 import os
 import platform
 import statistics
@@ -35,7 +35,7 @@ from gportuguese import Pipeline, init_world, load_config
 from gportuguese.config import PhaseConfig
 
 ADAMW = ("weight_decay=0.1", "beta2=0.98", "eps=1e-8", "grad_clip=1.0")
-FASTAI = ("weight_decay=0.01", "beta2=0.99", "eps=1e-5", "grad_clip=1.0")
+FASTAI = ("weight_decay=0.01", "beta2=0.99", "eps=1e-5", "grad_clip=null")
 # schedule, optimizer settings, alignment; () and None keep the config's
 WAYS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "published": ("published", (), None),
@@ -87,20 +87,23 @@ def overrides(args: argparse.Namespace, way: str, rate: float, seed: int) -> lis
     return [*sets, f"train.phases={json.dumps(found)}"]
 
 
-def evaluate(args: argparse.Namespace, runs: list[tuple[str, float, int]]) -> list[dict]:
-    """The reports of runs (way, rate, seed), built where they are not there."""
+def evaluate(args: argparse.Namespace, runs: list[tuple[str, float, int]]) -> list[dict | None]:
+    """The reports of runs (way, rate, seed), built where not there; None where the loss went up."""
     plans = [overrides(args, *run) for run in runs]
     for sets in plans:  # the stages that runs share are built before runs go side by side
         config = load_config(args.config, tuple(sets))
         for stage in ("tokens", "align"):
             Pipeline(config).build(stage, init_world(config.runtime))
-    threads = str((os.cpu_count() or 1) // args.jobs)
+    threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
 
-    def one(sets: list[str]) -> dict:
+    def one(sets: list[str]) -> dict | None:
         options = [word for each in sets for word in ("--set", each)]
         words = [sys.executable, "-m", "gportuguese", "evaluate", "--config", str(args.config)]
         environment = {**os.environ, "OMP_NUM_THREADS": threads}
-        subprocess.run([*words, *options], check=True, env=environment, stdout=subprocess.DEVNULL)
+        done = subprocess.run([*words, *options], env=environment, stdout=subprocess.DEVNULL)
+        if done.returncode == 2:  # the error is on the terminal; all else a user can do was built
+            return None
+        done.check_returncode()
         folder = Pipeline(load_config(args.config, tuple(sets))).open("evaluate").folder
         return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
@@ -108,9 +111,9 @@ def evaluate(args: argparse.Namespace, runs: list[tuple[str, float, int]]) -> li
         return list(pool.map(one, plans))
 
 
-def end_of(report: dict) -> float:
+def end_of(report: dict | None) -> float:
     """Bits per byte of the whole validation set after training."""
-    return report["measures"]["valid"]["bits_per_byte"]
+    return report["measures"]["valid"]["bits_per_byte"] if report else math.inf
 
 
 def main() -> None:
@@ -125,7 +128,7 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=1, help="runs at a time, cores shared evenly")
     args = parser.parse_args()
     ways, rates = args.ways.split(","), [float(rate) for rate in args.rates.split(",")]
-    reports: dict[tuple[str, float, int], dict] = {}
+    reports: dict[tuple[str, float, int], dict | None] = {}
     best: dict[str, float] = {}
     last = rates[0]
     for rate in rates:
@@ -142,13 +145,23 @@ def main() -> None:
         print("| way | " + " | ".join(f"{rate:g}" for rate in rates) + " |")
         print("| --- " * (len(rates) + 1) + "|")
         for way in ways:
-            found = [reports.get((way, rate, 0)) for rate in rates]
-            cells = [f"{end_of(report):.4f}" if report else "-" for report in found]
+            found = [(way, rate, 0) for rate in rates]
+            cells = [f"{end_of(reports[run]):.4f}" if run in reports else "-" for run in found]
             print(f"| `{way}` | " + " | ".join(cells) + " |")
         print()
-    by_way = {way: [reports[way, best[way], seed] for seed in range(args.seeds)] for way in ways}
-    print_results(by_way, best)
-    print_setting(reports, args)
+    finished = {run: report for run, report in reports.items() if report is not None}
+    if not finished:
+        sys.exit("every run stopped; lower --rates")
+    by_way = {
+        way: [
+            finished[way, best[way], s]
+            for s in range(args.seeds)
+            if (way, best[way], s) in finished
+        ]
+        for way in ways
+    }
+    print_results({way: found for way, found in by_way.items() if found}, best)
+    print_setting(finished, args)
 
 
 def print_results(by_way: dict[str, list[dict]], best: dict[str, float]) -> None:

@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -21,6 +22,7 @@ from gportuguese.align.copying import is_literal, shared_rows
 from gportuguese.align.focus import filler as focus_filler
 from gportuguese.align.focus import sparsemax
 from gportuguese.align.pieces import filler as pieces_filler
+from gportuguese.align.resources import Resources
 from gportuguese.align.rows import Vocabularies
 from gportuguese.align.vectors import (
     cut,
@@ -497,7 +499,8 @@ def test_calibrated_tokens_are_as_likely_as_they_are_frequent(kind):
     batches = token_batches()
     divergences = calibrate(model, batches, counts_V, is_fixed_V)
 
-    frequencies = np.maximum(counts_V, 0.1) / counts_V.sum()
+    seen = np.where(counts_V == 0, 0.1, counts_V)
+    frequencies = seen / seen.sum()
     with torch.no_grad():
         rows = torch.cat([model(ids).logits for ids, _ in batches]).flatten(0, 1)
     given = rows.softmax(1).mean(0).numpy()
@@ -617,10 +620,25 @@ def test_auto_tries_what_the_files_allow():
     assert candidates(both) == ["pieces", "focus", "wechsel", "bridge"]
 
 
+def test_counts_are_those_of_the_training_text_end_of_text_included(overrides_of_nano):
+    config = load_config(None, overrides_of_nano)
+    pipeline = Pipeline(config)
+    stored = pipeline.build("tokens", init_world(config.runtime))
+    target = tokenizer.load(pipeline.open("tokenizer").folder)
+    both = Vocabularies(models.load_base(config.align.base)[1], target)
+    ids = np.asarray(load_ids(stored.folder, "train", stored.facts["dtype"]))
+    counts = Resources(config.align, stored, both, 32).target_counts
+    np.testing.assert_array_equal(counts, np.bincount(ids, minlength=len(target)))
+    assert counts[target.eos_token_id] > 10
+    few = Resources(replace(config.align, vector_tokens=1000), stored, both, 32).target_counts
+    np.testing.assert_array_equal(few, np.bincount(ids[:1000], minlength=len(target)))
+
+
 def test_auto_takes_the_method_whose_model_finds_training_text_the_likeliest(
-    overrides_of_nano, resources
+    overrides_of_nano, resources, monkeypatch
 ):
     """Each candidate built by name and measured by a plain loop, against what `auto` says and does."""
+    monkeypatch.setattr("gportuguese.align._TRIAL_TOKENS", 1024)
 
     def built(method):
         config = load_config(None, (*overrides_of_nano, *resources, f"align.method={method}"))
@@ -634,7 +652,7 @@ def test_auto_takes_the_method_whose_model_finds_training_text_the_likeliest(
         nats = []
         with torch.no_grad():
             model = models.load(made.folder).eval()
-            for inputs, targets in BlockLoader(ids, block, 1, num_blocks=16_384 // block):
+            for inputs, targets in BlockLoader(ids, block, 1, num_blocks=1024 // block):
                 logits = model(inputs).logits
                 nats.append(functional.cross_entropy(logits[0], targets[0]).item())
         return float(np.mean(nats))
@@ -654,6 +672,13 @@ def test_auto_leaves_out_a_method_that_has_too_little_text(overrides_of_nano, tm
     facts = Pipeline(config).build("align", init_world(config.runtime)).facts
     assert facts["method"] in ("pieces", "focus")
     assert "bridge" not in facts["reason"]
+
+
+def test_auto_does_not_pass_over_a_file_that_is_faulty(overrides_of_nano, resources, tmp_path):
+    (tmp_path / "dictionary.tsv").write_text("a\tb\nonly one word\n", encoding="utf-8")
+    config = load_config(None, (*overrides_of_nano, "align.method=auto", *resources))
+    with pytest.raises(AlignError, match="dictionary.tsv:2: 'only one word' is not"):
+        Pipeline(config).build("align", init_world(config.runtime))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,13 @@ from hypothesis import strategies as st
 from gportuguese.config import Architecture, Config, ConfigError, as_tree, load_config
 from gportuguese.config.loading import _parse as parse
 
-ROOT_CONFIGS = ("demo", "pilot", "v100", "english-nano")
+ROOT_CONFIGS = ("demo", "pilot", "v100", "h100", "english-nano")
+
+
+def test_the_demo_config_is_that_of_the_package(request):
+    root = request.config.rootpath
+    own, packaged = root / "configs/demo.yaml", root / "src/gportuguese/assets/demo.yaml"
+    assert own.read_bytes() == packaged.read_bytes()
 
 
 def write(tmp_path, text):

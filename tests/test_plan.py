@@ -309,6 +309,7 @@ def test_the_command_prints_and_builds_nothing(tmp_path, capsys, monkeypatch):
     assert gpt_pt("plan", *words) == 0
     out = capsys.readouterr().out
     assert "999,936 tokens an epoch (assumed by --tokens)" in out
+    assert "not counted" not in out
     assert "V100, 16 GB: fits" in out
     assert "this CPU" in out
     assert gpt_pt("plan", *words, "--json", "--no-measure") == 0
@@ -321,6 +322,11 @@ def test_the_command_prints_and_builds_nothing(tmp_path, capsys, monkeypatch):
         assert costs[device.name]["hours"] == pytest.approx(hours)
     assert costs["A100"]["usd"] == pytest.approx(3.5 * costs["A100"]["hours"])
     assert costs["V100"]["usd_per_hour"] == 1
+    words += ["--set", "runtime.micro_batch_size=2", "--json", "--no-measure"]
+    assert gpt_pt("plan", *words, "--processes", "2") == 0
+    shared = {cost["device"]: cost for cost in json.loads(capsys.readouterr().out)["costs"]}
+    assert shared["A100"]["hours"] == pytest.approx(costs["A100"]["hours"] / 2)
+    assert shared["A100"]["usd"] == pytest.approx(costs["A100"]["usd"])
     train = sum(
         phase["tokens"] * count["train_flops"]
         for phase, count in zip(made["schedule"]["phases"], made["counts"]["cuda"], strict=True)
@@ -328,6 +334,30 @@ def test_the_command_prints_and_builds_nothing(tmp_path, capsys, monkeypatch):
     validation = made["schedule"]["validations"] * made["schedule"]["valid_tokens"]
     assert made["flops"] == pytest.approx(train + validation * made["forward_flops"])
     assert not list(tmp_path.iterdir())
+
+
+def test_an_epoch_that_is_set_is_taken_whatever_the_corpus_holds(capsys):
+    words = [*WORDS, "--set", "train.epoch_tokens=100_000", "--tokens", "1_000_000"]
+    words += ["--set", "train.valid_tokens=null", "--set", "runtime.tf32=true", "--no-measure"]
+    assert gpt_pt("plan", *words) == 0
+    out = capsys.readouterr().out
+    assert "99,968 tokens an epoch (train.epoch_tokens, of 1,000,000 assumed by --tokens)" in out
+    assert "what runtime.tf32 save is not counted" in out
+    assert gpt_pt("plan", *words, "--json") == 0
+    schedule = json.loads(capsys.readouterr().out)["schedule"]
+    assert schedule["valid_tokens"] == 150_000 // 32 * 32  # 120 : 800 per mille
+
+
+def test_a_step_that_computes_blocks_again_is_measured_too(capsys):
+    words = [*WORDS, "--tokens", "1_000_000", "--json"]
+    hours = {}
+    for again in ("false", "true"):
+        option = f"runtime.activation_checkpointing={again}"
+        assert gpt_pt("plan", *words, "--set", option) == 0
+        costs = json.loads(capsys.readouterr().out)["costs"]
+        hours[again] = costs[-1]["hours"]
+        assert costs[-1]["device"] == "this CPU"
+    assert hours["true"] > 0
 
 
 def test_a_finished_corpus_is_counted(tiny_overrides, capsys):

@@ -115,7 +115,7 @@ def prepare_model(model: PreTrainedModel, config: Config, world: World) -> None:
         models.set_dropout(model, section.dropout)
     models.fuse_activations(model)
     if runtime.activation_checkpointing:
-        models.checkpoint_activations(model)
+        models.checkpoint_activations(models.block_list(model))
     if runtime.tf32:
         torch.set_float32_matmul_precision("high")
     model.to(world.device)

@@ -190,9 +190,9 @@ def set_dropout(model: PreTrainedModel, dropout: float) -> None:
             module.attention_dropout = dropout
 
 
-def checkpoint_activations(model: nn.Module) -> None:
+def checkpoint_activations(blocks: nn.ModuleList) -> None:
     """Makes every block compute its activations again in the backward pass, dropout included."""
-    for block in block_list(model):
+    for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 

@@ -13,7 +13,7 @@ from typing import Any
 
 from gportuguese import artifacts, dump
 from gportuguese.artifacts import Artifact, ArtifactError
-from gportuguese.config import Config, UserError, as_tree
+from gportuguese.config import Config, as_tree
 from gportuguese.world import World
 
 log = logging.getLogger("gportuguese")
@@ -123,12 +123,9 @@ class Pipeline:
         return self._opened[name]
 
     def find(self, name: str) -> Artifact | None:
-        """A built stage, checked; None where it, or what it is made from, is not there."""
-        try:
-            return self.open(name)
-        except UserError as error:
-            log.info("%s: not there (%s)", name, error)
-            return None
+        """A built stage, checked as `open` does; None where it is not there."""
+        folder = self.folder(name)
+        return self.open(name) if folder is not None and folder.is_dir() else None
 
     def build(self, name: str, world: World) -> Artifact:
         """Builds a stage and every missing one before it; nothing that is there is built again."""

@@ -19,7 +19,7 @@ from gportuguese.align.calibration import calibrate
 from gportuguese.align.report import draw_map, examples_markdown
 from gportuguese.align.resources import FILES, candidates, resource_files
 from gportuguese.align.rows import Filler, Vocabularies
-from gportuguese.align.vectors import AlignError
+from gportuguese.align.vectors import AlignError, TooLittleError
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Architecture, Config
 from gportuguese.world import World, seed_everything
@@ -113,7 +113,8 @@ def choose(
 ) -> tuple[str, str, list[Filler]]:
     """The method after which training text is the likeliest before any training, why, and its ways.
 
-    Which it is depends on the base (docs/results/alignment.md). Changes the model's rows.
+    Which it is depends on the base (docs/results/alignment.md). Changes the model's rows. A method
+    that has too little to learn from is left out.
     """
     blocks = texts.blocks(_TRIAL_TOKENS)
     token_bytes = tokens.load_token_bytes(texts.tokens.folder, "cpu")
@@ -121,7 +122,7 @@ def choose(
     for method in resources.candidates(texts.section):
         try:
             found[method] = fillers(method, texts)
-        except AlignError as error:
+        except TooLittleError as error:
             log.info("align: not %s: %s", method, error)
             continue
         put_rows(model, source_rows, found[method])

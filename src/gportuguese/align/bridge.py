@@ -21,8 +21,8 @@ import numpy as np
 
 from gportuguese.align.rows import Filler, Vocabularies
 from gportuguese.align.vectors import (
-    AlignError,
     Sentences,
+    TooLittleError,
     Vectors,
     counts_of,
     learn_rotation,
@@ -120,7 +120,7 @@ def make_spaces(
     fewest = min(int(own.known.sum()), int(other.known.sum()))
     pairs = anchors(vocabularies, dictionary, own, other)
     if fewest < _MIN_TOKENS or not len(pairs):
-        raise AlignError(
+        raise TooLittleError(
             f"too little text for vectors: {fewest} tokens of one language occur {_MIN_COUNT} times "
             f"(at least {_MIN_TOKENS} are needed), and {len(pairs)} pairs of tokens mean the same; "
             "bring more documents or a dictionary, or choose align.method=pieces"

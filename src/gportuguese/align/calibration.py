@@ -15,7 +15,7 @@ needs no gradient, only three passes over some thousand tokens. A head with a bi
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +23,7 @@ import torch
 from torch.nn.functional import linear
 
 from gportuguese.loss import HeadLoss
+from gportuguese.tokens import BlockLoader
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -36,13 +37,13 @@ _CHUNK_ROWS = 256
 @torch.no_grad()
 def calibrate(
     model: PreTrainedModel,
-    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    batches: Sequence[tuple[torch.Tensor, torch.Tensor]] | BlockLoader,
     counts_V: np.ndarray,
     is_fixed_V: np.ndarray,
 ) -> list[float]:
     """Moves the rows of the head that are not fixed, in place, by what `batches` of text show.
 
-    `counts_V` is how often each token occurs. Returns what is to become small, before and after each
+    They are read up to three times. `counts_V` is how often each token occurs. Returns what is to become small, before and after each
     move: the Kullback-Leibler divergence, in nats, of the model's mean probabilities from the
     frequencies. A move that does not lower it is taken back, and is the last. Empty for a model that
     scales or caps its logits, which is left as it is.
@@ -50,7 +51,8 @@ def calibrate(
     head_loss = HeadLoss(model)
     if not head_loss.is_taken_out:
         return []
-    frequencies_V = torch.from_numpy(np.maximum(counts_V, _UNSEEN) / counts_V.sum())
+    seen_V = np.maximum(counts_V, _UNSEEN)
+    frequencies_V = torch.from_numpy(seen_V / seen_V.sum())
     is_moved_V = torch.from_numpy(~is_fixed_V)
     head = head_loss.head
     moved = head.weight if head.bias is None else head.bias

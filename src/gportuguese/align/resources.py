@@ -23,6 +23,7 @@ FILES = ("source_documents", "dictionary", "source_vectors", "target_vectors")
 _READ_BY = {"bridge": FILES[:2], "wechsel": FILES, "auto": FILES}
 _END = -1  # between documents; whatever the tokenizer has
 _SLICE_CHARS = 1 << 20  # of a long text encoded at once
+_SLICE = 1 << 20  # tokens counted at once
 
 
 def candidates(section: AlignConfig) -> list[str]:
@@ -75,8 +76,9 @@ class Resources:
 
     @cached_property
     def target_counts(self) -> np.ndarray:
-        """How often each of its tokens occurs there; int64 `[V_target]`."""
-        return counts_of(self.target, self.vocabularies.shape[0])
+        """How often each token, end of text too, is among those read; int64 `[V_target]`."""
+        ids, size = self.target_ids[: self.section.vector_tokens], self.vocabularies.shape[0]
+        return counts_of(lambda: iter(np.split(ids, range(_SLICE, len(ids), _SLICE))), size)
 
     def blocks(self, num_tokens: int) -> BlockLoader:
         """So many of its tokens, in blocks spread evenly over it."""

@@ -23,6 +23,10 @@ class AlignError(UserError):
     """What a method needs is missing or of no use."""
 
 
+class TooLittleError(AlignError):
+    """There is too little text or dictionary to learn from."""
+
+
 @dataclass(frozen=True)
 class Vectors:
     """Unit vectors `[V, D]`, float32; zero where `known` `[V]` is false."""

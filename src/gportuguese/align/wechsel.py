@@ -21,6 +21,7 @@ from gportuguese.align.rows import Filler, Vocabularies, mixed
 from gportuguese.align.vectors import (
     AlignError,
     Sentences,
+    TooLittleError,
     Vectors,
     rotation,
     train_vectors,
@@ -60,7 +61,7 @@ def filler(
         if s.lower() in source.places and t.lower() in target.places
     ]
     if not pairs:
-        raise AlignError(
+        raise TooLittleError(
             "no line of align.dictionary has words that both have vectors; it must be "
             "'source<TAB>target' and fit the texts or vectors"
         )

@@ -128,7 +128,7 @@ class AlignConfig:
     target_vectors: str | None = None
     """The same in the new language; null: trained on the training documents. Give both or none."""
     vector_tokens: int = 50_000_000
-    """At most so many tokens of each language are read to train vectors."""
+    """At most so many tokens of each language are read to train vectors and to count."""
     calibration_tokens: int = 8192
     """Training tokens read, three times, to make every token as likely as it is frequent: rows move along the
     mean hidden state, but for bytes, digits, marks and names. 0: rows stay as the method gives them."""

@@ -69,6 +69,7 @@ class Cost:
     hours: float | None
     best_hours: float | None
     usd: float | None
+    """Of all processes."""
     usd_per_hour: float | None
 
 
@@ -88,8 +89,8 @@ class Plan:
     """Per token of the validation set."""
     flops: float
     """Of the whole run, validation included."""
-    is_compiled: bool
-    """Whether `runtime.compile` is on, which is not counted."""
+    uncounted: tuple[str, ...]
+    """Settings that are on and make a run cheaper than is said here."""
     costs: tuple[Cost, ...]
     fits: tuple[Fit, ...]
     cpu: CpuSpeed | None
@@ -127,11 +128,11 @@ def make_plan(
     )
     cpu = measure_cpu(config, shape, steps["cpu"][-1]) if measure else None
     costs = [
-        _cost(device, config.train.precision, flops / processes, usd_per_hour[device.name])
+        _cost(device, config.train.precision, flops, processes, usd_per_hour[device.name])
         for device in DEVICES
     ]
     if cpu is not None:
-        costs.append(_cpu_cost(cpu, schedule, steps["cpu"], shape))
+        costs.append(_cpu_cost(cpu, schedule, steps_of(config, "cpu"), shape))
     elif measure:
         note = f"not measured: a pass in {config.train.precision} would take too long"
         costs.append(Cost("this CPU", note, None, None, None, None))
@@ -156,7 +157,9 @@ def make_plan(
         counts=counts,
         forward_flops=forward_flops,
         flops=flops,
-        is_compiled=config.runtime.compile,
+        uncounted=tuple(
+            f"runtime.{name}" for name in ("compile", "tf32") if getattr(config.runtime, name)
+        ),
         costs=tuple(costs),
         fits=tuple(fits),
         cpu=cpu,
@@ -204,18 +207,22 @@ def steps_of(config: Config, device: str, processes: int = 1) -> tuple[Step, ...
     return tuple(steps)
 
 
-def _cost(device: Device, precision: str, flops: float, usd_per_hour: float) -> Cost:
+def _cost(
+    device: Device, precision: str, flops: float, processes: int, usd_per_hour: float
+) -> Cost:
     if precision not in device.peaks:
         others = " or ".join(name for name in device.peaks if name != "fp32")
         note = f"has no {precision}; set train.precision={others}"
         return Cost(device.name, note, None, None, None, usd_per_hour)
     hours, best = (
-        flops / device.flops_per_second(precision, is_best) / 3600 for is_best in (False, True)
+        flops / processes / device.flops_per_second(precision, is_best) / 3600
+        for is_best in (False, True)
     )
     share = device.flops_per_second(precision) / device.peaks[precision]
     source = device.source if precision != "fp32" else "assumed share of its float32 peak"
     note = f"{100 * share:.0f} % of {device.peaks[precision] / 1e12:.0f} TFLOP/s: {source}"
-    return Cost(device.name, note, hours, best, hours * usd_per_hour, usd_per_hour)
+    usd = processes * hours * usd_per_hour
+    return Cost(device.name, note, hours, best, usd, usd_per_hour)
 
 
 def _cpu_cost(cpu: CpuSpeed, schedule: Schedule, steps: tuple[Step, ...], shape: Any) -> Cost:

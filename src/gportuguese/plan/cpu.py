@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import statistics
 import time
@@ -11,6 +12,7 @@ from typing import Any
 
 import torch
 
+from gportuguese import model as models
 from gportuguese.callbacks.precision import autocast
 from gportuguese.config import Config
 from gportuguese.learner import prepare_model
@@ -92,12 +94,17 @@ def _time_model(
     config: Config, shape: Any, step: Step, ids_BT: torch.Tensor, num_blocks: int, frozen: bool
 ) -> tuple[float, float, float]:
     """Median seconds of a pass, of an update and of a forward pass without gradients."""
-    model = cut_model(shape, num_blocks, frozen)
+    model, blocks = cut_model(shape, num_blocks, frozen)
     with torch.no_grad():
         for tensor in itertools.chain(model.parameters(), model.buffers()):
             if tensor.is_floating_point():
                 tensor.normal_(std=0.02)
-    prepare_model(model, config, World("cpu", 1))
+    runtime = dataclasses.replace(config.runtime, activation_checkpointing=False)
+    prepare_model(model, dataclasses.replace(config, runtime=runtime), World("cpu", 1))
+    if (
+        step.activation_checkpointing
+    ):  # of the blocks that are left, which are fewer than a model has
+        models.checkpoint_activations(blocks)
     loss = HeadLoss(model, chunk_rows=step.loss_rows, vocab_multiple=step.vocab_multiple)
     optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
 

@@ -61,9 +61,10 @@ def make_schedule(config: Config, tokens: Artifact | None, assumed_tokens: int |
     """
     section, block_size = config.train, config.tokens.block_size
     corpus_tokens, source = _corpus_tokens(config, tokens, assumed_tokens)
-    if assumed_tokens is None and section.epoch_tokens is not None:
+    if section.epoch_tokens is not None:
         wanted = section.epoch_tokens
-        source = _EPOCH_TOKENS if tokens is None else f"{_EPOCH_TOKENS}, of {source}"
+        if source != _EPOCH_TOKENS:
+            source = f"{_EPOCH_TOKENS}, of {corpus_tokens:,} {source}"
     else:
         wanted = corpus_tokens - 1  # the last token is only a target
     epoch_steps = wanted // block_size // section.global_batch_size
@@ -99,7 +100,7 @@ def _corpus_tokens(
 ) -> tuple[int, str]:
     if assumed_tokens is not None:
         if assumed_tokens < 1:
-            raise PlanError(f"--tokens {assumed_tokens}: give the training tokens of one epoch")
+            raise PlanError(f"--tokens {assumed_tokens}: give the training tokens of the corpus")
         return assumed_tokens, "assumed by --tokens"
     if tokens is not None:
         return int(tokens.facts["tokens"]["train"]), f"counted in {tokens.folder}"

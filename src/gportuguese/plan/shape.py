@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from torch import nn
 
 from gportuguese import loss
 from gportuguese import model as models
@@ -56,8 +57,10 @@ def make_model(shape: Any) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
 
 
-def cut_model(shape: Any, num_blocks: int, frozen: bool = False) -> PreTrainedModel:
-    """A model of the shape with its first blocks only, on the CPU, its memory not written yet."""
+def cut_model(
+    shape: Any, num_blocks: int, frozen: bool = False
+) -> tuple[PreTrainedModel, nn.ModuleList]:
+    """A model of the shape with its first blocks only, and these; its memory is not written yet."""
     with torch.device("meta"):
         model = make_model(shape)
     blocks = models.block_list(model)
@@ -65,12 +68,12 @@ def cut_model(shape: Any, num_blocks: int, frozen: bool = False) -> PreTrainedMo
     del blocks[num_blocks:]
     model.to_empty(device="cpu")
     model.tie_weights()
-    return model
+    return model, blocks
 
 
 def is_head_last(shape: Any) -> bool:
     """Whether nothing acts on the logits after the head (see `loss.HeadLoss`)."""
-    return loss.is_head_last(cut_model(shape, 1))
+    return loss.is_head_last(cut_model(shape, 1)[0])
 
 
 def num_layers(shape: Any) -> int:

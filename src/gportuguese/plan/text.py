@@ -22,7 +22,7 @@ def plan_text(plan: Plan) -> str:
         + (f" on each of {step.processes} processes" if step.processes > 1 else "")
         + ("; activation checkpointing" if step.activation_checkpointing else "")
         + f"; loss by {step.loss_rows:,} rows"
-        + ("; torch.compile keeps less and is not counted" if plan.is_compiled else ""),
+        + (f"; what {' and '.join(plan.uncounted)} save is not counted" if plan.uncounted else ""),
         f"{plan.schedule.epoch_tokens:,} tokens an epoch ({plan.schedule.source})",
         _work(plan),
         *(_memory(plan, kind) for kind in KINDS),
@@ -99,7 +99,8 @@ def _costs(plan: Plan) -> str:
         rows.append((cost.device, hours, best, usd, cost.note))
     return (
         f"{_table(rows, last_left=True)}\n"
-        f"prices: {PRICES}. Several processes are taken to share the work without loss."
+        f"prices: {PRICES}. Several processes are taken to share the work without "
+        "loss, a device each; on this CPU it is one."
     )
 
 
