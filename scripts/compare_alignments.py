@@ -39,6 +39,7 @@ from torch.nn import functional
 from gportuguese import Pipeline, init_world, load_config, tokenizer
 from gportuguese import model as models
 from gportuguese.artifacts import hash_file
+from gportuguese.config import AlignConfig
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
 
 MARKS = (0, 100_000, 250_000, 500_000, 1_000_000, 2_000_000)
@@ -97,8 +98,8 @@ def overrides_of(plan: dict, args: argparse.Namespace) -> list[str]:
     method, *settings = plan["method"].split(":")
     if plan["rows"] or method == "scratch":
         method = "mean"
-    if method != "auto":
-        settings.insert(0, "calibration_tokens=0")
+    calibration_tokens = AlignConfig.calibration_tokens if method == "auto" else 0
+    settings.insert(0, f"calibration_tokens={calibration_tokens}")
     sets = [f"align.{each}" for each in (f"method={method}", f"seed={plan['seed']}", *settings)]
     return [*args.set, *sets]
 
