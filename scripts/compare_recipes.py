@@ -9,14 +9,15 @@ Every way has the same tokenizer, split, order of blocks, batch and number of to
     all         everything from the first step, in one cycle, at the rate of the config's last phase
 
 each with discriminative rates (`lr_ratio` of 2.6^4, as published) or, as `NAME-flat`, with one rate
-for all groups. `all-adamw` is `all-flat` with the optimizer settings of english-nano.yaml (beta2 0.98,
-eps 1e-8, weight decay 0.1) and `all-fastai` with the published ones. `random` has the published
-schedule and `scratch` that of `all-adamw` with random weights throughout.
+for all groups. `all-flat-muon` is `all-flat` with train.optimizer=muon. `all-adamw` is `all-flat` with
+the optimizer settings of english-nano.yaml (beta2 0.98, eps 1e-8, weight decay 0.1) and `all-fastai`
+with the published ones. `random` has the published schedule and `scratch` that of `all-adamw` with
+random weights throughout.
 
 `--parts` cuts each epoch of the config into so many, for more points and a brief phase that is brief.
 `--rates` multiplies every peak rate: each way runs its first seed at one after another until the next
-is worse, and its other seeds at the best. A run that stops itself counts as infinitely bad. What is built stays in the artifacts, so that an interrupted
-comparison goes on.
+is worse, and its other seeds at the best. A run that stops itself counts as infinitely bad. What is
+built stays in the artifacts, so that an interrupted comparison goes on.
 """
 
 import argparse
@@ -44,6 +45,7 @@ WAYS: dict[str, tuple[str, tuple[str, ...], str | None]] = {
     "brief-flat": ("brief-flat", (), None),
     "all": ("all", (), None),
     "all-flat": ("all-flat", (), None),
+    "all-flat-muon": ("all-flat", ("optimizer=muon",), None),
     "all-adamw": ("all-flat", ADAMW, None),
     "all-fastai": ("all-flat", FASTAI, None),
     "random": ("published", (), "random"),

@@ -69,9 +69,10 @@ def test_the_chunked_loss_equals_the_plain_one(dtype):
         assert (own - other).norm() <= tolerance * other.norm() + 1e-6
 
 
-@pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_a_stopped_run_goes_on(tiny_overrides, tmp_path, monkeypatch, precision):
-    setting = f"train.precision={precision}"
+@pytest.mark.parametrize(
+    "setting", ["train.precision=fp32", "train.precision=fp16", "train.optimizer=muon"]
+)
+def test_a_stopped_run_goes_on(tiny_overrides, tmp_path, monkeypatch, setting):
     undo = stop_in_last_phase(monkeypatch, 9, RuntimeError("cut"))
     with pytest.raises(RuntimeError, match="cut"):
         rows(tiny_overrides, tmp_path / "stopped", "cuda", setting, OFTEN)

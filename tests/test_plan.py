@@ -14,6 +14,7 @@ from gportuguese.artifacts import Artifact
 from gportuguese.callbacks import EpochOrder, TrainableGroups
 from gportuguese.config import asset_path
 from gportuguese.loss import HeadLoss
+from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.counting import count_model_step
 from gportuguese.plan.devices import DEVICES, GPT2_SMALL_FLOPS
 from gportuguese.plan.fitting import remedies
@@ -146,6 +147,18 @@ def test_parts_are_what_they_are_called():
         assert found.memory["optimizer state"] == 8 * parameters + 4 * tensors
         assert found.memory["weight copies"] >= 2 * (3 * 12 * 32**2 + 300 * 32)
         assert found.peak_bytes == sum(found.memory.values())
+
+
+def test_muon_keeps_one_moment_of_a_matrix_and_its_products_count():
+    plain, muon = (counted(f"train.optimizer={name}") for name in ("adamw", "muon"))
+    matrices = 3 * 12 * 32**2
+    steps = 3 * 4 * 4  # AdamW counts the steps of each tensor in four bytes
+    saved = plain.memory["optimizer state"] - muon.memory["optimizer state"]
+    assert saved == 4 * matrices + steps
+    assert plain.update_flops == 0
+    # five times A = XX', A + AA, X + AX; X has 32 rows and 96, 32, 128 or, transposed, 128 columns
+    assert muon.update_flops == 3 * 5 * sum(4 * 32**2 * n + 2 * 32**3 for n in (96, 32, 128, 128))
+    assert muon.train_flops == plain.train_flops
 
 
 def test_moments_of_earlier_phases_stay():
@@ -328,7 +341,7 @@ def test_the_command_prints_and_builds_nothing(tmp_path, capsys, monkeypatch):
     assert shared["A100"]["hours"] == pytest.approx(costs["A100"]["hours"] / 2)
     assert shared["A100"]["usd"] == pytest.approx(costs["A100"]["usd"])
     train = sum(
-        phase["tokens"] * count["train_flops"]
+        phase["tokens"] * count["train_flops"] + phase["steps"] * count["update_flops"]
         for phase, count in zip(made["schedule"]["phases"], made["counts"]["cuda"], strict=True)
     )
     validation = made["schedule"]["validations"] * made["schedule"]["valid_tokens"]
@@ -452,7 +465,7 @@ def test_a_gpu_takes_what_is_counted(precision):
     model = make_model(shape)
     learner.prepare_model(model.train(), config, init_world(config.runtime))
     loss = HeadLoss(model)
-    optimizer = learner.make_optimizer(model, config.train)
+    optimizer = make_optimizer(model, models.parameter_groups(model), config.train)
     ids_BT = torch.zeros((4, 512), dtype=torch.int64, device="cuda")
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()

@@ -29,6 +29,7 @@ from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.callbacks.resume import Position
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.loss import HeadLoss
+from gportuguese.optimizer import make_optimizer
 from gportuguese.tokens import BlockLoader, load_ids
 from gportuguese.world import World, WorldError, keep_freed_memory, seed_everything
 
@@ -144,7 +145,12 @@ def make_learner(
         Accumulation(passes, passes * runtime.micro_batch_size),
         StepLoss(passes, world),
         Precision(world.device, section.precision),
-        Guard(section.grad_clip, section.max_loss_rise, is_late=world.device != "cpu"),
+        Guard(
+            section.grad_clip,
+            section.max_loss_rise,
+            # Muon knows no `found_inf`
+            is_late=world.device != "cpu" and section.optimizer == "adamw",
+        ),
     ]
     if world.num_ranks > 1:
         cbs.append(DataParallel(passes, torch.device(world.device)))
@@ -152,7 +158,7 @@ def make_learner(
         loaders,
         model,
         loss_func=loss,
-        opt_func=OptimWrapper(opt=make_optimizer(model, section)),
+        opt_func=OptimWrapper(opt=make_optimizer(model, models.parameter_groups(model), section)),
         cbs=cbs,
         default_cbs=False,
         wd_bn_bias=True,  # weight decay is set per group by make_optimizer
@@ -163,21 +169,6 @@ def make_learner(
     if runtime.compile:  # after the look at the head, which would be compiled for nothing
         model.compile()
     return learn
-
-
-def make_optimizer(model: PreTrainedModel, section: TrainConfig) -> torch.optim.AdamW:
-    """Fused AdamW over eight groups: each parameter group with and without weight decay."""
-    decays = models.decay_flags(model)
-    groups = [
-        {
-            "params": [p for p in group if decays[id(p)] == decay],
-            "weight_decay": section.weight_decay if decay else 0.0,
-        }
-        for group in models.parameter_groups(model)
-        for decay in (True, False)
-    ]
-    betas = (section.momentums[0], section.beta2)
-    return torch.optim.AdamW(groups, lr=1e-3, betas=betas, eps=section.eps, fused=True)
 
 
 def fit_phase(

@@ -61,12 +61,19 @@ def straight(tiny_overrides, tmp_path):
 
 # two epochs of 16 passes (8 steps) and 4 validation batches each
 @pytest.mark.parametrize(
-    ("number", "precision"), [(3, "fp32"), (14, "fp16"), (15, "fp32"), (17, "fp32"), (21, "fp32")]
+    ("number", "settings"),
+    [
+        (3, "train.precision=fp32"),
+        (5, "train.optimizer=muon"),
+        (14, "train.precision=fp16"),
+        (15, "train.precision=fp32"),
+        (17, "train.precision=fp32"),
+        (21, "train.precision=fp32"),
+    ],
 )
 def test_a_run_stopped_after_any_batch_ends_as_a_straight_one(
-    tiny_overrides, straight, monkeypatch, number, precision
+    tiny_overrides, straight, monkeypatch, number, settings
 ):
-    settings = f"train.precision={precision}"
     undo = stop_in_last_phase(monkeypatch, number, RuntimeError("cut"))
     with pytest.raises(RuntimeError, match="cut"):
         build(tiny_overrides, settings, OFTEN)

@@ -168,10 +168,13 @@ class TrainConfig:
     valid_tokens: int | None = 1_048_576
     """Validation tokens after each epoch, spread evenly over the set; null means all. `evaluate`
     reads all of it once more at the end."""
+    optimizer: Literal["adamw", "muon"] = "adamw"
+    """`muon`: the matrices of the blocks by Muon (Jordan 2024), in bf16, the rest by AdamW; needs
+    PyTorch 2.9."""
     weight_decay: float = 0.01
     """Decoupled; not applied to biases and norms, as fastai does."""
     momentums: tuple[float, ...] = (0.95, 0.85, 0.95)
-    """First Adam moment at the start, peak and end of a cycle."""
+    """First Adam moment, or Muon's momentum, at the start, peak and end of a cycle."""
     beta2: float = 0.99
     """Second Adam moment (fastai's sqr_mom)."""
     eps: float = 1e-5

@@ -123,7 +123,7 @@ def make_plan(
     counts = {kind: tuple(count(step) for step in steps[kind]) for kind in KINDS}
     forward_flops = count_forward(config, shape, steps["cuda"][0])
     flops = schedule.validations * schedule.valid_tokens * forward_flops + sum(
-        phase.tokens * counted.train_flops
+        phase.tokens * counted.train_flops + phase.steps * processes * counted.update_flops
         for phase, counted in zip(schedule.phases, counts["cuda"], strict=True)
     )
     cpu = measure_cpu(config, shape, steps["cpu"][-1]) if measure else None

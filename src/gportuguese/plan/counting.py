@@ -24,8 +24,9 @@ from torch.utils.checkpoint import checkpoint
 from gportuguese import model as models
 from gportuguese.callbacks.precision import autocast
 from gportuguese.config import Config
-from gportuguese.learner import make_optimizer, prepare_model
+from gportuguese.learner import prepare_model
 from gportuguese.loss import HeadLoss
+from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.kernels import Kernels
 from gportuguese.plan.ledger import PARTS, Ledger
 from gportuguese.plan.shape import is_head_last, make_model
@@ -61,6 +62,8 @@ class StepCount:
 
     train_flops: float
     """Per token, forward and backward, recomputation included."""
+    update_flops: float
+    """Per step, of the optimizer's own matrix products."""
     parameters: int
     trainable_parameters: int
     memory: dict[str, int]
@@ -102,7 +105,7 @@ def count_model_step(
     ledger = Ledger(len(loss.head.weight) + loss.padding)
     for parameter in model.parameters():
         ledger.enter(parameter, "weights")
-    optimizer = make_optimizer(model, config.train)
+    optimizer = make_optimizer(model, groups, config.train)
     _make_moments(optimizer, [p for group in groups[-step.state_groups :] for p in group])
     for state in optimizer.state.values():
         for tensor in state.values():
@@ -119,12 +122,13 @@ def count_model_step(
         parameter.register_post_accumulate_grad_hook(enter_gradient)  # type: ignore[no-untyped-call]
         for parameter in trainable
     ]
-    flops = _run(model, loss, optimizer, step, ledger)
+    flops, update_flops = _run(model, loss, optimizer, step, ledger)
     for hook in hooks:
         hook.remove()
     loss.release()
     return StepCount(
         flops / (step.micro_batch_size * step.block_size),
+        update_flops,
         models.count_parameters(model.parameters()),
         models.count_parameters(trainable),
         {part: ledger.peak[part] for part in PARTS},
@@ -167,11 +171,11 @@ def _prepare(model: PreTrainedModel, config: Config, step: Step, head_is_last: b
 def _run(
     model: PreTrainedModel,
     loss: HeadLoss,
-    optimizer: torch.optim.AdamW,
+    optimizer: torch.optim.Optimizer,
     step: Step,
     ledger: Ledger,
-) -> int:
-    """Runs the step; FLOPs of its last pass."""
+) -> tuple[int, int]:
+    """Runs the step; FLOPs of its last pass and of its update."""
     shape_BT = (step.micro_batch_size, step.block_size)
     with ledger:
         for _ in range(min(step.passes, 2)):  # from the second on gradients are there before
@@ -188,9 +192,10 @@ def _run(
             flops = ledger.flops - before
             del mean, hidden_BTD
         ledger.moment = "update"
+        before = ledger.flops
         optimizer.step()
         optimizer.zero_grad()
-    return flops
+        return flops, ledger.flops - before
 
 
 @contextmanager
@@ -206,7 +211,7 @@ def _within(step: Step, function: Callable[..., Any], *args: Any, **kwargs: Any)
         return function(*args, **kwargs)
 
 
-def _make_moments(optimizer: torch.optim.AdamW, parameters: list[torch.nn.Parameter]) -> None:
+def _make_moments(optimizer: torch.optim.Optimizer, parameters: list[torch.nn.Parameter]) -> None:
     for parameter in parameters:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()

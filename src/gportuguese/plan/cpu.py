@@ -17,6 +17,7 @@ from gportuguese.callbacks.precision import autocast
 from gportuguese.config import Config
 from gportuguese.learner import prepare_model
 from gportuguese.loss import HeadLoss
+from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.counting import Step
 from gportuguese.plan.shape import cut_model
 from gportuguese.world import World, keep_freed_memory
@@ -106,7 +107,9 @@ def _time_model(
     ):  # of the blocks that are left, which are fewer than a model has
         models.checkpoint_activations(blocks)
     loss = HeadLoss(model, chunk_rows=step.loss_rows, vocab_multiple=step.vocab_multiple)
-    optimizer = torch.optim.AdamW([p for p in model.parameters() if p.requires_grad], fused=True)
+    in_blocks = {id(p) for p in blocks.parameters()}
+    rest = [p for p in model.parameters() if id(p) not in in_blocks]
+    optimizer = make_optimizer(model, [list(blocks.parameters()), rest], config.train)
 
     def one_pass() -> None:
         with autocast("cpu", step.precision):

@@ -1,0 +1,107 @@
+import copy
+
+import pytest
+import torch
+from torch import nn
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from gportuguese import load_config
+from gportuguese import model as models
+from gportuguese.optimizer import MuonAdamW, OptimizerError, make_optimizer
+
+RATE, MOMENTUM, BETA2, EPS, DECAY = 0.01, 0.9, 0.99, 1e-5, 0.1
+
+
+def small_model():
+    torch.manual_seed(0)
+    return GPT2LMHeadModel(GPT2Config(vocab_size=20, n_positions=8, n_embd=12, n_layer=3, n_head=2))
+
+
+def optimizer_of(model, name):
+    section = load_config(None, (f"train.optimizer={name}",)).train
+    return make_optimizer(model, models.parameter_groups(model), section)
+
+
+def newton_schulz(update_MN):
+    """Five times 3.4445 s - 4.7750 s^3 + 2.0315 s^5 on each singular value (Jordan 2024)."""
+    left, values, right = torch.linalg.svd(update_MN / update_MN.norm(), full_matrices=False)
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return left @ torch.diag(values) @ right
+
+
+def test_muon_is_momentum_with_its_singular_values_pushed_to_one():
+    torch.manual_seed(1)
+    matrix, vector = nn.Parameter(torch.randn(6, 10)), nn.Parameter(torch.randn(7))
+    groups = [
+        {"params": [matrix], "weight_decay": DECAY, "muon": True},
+        {"params": [vector], "weight_decay": 0.0, "muon": False},
+    ]
+    optimizer = MuonAdamW(groups, RATE, (MOMENTUM, BETA2), EPS)
+    wanted_MN, buffer_MN = matrix.detach().double(), torch.zeros(6, 10).double()
+    wanted, first, second = vector.detach().double(), 0, 0
+    for step in range(1, 4):
+        matrix.grad, vector.grad = torch.randn(6, 10), torch.randn(7)
+        grad_MN, grad = matrix.grad.double(), vector.grad.double()
+        optimizer.step()
+        buffer_MN = MOMENTUM * buffer_MN + (1 - MOMENTUM) * grad_MN
+        update_MN = newton_schulz(MOMENTUM * buffer_MN + (1 - MOMENTUM) * grad_MN)
+        wanted_MN = wanted_MN * (1 - RATE * DECAY) - RATE * 0.2 * 10**0.5 * update_MN
+        first = MOMENTUM * first + (1 - MOMENTUM) * grad
+        second = BETA2 * second + (1 - BETA2) * grad**2
+        mean, square = first / (1 - MOMENTUM**step), second / (1 - BETA2**step)
+        wanted = wanted - RATE * mean / (square.sqrt() + EPS)
+        # PyTorch iterates in bf16, whose steps are a 256th
+        torch.testing.assert_close(matrix.double(), wanted_MN, rtol=0, atol=step * RATE / 64)
+        torch.testing.assert_close(vector.double(), wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_only_matrices_in_blocks_are_muons():
+    model = small_model()
+    optimizer = optimizer_of(model, "muon")
+    model(torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
+    optimizer.step()
+    names = {
+        name for name, p in model.named_parameters() if "momentum_buffer" in optimizer.state[p]
+    }
+    kinds = ("attn.c_attn", "attn.c_proj", "mlp.c_fc", "mlp.c_proj")
+    assert names == {f"transformer.h.{n}.{kind}.weight" for n in range(3) for kind in kinds}
+    assert all(
+        "exp_avg" in optimizer.state[p] for n, p in model.named_parameters() if n not in names
+    )
+
+
+def test_a_loaded_state_goes_on_as_if_nothing_had_happened():
+    def step(model, optimizer, ids):
+        model(ids[None], labels=ids[None]).loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+    model = small_model().eval()
+    optimizer = optimizer_of(model, "muon")
+    step(model, optimizer, torch.arange(8))
+    twin = copy.deepcopy(model)
+    restored = optimizer_of(twin, "muon")
+    restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    step(model, optimizer, torch.arange(8) + 3)
+    step(twin, restored, torch.arange(8) + 3)
+    for one, two in zip(model.parameters(), twin.parameters(), strict=True):
+        assert torch.equal(one, two)
+
+
+def test_adamw_is_pytorchs():
+    optimizer = optimizer_of(small_model(), "adamw")
+    assert type(optimizer) is torch.optim.AdamW
+    assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0] * 4
+
+
+def test_muon_that_cannot_be_had_is_told(monkeypatch):
+    model = small_model()
+    model.transformer.h[1].experts = nn.Parameter(torch.zeros(2, 3, 4))
+    with pytest.raises(
+        OptimizerError, match=r"muon: .*2, 3, 4.* in GPT2LMHeadModel; set train.opt"
+    ):
+        optimizer_of(model, "muon")
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(OptimizerError, match=r"needs PyTorch 2\.9 or later"):
+        optimizer_of(small_model(), "muon")
