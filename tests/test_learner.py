@@ -5,7 +5,7 @@ from fastai.learner import Recorder
 
 from gportuguese import Pipeline, init_world, learner, load_config
 from gportuguese import model as models
-from gportuguese.callbacks import TrainableGroups
+from gportuguese.callbacks import TrainableGroups, precision
 from gportuguese.config import PhaseConfig
 
 
@@ -94,3 +94,18 @@ def test_lr_find_suggests_a_rate_and_draws(tiny_overrides, tmp_path):
     picture = tmp_path / "lr.png"
     assert 1e-7 < learner.find_rate(config, inputs, picture, world) < 10
     assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_precision_that_costs_time_on_this_cpu_is_told(monkeypatch, caplog):
+    seconds = {torch.float32: 1.0, torch.bfloat16: 59.0, torch.float16: 0.6}
+    monkeypatch.setattr(precision, "_product_seconds", seconds.__getitem__)
+    with caplog.at_level("WARNING", "gportuguese"):
+        precision.check_precision("cpu", "fp32")
+        precision.check_precision("cpu", "fp16")
+        assert not caplog.messages
+        precision.check_precision("cpu", "bf16")
+    assert "takes 59 times as long as in fp32; set train.precision=fp32" in caplog.text
+
+
+def test_products_are_timed():
+    assert 0 < precision._product_seconds(torch.float32) < 1

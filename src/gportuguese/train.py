@@ -28,19 +28,13 @@ from gportuguese.callbacks import (
 )
 from gportuguese.callbacks.epoch_table import EpochRow, EpochTime
 from gportuguese.callbacks.guard import TrainingStopped
-from gportuguese.callbacks.precision import autocast
+from gportuguese.callbacks.precision import autocast, check_precision
 from gportuguese.callbacks.resume import Position, newest
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.learner import fit_phase, make_learner, make_loaders
 from gportuguese.progress import track
 from gportuguese.tokens import BlockLoader, documents_of, load_token_bytes
-from gportuguese.world import (
-    World,
-    check_precision,
-    keep_freed_memory,
-    peak_memory_bytes,
-    seed_everything,
-)
+from gportuguese.world import World, keep_freed_memory, peak_memory_bytes, seed_everything
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

@@ -168,16 +168,6 @@ def _resolve_device(device: str, local_rank: int = 0) -> str:
     return f"cuda:{index}"
 
 
-def check_precision(device: str, precision: str) -> None:
-    """Raises `WorldError` if the device cannot train in `precision`."""
-    if precision == "bf16" and device.startswith("cuda"):
-        import torch
-
-        if torch.cuda.get_device_capability(device)[0] < 8:
-            name = torch.cuda.get_device_name(device)
-            raise WorldError(f"train.precision=bf16: {name} has no bf16; use fp16 or fp32")
-
-
 def seed_everything(*numbers: int) -> None:
     """Seeds Python, NumPy and PyTorch from the tuple of numbers."""
     import numpy as np

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from contextlib import AbstractContextManager, ExitStack, nullcontext
 from typing import Any
 
@@ -9,15 +11,49 @@ import torch
 from fastai.callback.core import Callback, CancelStepException
 
 from gportuguese.callbacks.guard import stopped
+from gportuguese.world import WorldError
 
-_DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16}
+log = logging.getLogger("gportuguese")
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+_SLOW = 2  # times what float32 takes
+
+
+def check_precision(device: str, precision: str) -> None:
+    """Raises `WorldError` for a GPU that cannot do `precision`, warns of a CPU that is slow in it."""
+    if device.startswith("cuda"):
+        if precision == "bf16" and torch.cuda.get_device_capability(device)[0] < 8:
+            name = torch.cuda.get_device_name(device)
+            raise WorldError(f"train.precision=bf16: {name} has no bf16; use fp16 or fp32")
+        return
+    ratio = 1.0
+    if precision != "fp32":
+        ratio = _product_seconds(DTYPES[precision]) / _product_seconds(DTYPES["fp32"])
+    if ratio > _SLOW:
+        log.warning(
+            "train.precision=%s: on this CPU a matrix product takes %.0f times as long as in fp32; "
+            "set train.precision=fp32",
+            precision,
+            ratio,
+        )
+
+
+def _product_seconds(dtype: torch.dtype) -> float:
+    """The fastest of three products of 256 rows and columns on the CPU, after one to warm up."""
+    square = torch.ones(256, 256, dtype=dtype)
+    times = []
+    for _ in range(4):
+        start = time.perf_counter()
+        square @ square
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[object]:
     """The context in which a forward pass runs in `precision`."""
     if precision == "fp32":
         return nullcontext()
-    return torch.autocast(torch.device(device).type, _DTYPES[precision])
+    return torch.autocast(torch.device(device).type, DTYPES[precision])
 
 
 class Precision(Callback):

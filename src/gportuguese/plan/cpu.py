@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from gportuguese import model as models
-from gportuguese.callbacks.precision import autocast
+from gportuguese.callbacks.precision import DTYPES, autocast
 from gportuguese.config import Config
 from gportuguese.learner import prepare_model
 from gportuguese.loss import HeadLoss
@@ -22,7 +22,6 @@ from gportuguese.plan.counting import Step
 from gportuguese.plan.shape import cut_model
 from gportuguese.world import World, keep_freed_memory
 
-_DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _PRODUCT = 512  # rows and columns of the matrix product that is timed
 _ROWS = 1024  # tokens of a pass that is timed, where the micro-batch has more
 _REPEATS = 5
@@ -68,7 +67,7 @@ def measure_cpu(config: Config, shape: Any, step: Step) -> CpuSpeed | None:
     that would take minutes, such as in fp16 on a CPU that has none.
     """
     keep_freed_memory()
-    product_flops = _product_flops(_DTYPES[step.precision])
+    product_flops = _product_flops(DTYPES[step.precision])
     size = min(step.micro_batch_size, max(1, _ROWS // step.block_size))
     tokens = size * step.block_size
     weights = shape.vocab_size * shape.hidden_size + 3 * 12 * shape.hidden_size**2
