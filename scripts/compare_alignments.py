@@ -8,13 +8,13 @@ Methods are without calibration, but for `auto`; `NAME:key=value` changes settin
 such as `focus:sharpness=1`, FOCUS as published, or `focus:calibration_tokens=8192`.
 
 Every run has the same tokenizer, split, order of blocks, batch and steps: a bare PyTorch loop over the
-aligned model, AdamW in bf16, a short warm-up, then the rate falls linearly to a tenth. Validation text
-is the pilot's, and, apart, `--sentences`, a file of one sentence a line. Each finished run is a line of
-`--results` that names what went in, so that an interrupted comparison goes on; `--rows NAME=FILE.npy`
-adds a matrix made elsewhere, such as by a public package (`scripts/package_rows.py`; tied embeddings
-only). A seed is that of the blocks, of a method's draws and vectors, and of `scratch`'s weights; with
-several rates each method is shown at its best. `--embeddings-only N` trains nothing but the rows for the
-first N tokens.
+aligned model, AdamW in train.precision, a short warm-up, then the rate falls linearly to a tenth.
+Validation text is the pilot's, and, apart, `--sentences`, a file of one sentence a line. Each finished
+run is a line of `--results` that names what went in, so that an interrupted comparison goes on;
+`--rows NAME=FILE.npy` adds a matrix made elsewhere, such as by a public package
+(`scripts/package_rows.py`; tied embeddings only). A seed is that of the blocks, of a method's draws and
+vectors, and of `scratch`'s weights; with several rates each method is shown at its best.
+`--embeddings-only N` trains nothing but the rows for the first N tokens.
 """
 
 import argparse
@@ -39,6 +39,7 @@ from torch.nn import functional
 from gportuguese import Pipeline, init_world, load_config, tokenizer
 from gportuguese import model as models
 from gportuguese.artifacts import hash_file
+from gportuguese.callbacks.precision import autocast, check_precision
 from gportuguese.config import AlignConfig
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
 
@@ -51,11 +52,11 @@ def marks_of(tokens: int) -> list[int]:
     return [*(mark for mark in MARKS if mark < tokens), tokens]
 
 
-def bits_per_byte(model, batches, token_bytes_V) -> float:
+def bits_per_byte(model, batches, token_bytes_V, precision: str) -> float:
     """Of the targets of `batches`; special tokens count nats but no bytes."""
     model.eval()
     nats = num_bytes = 0.0
-    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+    with torch.no_grad(), autocast("cpu", precision):
         for inputs_BT, targets_BT in batches:
             logits_BTV = model(inputs_BT).logits.float()
             nats += functional.cross_entropy(
@@ -78,7 +79,8 @@ def optimizer_of(model, rate: float) -> torch.optim.Optimizer:
 
 def identity_of(plan: dict, args: argparse.Namespace) -> dict:
     """What a run's result follows from, as it stands in its line of the results."""
-    pipeline = Pipeline(load_config(args.config, tuple(overrides_of(plan, args))))
+    config = load_config(args.config, tuple(overrides_of(plan, args)))
+    pipeline = Pipeline(config)
     files = {"rows": plan["rows"], "sentences": args.sentences}
     return {
         "method": plan["method"],
@@ -87,6 +89,7 @@ def identity_of(plan: dict, args: argparse.Namespace) -> dict:
         "tokens": args.tokens,
         "embeddings_only": args.embeddings_only,
         "valid_blocks": args.valid_blocks,
+        "precision": config.train.precision,
         "align": pipeline.folder("align").name,
         "text": pipeline.folder("tokens").name,
         **{name: hash_file(Path(path)) if path else None for name, path in files.items()},
@@ -144,12 +147,14 @@ def train(args: argparse.Namespace) -> dict:
         multiple=batch,
     )
     optimizer, num_steps = optimizer_of(model, args.rate), len(blocks)
+    precision = config.train.precision
+    check_precision("cpu", precision)
     found: dict[str, dict[str, float]] = {name: {} for name in sets}
     start = time.monotonic()
 
     def measure(mark: int) -> None:
         for name, batches in sets.items():
-            found[name][str(mark)] = bits_per_byte(model, batches, token_bytes_V)
+            found[name][str(mark)] = bits_per_byte(model, batches, token_bytes_V, precision)
 
     measure(0)
     step_tokens = block * batch
@@ -159,7 +164,7 @@ def train(args: argparse.Namespace) -> dict:
         warm = min(1.0, (step + 1) / max(1, min(WARM_UP_STEPS, num_steps // 10)))
         for group in optimizer.param_groups:
             group["lr"] = args.rate * warm * (1 - 0.9 * step / num_steps)
-        with torch.autocast("cpu", torch.bfloat16):
+        with autocast("cpu", precision):
             logits_BTV = model(inputs_BT).logits
         loss = functional.cross_entropy(logits_BTV.float().flatten(0, 1), targets_BT.flatten())
         optimizer.zero_grad()

@@ -169,8 +169,8 @@ class TrainConfig:
     """Validation tokens after each epoch, spread evenly over the set; null means all. `evaluate`
     reads all of it once more at the end."""
     optimizer: Literal["adamw", "muon"] = "adamw"
-    """`muon`: the matrices of the blocks by Muon (Jordan 2024), in bf16, the rest by AdamW; needs
-    PyTorch 2.9."""
+    """`muon`: the matrices of the blocks by Muon (Jordan 2024), the rest by AdamW; needs PyTorch 2.9
+    and a device with bf16, in which it computes."""
     weight_decay: float = 0.01
     """Decoupled; not applied to biases and norms, as fastai does."""
     momentums: tuple[float, ...] = (0.95, 0.85, 0.95)
