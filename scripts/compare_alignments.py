@@ -148,7 +148,7 @@ def train(args: argparse.Namespace) -> dict:
     )
     optimizer, num_steps = optimizer_of(model, args.rate), len(blocks)
     precision = config.train.precision
-    check_precision("cpu", precision)
+    check_precision("cpu", config.train)
     found: dict[str, dict[str, float]] = {name: {} for name in sets}
     start = time.monotonic()
 
@@ -288,6 +288,10 @@ def main() -> None:
         with args.results.open("a", encoding="utf-8") as file:
             file.write(json.dumps(train(args)) + "\n")
         return
+    if load_config(args.config, tuple(args.set)).train.precision == "fp16":
+        sys.exit(
+            "train.precision=fp16 needs a loss scale, which this loop has not; take bf16 or fp32"
+        )
     plans = plans_of(args)
     wanted = [identity_of(plan, args) for plan in plans]
     found = [{name: result[name] for name in wanted[0]} for result in read(args.results)]
@@ -304,10 +308,11 @@ def main() -> None:
 
 
 def read(path: Path) -> list[dict]:
-    """The finished runs."""
+    """The finished runs; those of which it is not said were in bf16."""
     if not path.exists():
         return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [{"precision": "bf16", **json.loads(line)} for line in lines]
 
 
 if __name__ == "__main__":

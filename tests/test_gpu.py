@@ -97,7 +97,8 @@ def test_dropout_goes_on_with_the_same_random_states(tiny_overrides, tmp_path, m
     )
 
 
-def test_a_bad_step_leaves_the_weights_alone(tiny_overrides):
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_bad_step_leaves_the_weights_alone(tiny_overrides, optimizer):
     from gportuguese.callbacks import TrainableGroups
     from gportuguese.callbacks.guard import TrainingStopped
     from gportuguese.learner import fit_phase
@@ -105,8 +106,8 @@ def test_a_bad_step_leaves_the_weights_alone(tiny_overrides):
     from tests.test_learner import prepared
 
     settings = ("runtime.micro_batch_size=8", "runtime.device=cuda")
-    learn, groups, config = prepared(tiny_overrides, *settings)
-    assert learn.guard.is_late
+    learn, groups, config = prepared(tiny_overrides, *settings, f"train.optimizer={optimizer}")
+    assert learn.guard.is_late == (optimizer == "adamw")
     poison = PoisonedLoss(torch.nan)
     with pytest.raises(TrainingStopped, match="step 3: the loss is nan"):
         fit_phase(learn, config.train.phases[0], config.train, [TrainableGroups(groups, 4), poison])

@@ -6,7 +6,8 @@ from fastai.learner import Recorder
 from gportuguese import Pipeline, init_world, learner, load_config
 from gportuguese import model as models
 from gportuguese.callbacks import TrainableGroups, precision
-from gportuguese.config import PhaseConfig
+from gportuguese.config import PhaseConfig, TrainConfig
+from gportuguese.world import WorldError
 
 
 def prepared(overrides, *more):
@@ -100,12 +101,20 @@ def test_a_precision_that_costs_time_on_this_cpu_is_told(monkeypatch, caplog):
     seconds = {torch.float32: 1.0, torch.bfloat16: 59.0, torch.float16: 0.6}
     monkeypatch.setattr(precision, "_product_seconds", seconds.__getitem__)
     with caplog.at_level("WARNING", "gportuguese"):
-        precision.check_precision("cpu", "fp32")
-        precision.check_precision("cpu", "fp16")
+        precision.check_precision("cpu", TrainConfig(precision="fp32"))
+        precision.check_precision("cpu", TrainConfig(precision="fp16"))
         assert not caplog.messages
-        precision.check_precision("cpu", "bf16")
-    assert "takes 59 times as long as in fp32; set train.precision=fp32" in caplog.text
+        precision.check_precision("cpu", TrainConfig(precision="bf16"))
+        assert "takes 59 times as long in it as in fp32; set train.precision=fp32" in caplog.text
+        precision.check_precision("cpu", TrainConfig(optimizer="muon"))
+        assert caplog.messages[-1].endswith("set train.optimizer=adamw")
 
 
-def test_products_are_timed():
-    assert 0 < precision._product_seconds(torch.float32) < 1
+def test_a_gpu_without_bf16_is_refused(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "V100")
+    precision.check_precision("cuda:0", TrainConfig(precision="fp16"))
+    with pytest.raises(WorldError, match=r"bf16: V100 has no bf16; set train\.precision=fp32"):
+        precision.check_precision("cuda:0", TrainConfig(precision="bf16"))
+    with pytest.raises(WorldError, match=r"muon computes in bf16: V100 .* train\.optimizer=adamw"):
+        precision.check_precision("cuda:0", TrainConfig(precision="fp16", optimizer="muon"))

@@ -11,6 +11,8 @@ from gportuguese.optimizer import MuonAdamW, OptimizerError, make_optimizer
 
 RATE, MOMENTUM, BETA2, EPS, DECAY = 0.01, 0.9, 0.99, 1e-5, 0.1
 
+needs_muon = pytest.mark.skipif(not hasattr(torch.optim, "Muon"), reason="needs PyTorch 2.9")
+
 
 def small_model():
     torch.manual_seed(0)
@@ -30,6 +32,7 @@ def newton_schulz(update_MN):
     return left @ torch.diag(values) @ right
 
 
+@needs_muon
 def test_muon_is_momentum_with_its_singular_values_pushed_to_one():
     torch.manual_seed(1)
     matrix, vector = nn.Parameter(torch.randn(6, 10)), nn.Parameter(torch.randn(7))
@@ -56,6 +59,7 @@ def test_muon_is_momentum_with_its_singular_values_pushed_to_one():
         torch.testing.assert_close(vector.double(), wanted, rtol=1e-5, atol=1e-6)
 
 
+@needs_muon
 def test_only_matrices_in_blocks_are_muons():
     model = small_model()
     optimizer = optimizer_of(model, "muon")
@@ -71,6 +75,7 @@ def test_only_matrices_in_blocks_are_muons():
     )
 
 
+@needs_muon
 def test_a_loaded_state_goes_on_as_if_nothing_had_happened():
     def step(model, optimizer, ids):
         model(ids[None], labels=ids[None]).loss.backward()
@@ -83,6 +88,7 @@ def test_a_loaded_state_goes_on_as_if_nothing_had_happened():
     twin = copy.deepcopy(model)
     restored = optimizer_of(twin, "muon")
     restored.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+    assert all(group["fused"] for group in restored.param_groups)
     step(model, optimizer, torch.arange(8) + 3)
     step(twin, restored, torch.arange(8) + 3)
     for one, two in zip(model.parameters(), twin.parameters(), strict=True):
@@ -93,15 +99,20 @@ def test_adamw_is_pytorchs():
     optimizer = optimizer_of(small_model(), "adamw")
     assert type(optimizer) is torch.optim.AdamW
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0] * 4
+    assert all(group["fused"] for group in optimizer.param_groups)
 
 
-def test_muon_that_cannot_be_had_is_told(monkeypatch):
+@needs_muon
+def test_a_block_with_more_than_matrices_is_told():
     model = small_model()
     model.transformer.h[1].experts = nn.Parameter(torch.zeros(2, 3, 4))
     with pytest.raises(
         OptimizerError, match=r"muon: .*2, 3, 4.* in GPT2LMHeadModel; set train.opt"
     ):
         optimizer_of(model, "muon")
-    monkeypatch.delattr(torch.optim, "Muon")
+
+
+def test_a_pytorch_without_muon_is_told(monkeypatch):
+    monkeypatch.delattr(torch.optim, "Muon", raising=False)
     with pytest.raises(OptimizerError, match=r"needs PyTorch 2\.9 or later"):
         optimizer_of(small_model(), "muon")

@@ -23,6 +23,7 @@ from gportuguese.plan.shape import make_model
 from gportuguese.tokens import BlockLoader
 from gportuguese.world import init_world
 from tests.test_cli import gpt_pt
+from tests.test_optimizer import needs_muon
 
 SMALL = (
     "align={base: {layers: 3, width: 32, heads: 2, positions: 64}, method: random}",
@@ -149,6 +150,7 @@ def test_parts_are_what_they_are_called():
         assert found.peak_bytes == sum(found.memory.values())
 
 
+@needs_muon
 def test_muon_keeps_one_moment_of_a_matrix_and_its_products_count():
     plain, muon = (counted(f"train.optimizer={name}") for name in ("adamw", "muon"))
     matrices = 3 * 12 * 32**2

@@ -148,7 +148,7 @@ def make_learner(
         Guard(
             section.grad_clip,
             section.max_loss_rise,
-            # Muon knows no `found_inf`
+            # Muon does not heed `found_inf`
             is_late=world.device != "cpu" and section.optimizer == "adamw",
         ),
     ]

@@ -59,9 +59,10 @@ class MuonAdamW(torch.optim.Optimizer):
     """PyTorch's Muon for groups with `muon`, its fused AdamW for the others.
 
     One optimizer to fastai, to checkpoints and to whoever sets rates: each group has `lr`,
-    `weight_decay`, `betas` and `eps`, and the first beta is Muon's momentum. Muon's updates are as
-    long as AdamW's usually are, so that a rate suits both (Liu et al. 2025, "Muon is Scalable for
-    LLM Training"). Raises ValueError where a parameter of a `muon` group is not a matrix.
+    `weight_decay` and `betas`, the first of which is Muon's momentum; `eps` is AdamW's alone.
+    Muon's updates are as long as AdamW's usually are, so that a rate suits both (Liu et al. 2025,
+    "Muon is Scalable for LLM Training"). Raises ValueError where a parameter of a `muon` group is
+    not a matrix.
     """
 
     def __init__(
@@ -69,12 +70,13 @@ class MuonAdamW(torch.optim.Optimizer):
     ) -> None:
         # told that this is fused, a loaded state keeps AdamW's step counts on the device
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "fused": True})
-        sides = [[{"params": g["params"]} for g in groups if g["muon"] == side] for side in (1, 0)]
-        self.muon = torch.optim.Muon(sides[0], adjust_lr_fn="match_rms_adamw")
-        self.adamw = torch.optim.AdamW(sides[1], fused=True)
+        matrices = [{"params": group["params"]} for group in groups if group["muon"]]
+        others = [{"params": group["params"]} for group in groups if not group["muon"]]
+        self.muon = torch.optim.Muon(matrices, adjust_lr_fn="match_rms_adamw")
+        self.adamw = torch.optim.AdamW(others, fused=True)
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of both. Neither keeps anything: a loaded state replaces groups and state."""
+        """One step of both, given groups and state anew, since loading a state replaces those."""
         self.muon.param_groups = [
             {
                 **self.muon.defaults,

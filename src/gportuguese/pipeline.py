@@ -131,8 +131,11 @@ class Pipeline:
         """Builds a stage and every missing one before it; nothing that is there is built again."""
         names = [stage.name for stage in self.stages()]
         wanted = self._needed(name)
-        if "train" in wanted:  # a missing GPU is said before hours of other work
+        if "train" in wanted:  # what a device cannot do is said before hours of other work
+            from gportuguese.callbacks.precision import check_precision
+
             log.info("training on %s", world.device)
+            check_precision(world.device, self.config.train)
         for stage in self.stages()[: names.index(name) + 1]:
             if stage.name in wanted:
                 self._build_stage(stage, world)

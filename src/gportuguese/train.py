@@ -28,7 +28,7 @@ from gportuguese.callbacks import (
 )
 from gportuguese.callbacks.epoch_table import EpochRow, EpochTime
 from gportuguese.callbacks.guard import TrainingStopped
-from gportuguese.callbacks.precision import autocast, check_precision
+from gportuguese.callbacks.precision import autocast
 from gportuguese.callbacks.resume import Position, newest
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.learner import fit_phase, make_learner, make_loaders
@@ -52,7 +52,6 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     main one writes. Raises `TrainingStopped` where the next step would do harm.
     """
     section = config.train
-    check_precision(world.device, section.precision)
     keep_freed_memory()
     start = time.monotonic()
     loaders = make_loaders(config, inputs["tokens"], world)

@@ -9,6 +9,7 @@ from gportuguese import Pipeline, init_world, learner, load_config, train
 from gportuguese import model as models
 from gportuguese.callbacks.epoch_table import read_epochs
 from gportuguese.optimizer import make_optimizer
+from tests.test_optimizer import needs_muon
 
 NO_DROPOUT = "align.base={layers: 3, width: 16, heads: 2, positions: 32, dropout: 0.0}"
 
@@ -85,7 +86,7 @@ def test_a_run_stopped_in_the_second_phase_ends_as_a_straight_one(
     assert (resumed / weights).read_bytes() == (straight / weights).read_bytes()
 
 
-@pytest.mark.parametrize("name", ["adamw", "muon"])
+@pytest.mark.parametrize("name", ["adamw", pytest.param("muon", marks=needs_muon)])
 def test_fastai_learner_equals_a_bare_pytorch_loop(tiny_overrides, name):
     from tests.test_learner import prepared
 

@@ -15,6 +15,7 @@ from gportuguese.callbacks.resume import newest
 from gportuguese.train import CHECKPOINTS
 from tests.invariants.test_equal_runs import build, elsewhere
 from tests.test_cli import sets
+from tests.test_optimizer import needs_muon
 
 OFTEN = "runtime.checkpoint_minutes=1e-9"  # after every step
 
@@ -64,7 +65,7 @@ def straight(tiny_overrides, tmp_path):
     ("number", "settings"),
     [
         (3, "train.precision=fp32"),
-        (5, "train.optimizer=muon"),
+        pytest.param(5, "train.optimizer=muon", marks=needs_muon),
         (14, "train.precision=fp16"),
         (15, "train.precision=fp32"),
         (17, "train.precision=fp32"),

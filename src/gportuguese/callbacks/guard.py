@@ -56,9 +56,9 @@ class Guard(Callback):
     Also clips gradients. With fp16 it sees unscaled ones, and steps that overflowed were left out
     before it.
 
-    A look at the verdict would make the host wait for a GPU in every step. There the optimizer's
-    own kernel leaves the weights alone (`found_inf`), and the host reads the verdict one step
-    later, when it has long been known.
+    A look at the verdict makes the host wait for a GPU in every step. With `is_late` the optimizer's
+    own kernel leaves the weights alone (`found_inf`, which fused AdamW heeds), and the host reads
+    the verdict one step later, when it has long been known.
     """
 
     order = 12

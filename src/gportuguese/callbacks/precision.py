@@ -11,6 +11,7 @@ import torch
 from fastai.callback.core import Callback, CancelStepException
 
 from gportuguese.callbacks.guard import stopped
+from gportuguese.config import TrainConfig
 from gportuguese.world import WorldError
 
 log = logging.getLogger("gportuguese")
@@ -19,23 +20,27 @@ DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _SLOW = 2  # times what float32 takes
 
 
-def check_precision(device: str, precision: str) -> None:
-    """Raises `WorldError` for a GPU that cannot do `precision`, warns of a CPU that is slow in it."""
-    if device.startswith("cuda"):
-        if precision == "bf16" and torch.cuda.get_device_capability(device)[0] < 8:
-            name = torch.cuda.get_device_name(device)
-            raise WorldError(f"train.precision=bf16: {name} has no bf16; use fp16 or fp32")
-        return
-    ratio = 1.0
-    if precision != "fp32":
+def check_precision(device: str, section: TrainConfig) -> None:
+    """Raises `WorldError` for a GPU that cannot compute as asked, warns of a CPU that is slow at it."""
+    checks = [(f"train.precision={section.precision}", section.precision, "train.precision=fp32")]
+    if section.optimizer == "muon":
+        checks.append(("train.optimizer=muon computes in bf16", "bf16", "train.optimizer=adamw"))
+    for setting, precision, instead in checks:
+        if precision == "fp32":
+            continue
+        if device.startswith("cuda"):
+            if precision == "bf16" and torch.cuda.get_device_capability(device)[0] < 8:
+                name = torch.cuda.get_device_name(device)
+                raise WorldError(f"{setting}: {name} has no bf16; set {instead}")
+            continue
         ratio = _product_seconds(DTYPES[precision]) / _product_seconds(DTYPES["fp32"])
-    if ratio > _SLOW:
-        log.warning(
-            "train.precision=%s: on this CPU a matrix product takes %.0f times as long as in fp32; "
-            "set train.precision=fp32",
-            precision,
-            ratio,
-        )
+        if ratio > _SLOW:
+            log.warning(
+                "%s: on this CPU a matrix product takes %.0f times as long in it as in fp32; set %s",
+                setting,
+                ratio,
+                instead,
+            )
 
 
 def _product_seconds(dtype: torch.dtype) -> float:

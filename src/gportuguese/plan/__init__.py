@@ -134,7 +134,8 @@ def make_plan(
     if cpu is not None:
         costs.append(_cpu_cost(cpu, schedule, steps_of(config, "cpu"), shape))
     elif measure:
-        note = f"not measured: a pass in {config.train.precision} would take too long"
+        how = f"in {config.train.precision} with {config.train.optimizer}"
+        note = f"not measured: a step {how} would take too long"
         costs.append(Cost("this CPU", note, None, None, None, None))
     memories = [("cuda", device.name, 10**9 * gb) for device in DEVICES for gb in device.memory_gb]
     memories.append(("cpu", "this machine", _machine_bytes() // processes))

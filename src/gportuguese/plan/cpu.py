@@ -64,7 +64,7 @@ def measure_cpu(config: Config, shape: Any, step: Step) -> CpuSpeed | None:
     """Times passes and updates of the model cut to one and to three blocks; takes seconds.
 
     Two depths give the cost of a block and of the rest, so a model of any depth follows. None where
-    that would take minutes, such as in fp16 on a CPU that has none.
+    that would take minutes, such as in fp16, or with Muon in bf16, on a CPU that has none.
     """
     keep_freed_memory()
     product_flops = _product_flops(DTYPES[step.precision])
@@ -73,6 +73,10 @@ def measure_cpu(config: Config, shape: Any, step: Step) -> CpuSpeed | None:
     weights = shape.vocab_size * shape.hidden_size + 3 * 12 * shape.hidden_size**2
     if 6 * weights * tokens / product_flops > _LONGEST_PASS:
         return None
+    if config.train.optimizer == "muon":  # about 280 D^3 for a block of GPT-2
+        update = 3 * 280 * shape.hidden_size**3
+        if update / _product_flops(torch.bfloat16) > _LONGEST_PASS:
+            return None
     ids_BT = torch.randint(shape.vocab_size, (size, step.block_size))
     rest_pass, rest_update, _ = _time_model(config, shape, step, ids_BT, 1, frozen=False)
     full_pass, full_update, forward = _time_model(config, shape, step, ids_BT, 3, frozen=False)

@@ -35,8 +35,10 @@ def plan_text(plan: Plan) -> str:
 def _work(plan: Plan) -> str:
     schedule = plan.schedule
     rows = [("phase", "trains", "epochs", "tokens", "steps", "MFLOPs/token", "PFLOPs")]
-    for phase, counted in zip(schedule.phases, plan.counts["cuda"], strict=True):
+    both = zip(plan.steps["cuda"], plan.counts["cuda"], strict=True)
+    for phase, (step, counted) in zip(schedule.phases, both, strict=True):
         flops = counted.train_flops
+        updates = phase.steps * step.processes * counted.update_flops
         rows.append(
             (
                 phase.name,
@@ -45,7 +47,7 @@ def _work(plan: Plan) -> str:
                 f"{phase.tokens:,}",
                 f"{phase.steps:,}",
                 f"{flops / 1e6:,.1f}",
-                f"{phase.tokens * flops / 1e15:,.1f}",
+                f"{(phase.tokens * flops + updates) / 1e15:,.1f}",
             )
         )
     forward = plan.forward_flops
