@@ -163,6 +163,15 @@ def test_muon_keeps_one_moment_of_a_matrix_and_its_products_count():
     assert muon.train_flops == plain.train_flops
 
 
+@needs_muon
+def test_muon_is_not_planned_where_there_is_no_bf16():
+    config = load_config(None, (*SMALL, "train={optimizer: muon, precision: fp16}"))
+    made = plan.make_plan(config, assumed_tokens=10_000, measure=False)
+    notes = {cost.device: (cost.hours, cost.note) for cost in made.costs}
+    assert notes["V100"] == (None, "has no bf16, in which Muon computes; set train.optimizer=adamw")
+    assert notes["A100"][0] > 0
+
+
 def test_moments_of_earlier_phases_stay():
     phases = (
         "train.phases=[{name: a, epochs: 1, trainable_groups: 4, lr_max: 0.1}, "

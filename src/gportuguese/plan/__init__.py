@@ -11,7 +11,7 @@ import numpy as np
 
 from gportuguese import model as models
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config
+from gportuguese.config import Config, TrainConfig
 from gportuguese.plan.counting import Step, StepCount, count_forward, count_step
 from gportuguese.plan.cpu import CpuSpeed, measure_cpu
 from gportuguese.plan.devices import CONTEXT_BYTES, DEVICES, Device, parse_prices
@@ -128,7 +128,7 @@ def make_plan(
     )
     cpu = measure_cpu(config, shape, steps["cpu"][-1]) if measure else None
     costs = [
-        _cost(device, config.train.precision, flops, processes, usd_per_hour[device.name])
+        _cost(device, config.train, flops, processes, usd_per_hour[device.name])
         for device in DEVICES
     ]
     if cpu is not None:
@@ -209,11 +209,15 @@ def steps_of(config: Config, device: str, processes: int = 1) -> tuple[Step, ...
 
 
 def _cost(
-    device: Device, precision: str, flops: float, processes: int, usd_per_hour: float
+    device: Device, section: TrainConfig, flops: float, processes: int, usd_per_hour: float
 ) -> Cost:
+    precision, note = section.precision, ""
     if precision not in device.peaks:
         others = " or ".join(name for name in device.peaks if name != "fp32")
         note = f"has no {precision}; set train.precision={others}"
+    if section.optimizer == "muon" and "bf16" not in device.peaks:
+        note = "has no bf16, in which Muon computes; set train.optimizer=adamw"
+    if note:
         return Cost(device.name, note, None, None, None, usd_per_hour)
     hours, best = (
         flops / processes / device.flops_per_second(precision, is_best) / 3600
