@@ -123,7 +123,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--ways", default="published,published-flat,brief,brief-flat,all,all-flat")
+    parser.add_argument(
+        "--ways", default="published,published-flat,brief,brief-flat,all,all-flat,all-flat-muon"
+    )
     parser.add_argument("--rates", default="1", help="every peak rate times each of these")
     parser.add_argument("--parts", type=int, default=1, help="epochs made of one of the config")
     parser.add_argument("--seeds", type=int, default=3)

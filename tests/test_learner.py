@@ -98,8 +98,8 @@ def test_lr_find_suggests_a_rate_and_draws(tiny_overrides, tmp_path):
 
 
 def test_a_precision_that_costs_time_on_this_cpu_is_told(monkeypatch, caplog):
-    seconds = {torch.float32: 1.0, torch.bfloat16: 59.0, torch.float16: 0.6}
-    monkeypatch.setattr(precision, "_product_seconds", seconds.__getitem__)
+    flops = {torch.float32: 59e9, torch.bfloat16: 1e9, torch.float16: 90e9}
+    monkeypatch.setattr(precision, "product_flops", flops.__getitem__)
     with caplog.at_level("WARNING", "gportuguese"):
         precision.check_precision("cpu", TrainConfig(precision="fp32"))
         precision.check_precision("cpu", TrainConfig(precision="fp16"))

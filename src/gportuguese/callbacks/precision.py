@@ -33,7 +33,7 @@ def check_precision(device: str, section: TrainConfig) -> None:
                 name = torch.cuda.get_device_name(device)
                 raise WorldError(f"{setting}: {name} has no bf16; set {instead}")
             continue
-        ratio = _product_seconds(DTYPES[precision]) / _product_seconds(DTYPES["fp32"])
+        ratio = product_flops(DTYPES["fp32"]) / product_flops(DTYPES[precision])
         if ratio > _SLOW:
             log.warning(
                 "%s: on this CPU a matrix product takes %.0f times as long in it as in fp32; set %s",
@@ -43,15 +43,15 @@ def check_precision(device: str, section: TrainConfig) -> None:
             )
 
 
-def _product_seconds(dtype: torch.dtype) -> float:
-    """The fastest of three products of 256 rows and columns on the CPU, after one to warm up."""
-    square = torch.ones(256, 256, dtype=dtype)
+def product_flops(dtype: torch.dtype, size: int = 256) -> float:
+    """FLOP/s of a product of square matrices on the CPU: the fastest of three after a warm-up."""
+    square = torch.ones(size, size, dtype=dtype)
     times = []
     for _ in range(4):
         start = time.perf_counter()
         square @ square
         times.append(time.perf_counter() - start)
-    return min(times[1:])
+    return 2 * size**3 / min(times[1:])
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[object]:

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from gportuguese import model as models
-from gportuguese.callbacks.precision import DTYPES, autocast
+from gportuguese.callbacks.precision import DTYPES, autocast, product_flops
 from gportuguese.config import Config
 from gportuguese.learner import prepare_model
 from gportuguese.loss import HeadLoss
@@ -67,15 +67,15 @@ def measure_cpu(config: Config, shape: Any, step: Step) -> CpuSpeed | None:
     that would take minutes, such as in fp16, or with Muon in bf16, on a CPU that has none.
     """
     keep_freed_memory()
-    product_flops = _product_flops(DTYPES[step.precision])
+    rate = product_flops(DTYPES[step.precision], _PRODUCT)
     size = min(step.micro_batch_size, max(1, _ROWS // step.block_size))
     tokens = size * step.block_size
     weights = shape.vocab_size * shape.hidden_size + 3 * 12 * shape.hidden_size**2
-    if 6 * weights * tokens / product_flops > _LONGEST_PASS:
+    if 6 * weights * tokens / rate > _LONGEST_PASS:
         return None
     if config.train.optimizer == "muon":  # about 280 D^3 for a block of GPT-2
         update = 3 * 280 * shape.hidden_size**3
-        if update / _product_flops(torch.bfloat16) > _LONGEST_PASS:
+        if update / product_flops(torch.bfloat16) > _LONGEST_PASS:
             return None
     ids_BT = torch.randint(shape.vocab_size, (size, step.block_size))
     rest_pass, rest_update, _ = _time_model(config, shape, step, ids_BT, 1, frozen=False)
@@ -83,7 +83,7 @@ def measure_cpu(config: Config, shape: Any, step: Step) -> CpuSpeed | None:
     frozen_pass, _, _ = _time_model(config, shape, step, ids_BT, 3, frozen=True)
     block, update = max(full_pass - rest_pass, 0) / 2, max(full_update - rest_update, 0) / 2
     return CpuSpeed(
-        product_flops=product_flops,
+        product_flops=rate,
         threads=torch.get_num_threads(),
         rest_seconds=max(rest_pass - block, 0) / tokens,
         block_seconds=block / tokens,
@@ -146,8 +146,3 @@ def _median_seconds(*functions: Callable[[], Any]) -> list[float]:
             function()
             rounds[-1].append(time.perf_counter() - before)
     return [statistics.median(times) for times in zip(*rounds[1:], strict=True)]
-
-
-def _product_flops(dtype: torch.dtype) -> float:
-    left, right = (torch.randn(_PRODUCT, _PRODUCT).to(dtype) for _ in range(2))
-    return 2 * _PRODUCT**3 / _median_seconds(lambda: left @ right)[0]
