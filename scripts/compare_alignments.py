@@ -2,7 +2,7 @@
 
     python scripts/compare_alignments.py --config configs/pilot.yaml --set dump.source=DUMP \
         --set align.source_documents=ENGLISH.jsonl.gz --set align.dictionary=WORDS.tsv \
-        --methods mean,pieces,focus:sharpness=1,auto,scratch --rates 3e-3 --seeds 3 --tokens 4e6
+        --methods mean,pieces,focus:sharpness=1,auto,scratch --rates 3e-3 --seeds 0,1,2 --tokens 4e6
 
 Methods are without calibration, but for `auto`; `NAME:key=value` changes settings of the section align,
 such as `focus:sharpness=1`, FOCUS as published, or `focus:calibration_tokens=8192`.
@@ -194,7 +194,7 @@ def plans_of(args: argparse.Namespace) -> list[dict]:
             "seed": seed,
             "rows": rows[method].replace("{seed}", str(seed)) if method in rows else None,
         }
-        for seed in range(args.seeds)
+        for seed in map(int, args.seeds.split(","))
         for rate in map(float, args.rates.split(","))
         for method in [*args.methods.split(","), *rows]
     ]
@@ -273,7 +273,7 @@ def main() -> None:
     )
     parser.add_argument("--rows", action="append", default=[], help="NAME=FILE.npy; {seed} in FILE")
     parser.add_argument("--rates", default="3e-3", help="each method at each of these")
-    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--seeds", default="0,1,2", help="each of these, at each rate")
     parser.add_argument("--tokens", type=lambda text: int(float(text)), default=4_000_000)
     parser.add_argument("--embeddings-only", type=int, default=0, metavar="TOKENS")
     parser.add_argument("--valid-blocks", type=int, default=480)
