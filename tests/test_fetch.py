@@ -1,6 +1,7 @@
 """Downloads that people can leave alone, against a host that misbehaves."""
 
 import bz2
+import hashlib
 import json
 import random
 
@@ -69,7 +70,11 @@ def test_a_second_process_goes_on_where_the_first_stopped(host, tmp_path):
 
 def test_a_file_that_was_whole_already_is_only_verified(host, tmp_path):
     (tmp_path / "x").write_bytes(CONTENT)
-    assert fetched(host, tmp_path) == CONTENT
+    assert fetched(host, tmp_path, sha1=hashlib.sha1(CONTENT).hexdigest()) == CONTENT
+    assert not host.requests
+    (tmp_path / "x").write_bytes(CONTENT[:-1])
+    with pytest.raises(DumpError, match="it was removed"):
+        fetched(host, tmp_path, sha1=hashlib.sha1(CONTENT).hexdigest())
 
 
 def test_a_file_that_changed_midway_is_refused_and_what_came_is_kept(host, tmp_path):
@@ -183,6 +188,29 @@ def test_a_run_that_the_host_no_longer_has_gives_way_and_leaves_nothing(host, ti
         built = Pipeline(config).build("dump", init_world(config.runtime))
     assert built.facts["date"] == "20240201"
     assert not [path.name for path in built.folder.iterdir() if "20240101" in path.name]
+
+
+def test_a_host_that_cannot_be_asked_costs_nothing_of_what_came(host, tiny_overrides):
+    with host.running() as address:
+        _, config = interrupted(host, tiny_overrides, address)
+        status = "/ptwiki/20240101/dumpstatus.json"
+        listed = host.files[status]
+        for answer in (b"{", b""):
+            host.files[status] = answer
+            with pytest.raises(DumpError, match="does not list"):
+                Pipeline(config).build("dump", init_world(config.runtime))
+        host.faults[status].append(403)
+        with pytest.raises(DumpError, match="403"):
+            Pipeline(config).build("dump", init_world(config.runtime))
+        host.files[status] = listed
+        Pipeline(config).build("dump", init_world(config.runtime))
+    assert host.requests[-2][1]["Range"] == "bytes=500-"
+
+
+def test_the_address_of_a_folder_is_refused(tiny_overrides):
+    config = load_config(None, [*tiny_overrides, "dump={source: 'http://127.0.0.1:9/ptwiki/'}"])
+    with pytest.raises(DumpError, match="is a folder; give the address of a file"):
+        Pipeline(config).build("dump", init_world(config.runtime))
 
 
 def test_latest_passes_over_a_run_whose_status_cannot_be_read(host):

@@ -67,6 +67,8 @@ def local_path(section: DumpConfig) -> Path:
 def _fetch(section: DumpConfig, out: Path) -> dict[str, Any]:
     from gportuguese.dump.fetch import Host, RemoteFile
 
+    if section.source is not None and section.source.endswith("/"):
+        raise DumpError(f"dump.source={section.source} is a folder; give the address of a file")
     with Host(section.mirror) as host:
         if section.source is not None:
             date, files = None, [RemoteFile(section.source)]
@@ -78,6 +80,8 @@ def _fetch(section: DumpConfig, out: Path) -> dict[str, Any]:
 
 def _find_run(host: Host, section: DumpConfig, out: Path) -> tuple[str, list[RemoteFile]]:
     """The run that was begun, while the host still has it: a newer `latest` does not replace it."""
+    from gportuguese.dump.fetch import NoRunError
+
     scratch = out / artifacts.SCRATCH
     scratch.mkdir(exist_ok=True)
     begun = scratch / "run.json"
@@ -85,7 +89,7 @@ def _find_run(host: Host, section: DumpConfig, out: Path) -> tuple[str, list[Rem
         date = str(json.loads(begun.read_text(encoding="utf-8"))["date"])
         try:
             return host.find_run(replace(section, date=date))
-        except DumpError as error:
+        except NoRunError as error:
             log.info("run %s, of which a part is here, is gone (%s); starting anew", date, error)
             for path in out.iterdir():
                 if path != scratch:

@@ -35,6 +35,10 @@ _MAX_WAIT_SECONDS = 600.0  # of a server's Retry-After
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 
+class NoRunError(DumpError):
+    """The host answers, and has no such run."""
+
+
 @dataclass(frozen=True)
 class RemoteFile:
     """A file to fetch and what is known of it beforehand."""
@@ -92,7 +96,7 @@ class Host:
     def find_run(self, section: DumpConfig) -> tuple[str, list[RemoteFile]]:
         """Date and files (dump, then index) of a finished multistream run; `latest` is the newest.
 
-        Raises `DumpError` if there is none.
+        Raises `NoRunError` if the host has none, and `DumpError` if it cannot be asked.
         """
         folder = f"{self.base}/{section.wiki}"
         if section.date != "latest":
@@ -110,7 +114,7 @@ class Host:
                 continue
             if files:
                 return date, files
-        raise DumpError(
+        raise NoRunError(
             f"{folder}: no run {section.date} whose {_JOB} is done; check dump.wiki and dump.date"
         )
 
@@ -154,11 +158,14 @@ class Host:
 
         Raises `DumpError` if the remote file changed under a half-finished download, if size or
         SHA-1 are not as listed, or if nothing comes any more. What came stays for the next try.
+        A file without its `.download.json` is one that an earlier try finished; it is verified only.
         """
         stalls = 0
         with track(file.name, float(file.size or 0)) as advance:
             advance(_size(path), "")
-            while not self._fetch_rest(file, path, have := _size(path), advance):
+            while not (
+                _is_whole(path) or self._fetch_rest(file, path, have := _size(path), advance)
+            ):
                 stalls = 0 if _size(path) > have else stalls + 1
                 if stalls == _MAX_STALLS:
                     raise DumpError(
@@ -249,6 +256,11 @@ def _total(answer: requests.Response) -> int | None:
 
 def _state(path: Path) -> Path:
     return path.with_name(path.name + ".download.json")
+
+
+def _is_whole(path: Path) -> bool:
+    """Whether an earlier try finished this file: its state is written first and removed last."""
+    return path.exists() and not _state(path).exists()
 
 
 def _begun(path: Path) -> dict[str, Any] | None:
