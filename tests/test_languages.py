@@ -4,10 +4,11 @@ import bz2
 import re
 
 import pytest
+import yaml
 
 from gportuguese import Pipeline, corpus, init_world, load_config
-from gportuguese.wikitext import FAULT, language_of, wikitext_to_text
-from gportuguese.wikitext.languages import _FOLDER
+from gportuguese.wikitext import FAULT, hash_tables, language_of, wikitext_to_text
+from gportuguese.wikitext.languages import _FOLDER, LanguageError
 from tests.conftest import SHARED
 
 
@@ -18,7 +19,23 @@ def test_every_table_is_whole(code):
     assert language.tail_sections == {name.lower() for name in language.tail_sections}
     assert language.hidden_prefixes >= {"file", "category"}
     for pattern in language.words.values():
-        assert re.sub(r"\{(?:(?:number|month):)?[\w|]+\}", "", pattern).count("{") == 0
+        assert re.sub(r"\{(?:(?:number|month|measure):)?[\w|]+\}", "", pattern).count("{") == 0
+
+
+def test_a_table_that_lacks_something_is_named(tmp_path, monkeypatch):
+    tables = yaml.safe_load((_FOLDER / "it.yaml").read_text(encoding="utf-8"))
+    del tables["months"]
+    (tmp_path / "en.yaml").write_bytes((_FOLDER / "en.yaml").read_bytes())
+    before = _folder_hash(monkeypatch, tmp_path)
+    (tmp_path / "qq.yaml").write_text(yaml.safe_dump(tables), encoding="utf-8")
+    assert _folder_hash(monkeypatch, tmp_path) != before
+    with pytest.raises(LanguageError, match=r"qq\.yaml lacks months"):
+        language_of("qq")
+
+
+def _folder_hash(monkeypatch, folder):
+    monkeypatch.setattr("gportuguese.wikitext.languages._FOLDER", folder)
+    return hash_tables("qq")
 
 
 @pytest.mark.data

@@ -14,6 +14,7 @@ from gportuguese.corpus import pool
 from gportuguese.corpus.pool import Job, clean_dump
 from gportuguese.corpus.shards import read_documents, read_summary
 from gportuguese.dump import reader
+from gportuguese.wikitext import language_of
 from tests.conftest import page_xml, sentence
 from tests.test_dump import multistream
 
@@ -29,7 +30,7 @@ def job(tmp_path, monkeypatch):
     path.write_bytes(multistream(PAGES, 3))
     (tmp_path / "shards").mkdir()
     section = CorpusConfig(min_chars=20, dedup="off", page_seconds=1.0)
-    return Job(path, section, "pt", tmp_path / "shards")
+    return Job(path, section, language_of("pt"), tmp_path / "shards")
 
 
 @pytest.fixture

@@ -32,6 +32,8 @@ def clean(wikitext, language=PT):
         ("no [[TLC: Tables, Ladders and Chairs]] de", "no TLC: Tables, Ladders and Chairs de"),
         ("O rio [[Paraná (rio)|]] corre", "O rio Paraná corre"),
         ("[[gato]]s e [[cão|cães]]", "gatos e cães"),
+        ("[[Ficheiro:A.jpg|thumb|[http://x y]]] texto", "texto"),
+        ("[http://x.com/ texto [com] colchetes] fim", "texto [com] colchetes fim"),
         ("Fim.\n[[Categoria:Rios]]\n[[en:River]]", "Fim."),
         ("A [[:Categoria:Rios]] existe", "A Categoria:Rios existe"),
         ("[[Ficheiro:X.jpg|thumb|Um [[rio]] e um [[mar]]]]Texto", "Texto"),
@@ -57,6 +59,11 @@ def clean(wikitext, language=PT):
         ("{{Info/Rio|nome={{nowrap|Tejo}}\n|foz=[[Lisboa]]}}O Tejo", "O Tejo"),
         ("{{esboço}}\nTexto {{carece de fontes|data=maio}}.", "Texto."),
         ("{{Info/Rio\n|nome = Tejo\n|foz = Lisboa\n'''Tejo''' é um rio.", "Tejo é um rio."),
+        ("o ano {{AC|44}}, em {{dtlink|22|4}} e {{dtlink|||1950}}", "o ano 44 a.C., em 22 de abril e 1950"),
+        ("no {{séculos|XV|XVI}}, pois {{séculos|XV}}", "no séculos XV e XVI, pois séculos XV"),
+        ("{{abbr|pág.|página}} 3, {{per}}{{PER}}, fim.{{-}}", "pág. 3, Peru, fim."),
+        ("de {{convert|2|-|3|km}} a {{converter|66|a|883|km2}}", "de 2–3 km a 66 a 883 km2"),
+        ("{{Info|a=b}}}'''Tejo''' é um rio.\nMais.", "Tejo é um rio.\nMais."),
         # tags
         ("10<sup>6</sup> e H<sub>2</sub>O, n<sup>o</sup> 1", "10^6 e H2O, nº 1"),
         ('a <span title="a > b">palavra</span> fica', "a palavra fica"),
@@ -79,6 +86,7 @@ def clean(wikitext, language=PT):
             'A<ref name="x">b. Texto que fica. Mais<ref>nota</ref> c',
             "Ab. Texto que fica. Mais c",
         ),
+        ('a<ref name="x"/ >b c d.', "ab c d."),
         ("A<ref>n</ref > tem.\n== B ==\nFoi.<ref>y</ref> Fim.", "A tem.\nB.\nFoi. Fim."),
         ("a <gallery>\nA.jpg\n</Gallery>\nTexto.\n<gallery>b</gallery> fim", "a\nTexto.\nfim"),
         ("10<sup>[[a|2]]</sup> m", "10^2 m"),
@@ -92,6 +100,10 @@ def clean(wikitext, language=PT):
         ("cafe\u0301", "café"),
         ("__SEMTDC__Texto__NOTOC__", "Texto"),
         ("'''''a''''' ''b'' d'''Ávila'''", "a b dÁvila"),
+        ("leu l'''Eneide'', '''viu'''", "leu l'Eneide, viu"),
+        ("na '''copa''' d'''África'' e", "na copa d'África e"),
+        ("o ''Merry Christmas''' e", "o Merry Christmas' e"),
+        ("a '''{{PAGENAME}}''' b", "a b"),
         # lines
         ("* um\n* dois\n# três\n; termo : sentido", "um\ndois\ntrês\ntermo: sentido"),
         ("(Nota inicial.)\nTexto {chaves} fica.", "(Nota inicial.)\nTexto {chaves} fica."),
@@ -126,6 +138,30 @@ def test_words_are_tables_one_file_a_language():
     assert clean("Nato nel {{formatnum:1234}}.\n== Note ==\n* x", italian) == "Nato nel 1 234."
     assert clean("{{convert|10|km}} off\n== See also ==\n* x", language_of("en")) == "10 km off"
     assert clean("{{convert|10|km}} off", language_of("xx")) == "10 km off"
+
+
+@pytest.mark.parametrize(
+    ("code", "wikitext", "wanted"),
+    [
+        ("en", "{{cvt|2|-|3|km}}, {{cvt|66|to|883|km2}}", "2–3 km, 66 to 883 km2"),
+        (
+            "en",
+            "{{As of|2015}} the {{currency|13 billion|USD}} is",
+            "As of 2015 the 13 billion USD is",
+        ),
+        ("en", "{{birth date|1977|12|8}}{{-}}", "8 December 1977"),
+        (
+            "it",
+            "a {{M|61.000||km/h}}, {{M|4|k|B}}, {{m|0,161|n|m}}",
+            "a 61.000 km/h, 4 kB, 0,161 nm",
+        ),
+        ("it", "{{Exp|1,9|19}} anni, 250 {{m s.l.m.}}", "1,9×10^19 anni, 250 m s.l.m."),
+        ("it", "vincitore {{bandiera|ITA}} [[Guido Carlesi]]", "vincitore Guido Carlesi"),
+        ("it", "con {{TA|158 221}} abitanti {{cn|o più}}", "con 158 221 abitanti o più"),
+    ],
+)
+def test_templates_that_carry_words_in_other_languages(code, wikitext, wanted):
+    assert clean(wikitext, language_of(code)) == wanted
 
 
 HOSTILE = {

@@ -251,11 +251,14 @@ def _run_generate(args: argparse.Namespace) -> None:
     from gportuguese import generate
     from gportuguese.config import RuntimeConfig
 
-    device = init_world(RuntimeConfig(device=args.device)).device
-    writer = generate.Writer.load(args.model, device)
     prompts = args.prompt or [line.rstrip("\n") for line in sys.stdin]
     if not prompts:
         raise generate.GenerateError("no prompt; give one, or one a line on standard input")
+    if models := [each for each in args.prompt if Path(each, "config.json").is_file()]:
+        raise generate.GenerateError(
+            f"one model wanted, got {', '.join([args.model, *models])}; name one"
+        )
+    writer = generate.Writer.load(args.model, init_world(RuntimeConfig(device=args.device)).device)
     if args.next_word:
         for prompt in prompts:
             print(writer.next_word(prompt))

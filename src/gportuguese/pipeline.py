@@ -14,6 +14,7 @@ from typing import Any
 from gportuguese import artifacts, dump
 from gportuguese.artifacts import Artifact, ArtifactError
 from gportuguese.config import Config, as_tree
+from gportuguese.wikitext import hash_tables
 from gportuguese.world import World
 
 log = logging.getLogger("gportuguese")
@@ -37,7 +38,7 @@ class Stage:
 
 STAGES = (
     Stage("dump", resumable=True),
-    Stage("corpus", ("dump",), version=3, resumable=True),
+    Stage("corpus", ("dump",), version=4, resumable=True),
     Stage("tokenizer", ("corpus",)),
     Stage("tokens", ("corpus", "tokenizer")),
     Stage("align", ("tokenizer", "tokens"), version=4, also=("tokens.block_size",)),
@@ -90,6 +91,8 @@ class Pipeline:
             inputs["resources"] = self._content("resources")
         if name == "corpus" and self.config.corpus.documents is not None:
             inputs["documents"] = self._content("documents")
+        elif name == "corpus" and inputs["dump"] is not None:
+            inputs["tables"] = hash_tables(str(self.open("dump").facts["language"]))
         if None in inputs.values():
             return None
         payload = {

@@ -227,12 +227,12 @@ class ExportConfig:
     """Name of the model; null: that of the run."""
     repo: str | None = None
     """`user/name` in the card's examples; null: `user/` and the run's name."""
-    language: str = "pt"
-    """ISO 639-1, for the Hub."""
+    language: str | None = None
+    """ISO 639-1, for the Hub; null: that of the dump."""
     license: str = "mit"
     """Of the model, as the Hub names it."""
-    dataset: str = "wikimedia/wikipedia"
-    """Hub id of what it was trained on."""
+    dataset: str | None = None
+    """Hub id of what it was trained on; null: wikimedia/wikipedia, or none for documents of your own."""
 
 
 @dataclass(frozen=True, kw_only=True)

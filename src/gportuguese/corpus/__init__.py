@@ -28,6 +28,7 @@ from gportuguese.corpus.pool import (
 )
 from gportuguese.corpus.shards import read_documents, shard_path
 from gportuguese.progress import track
+from gportuguese.wikitext import language_of
 from gportuguese.world import World
 
 if TYPE_CHECKING:
@@ -63,8 +64,8 @@ def split_of(document_id: str, section: CorpusConfig) -> Split:
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
     """Writes `train|valid|test.parquet`, `dropped.jsonl` and `quarantine.jsonl`; the facts count all.
 
-    Goes on with the shards that an interrupted run left. Memory is a constant per worker, and
-    about 400 bytes per document for finding duplicates.
+    Of a dump it goes on with the shards that an interrupted run left; documents of your own are read
+    anew. Memory is a constant per worker, and about 400 bytes per document for finding duplicates.
     """
     section = config.corpus
     shards = out / artifacts.SCRATCH
@@ -79,7 +80,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     facts = {**_summed(summaries, out), **_write_splits(paths, section, out)}
     facts["dropped"] = dict(sorted((facts["dropped"] + facts.pop("duplicates")).items()))
     faults = facts.pop("faults")
-    facts["faults_per_mb"] = round(faults / max(facts["bytes"], 1) * 1e6, 3)
+    if section.documents is None:
+        facts["faults_per_mb"] = round(faults / max(facts["bytes"], 1) * 1e6, 3)
     facts["seconds"] = {
         "cleaning": round(cleaned - start, 1),
         "duplicates_and_split": round(time.monotonic() - cleaned, 1),
@@ -108,7 +110,7 @@ def _clean(
 ) -> tuple[list[Path], list[dict[str, Any]]]:
     """Shards and summaries of a dump, in its order."""
     path = dump.load(artifact, config.dump)
-    job = Job(path, config.corpus, str(artifact.facts["language"]), shards)
+    job = Job(path, config.corpus, language_of(str(artifact.facts["language"])), shards)
     summaries: dict[int, dict[str, Any]] = {}
     num_pages, start = 0, time.monotonic()
     with track("corpus", path.stat().st_size) as advance:

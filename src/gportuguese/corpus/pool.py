@@ -25,7 +25,7 @@ from gportuguese.config import CorpusConfig, UserError
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page, is_wanted
 from gportuguese.corpus.shards import read_summary, shard_line, shard_path
 from gportuguese.dump.reader import DumpError, Piece, RawPage, check_end, pages_in, pieces_of
-from gportuguese.wikitext import FAULT, language_of
+from gportuguese.wikitext import FAULT, Language
 
 DROPPED_SAMPLES = 20  # per reason and shard, to be read by a person
 SLOWEST = 10
@@ -48,7 +48,7 @@ class Job:
 
     path: Path
     section: CorpusConfig
-    language: str
+    language: Language
     shards: Path
 
 
@@ -222,7 +222,7 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
 
     A page that raises, or takes more than `corpus.page_seconds`, is set aside with the reason.
     """
-    language, section = language_of(job.language), job.section
+    language, section = job.language, job.section
     lines: list[str] = []
     dropped: Counter[str] = Counter()
     samples: list[dict[str, str]] = []

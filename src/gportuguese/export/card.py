@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,9 @@ def make(
     measures = inputs["evaluate"].facts["measures"]
     base = config.align.base
     section = config.export
+    architecture = json.loads((inputs["align"].folder / "config.json").read_text(encoding="utf-8"))
     made: ModelCard = ModelCard.from_template(
-        _data(config, measures),
+        _data(config, measures, _language(config, inputs), architecture["model_type"]),
         template_path=str(_TEMPLATE),
         title=section.title or config.name,
         repo=section.repo or f"user/{config.name}",
@@ -61,15 +63,19 @@ def make(
     return made
 
 
-def _data(config: Config, measures: dict[str, dict[str, float]]) -> ModelCardData:
+def _data(
+    config: Config, measures: dict[str, dict[str, float]], language: str | None, model_type: str
+) -> ModelCardData:
     """The metadata that the Hub reads, with a `model-index` of what was measured."""
     section, base = config.export, config.align.base
+    is_own = config.corpus.documents is not None
+    dataset = section.dataset or (None if is_own else "wikimedia/wikipedia")
     results = [
         EvalResult(
             task_type="text-generation",
             task_name="Text Generation",
-            dataset_type=section.dataset,
-            dataset_name=f"{section.dataset} ({split}, split by page)",
+            dataset_type=dataset or "text",
+            dataset_name=f"{dataset or 'own documents'} ({split}, split by document)",
             dataset_split="validation" if split == "valid" else split,
             metric_type=metric,
             metric_name=name,
@@ -79,12 +85,12 @@ def _data(config: Config, measures: dict[str, dict[str, float]]) -> ModelCardDat
         for metric, name in _METRICS.items()
     ]
     return ModelCardData(
-        language=section.language,
+        language=language,
         license=section.license,
         library_name="transformers",
         pipeline_tag="text-generation",
-        tags=["causal-lm", "gpt2", "gportuguese", "vocabulary-transfer"],
-        datasets=[section.dataset],
+        tags=["causal-lm", model_type, "gportuguese", "vocabulary-transfer"],
+        datasets=[dataset] if dataset else None,
         base_model=base if isinstance(base, str) and _is_hub_id(base) else None,
         model_name=section.title or config.name,
         eval_results=results or None,
@@ -96,8 +102,8 @@ def _is_hub_id(base: str) -> bool:
     return _HUB_ID.fullmatch(base) is not None and not Path(base).exists()
 
 
-def _language(config: Config, inputs: dict[str, Artifact]) -> str:
-    return str(_dump_of(inputs).get("language") or config.export.language)
+def _language(config: Config, inputs: dict[str, Artifact]) -> str | None:
+    return config.export.language or _dump_of(inputs).get("language")
 
 
 def _dump_of(inputs: dict[str, Artifact]) -> dict[str, Any]:

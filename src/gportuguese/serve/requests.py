@@ -12,6 +12,7 @@ from gportuguese.generate import Sampling
 _MAX_STOPS = 4
 _MAX_STOP_CHARACTERS = 100
 _MAX_CANDIDATES = 20
+_COLDEST = 1e-3  # below it the most likely token is as good as certain, and logits may overflow
 # fields of the OpenAI API that are accepted as long as they ask for nothing
 _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
     "suffix": (None, ""),
@@ -90,9 +91,9 @@ def parse_completion(body: bytes) -> CompletionRequest:
         raise RefusedError("best_of: only the value of n is supported", param="best_of")
     sampling = Sampling(
         max_new_tokens=fields.integer("max_tokens", 16, 1, 10**9),
-        top_k=1 if temperature == 0 else fields.integer("top_k", 0, 0, 10**9),
+        top_k=1 if temperature < _COLDEST else fields.integer("top_k", 0, 0, 10**9),
         top_p=fields.number("top_p", 1.0, 1e-6, 1.0),
-        temperature=temperature or 1.0,
+        temperature=max(temperature, _COLDEST),
         repetition_penalty=fields.number("repetition_penalty", 1.0, 0.01, 100.0),
         seed=secrets.randbits(63) if seed is None else seed,
     )

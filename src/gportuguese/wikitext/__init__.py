@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import re
 
-from gportuguese.wikitext.languages import Language, language_of
+from gportuguese.wikitext.languages import Language, hash_tables, language_of
 from gportuguese.wikitext.layout import lay_out
 from gportuguese.wikitext.parser import strip_markup
 
-__all__ = ["FAULT", "Language", "language_of", "wikitext_to_text"]
+__all__ = ["FAULT", "Language", "hash_tables", "language_of", "wikitext_to_text"]
 
 # Each alternative begins with a literal, so that the search skips at C speed over everything else.
 FAULT = re.compile(

@@ -7,6 +7,7 @@ its own language; a language without a file has English alone.
 from __future__ import annotations
 
 import functools
+import hashlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,13 @@ from typing import Any
 
 import yaml
 
+from gportuguese.config import UserError
+
 _FOLDER = Path(__file__).parent / "languages"
+
+
+class LanguageError(UserError):
+    """A language's table lacks something."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -32,7 +39,7 @@ class Language:
     hidden_prefixes: frozenset[str]
     """Namespaces whose links show no words: files and categories."""
     words: dict[str, str]
-    """Template name -> pattern of the words it leaves."""
+    """Template name -> pattern of the words it leaves; a name in upper case holds as it is written."""
     word_prefixes: tuple[tuple[str, str], ...]
     """The same for names that only begin so."""
     thousands: str
@@ -44,11 +51,14 @@ class Language:
 def language_of(code: str) -> Language:
     """The tables for a wiki in the language `code` (as in xml:lang), English filled in beneath.
 
+    Raises `LanguageError` if a table lacks an entry.
+
     >>> language_of("pt").months[2]
     'março'
     """
-    english = _read("en")
-    own = _read(code) if (_FOLDER / f"{code}.yaml").is_file() else english
+    english, own = (_read(path) for path in _paths(code))
+    if missing := english.keys() - own.keys():
+        raise LanguageError(f"{_paths(code)[1]} lacks {', '.join(sorted(missing))}; see pt.yaml")
     words = {**_split_keys(english["words"]), **_split_keys(own["words"])}
 
     def both(key: str) -> list[str]:
@@ -75,10 +85,25 @@ def language_of(code: str) -> Language:
     )
 
 
-def _read(code: str) -> dict[str, Any]:
-    text = (_FOLDER / f"{code}.yaml").read_text(encoding="utf-8")
-    return dict(yaml.safe_load(text))
+def hash_tables(code: str) -> str:
+    """SHA-256 of the tables that `language_of` reads."""
+    return hashlib.sha256(b"".join(path.read_bytes() for path in _paths(code))).hexdigest()
+
+
+def _paths(code: str) -> tuple[Path, Path]:
+    """English, and the language's own table; English again where it has none."""
+    english, own = _FOLDER / "en.yaml", _FOLDER / f"{code}.yaml"
+    return english, own if own.is_file() else english
+
+
+def _read(path: Path) -> dict[str, Any]:
+    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
 
 
 def _split_keys(table: dict[str, str]) -> dict[str, str]:
-    return {name.lower(): pattern for names, pattern in table.items() for name in names.split("|")}
+    """Names in lower case, but for codes such as PER, which is a country where "per" is a word."""
+    return {
+        name if name.isupper() else name.lower(): pattern
+        for names, pattern in table.items()
+        for name in names.split("|")
+    }

@@ -8,15 +8,18 @@ import unicodedata
 
 from gportuguese.wikitext.languages import Language
 
-_EMPHASIS = re.compile(r"'''''|'''|''")
+_QUOTES = re.compile(r"'{2,}")
+# five are bold italics; six and more enclosed something that is gone
+_EMPHASIS = re.compile(r"'{5,}|'''|''")
 _EXTERNAL = re.compile(
-    r"\[(?:(?:https?|ftps?|news|irc|mailto|gopher):|//)[^\s\[\]]+(?:[ \t]([^\[\]\n]*))?\]"
+    r"\[(?:(?:https?|ftps?|news|irc|mailto|gopher):|//)[^\s\[\]]+"
+    r"(?:[ \t]([^\[\]\n]*(?:\[[^\[\]\n]*\][^\[\]\n]*)*))?\]"
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});")
 _SWITCH = re.compile(r"__[A-ZÀ-Ü]{3,30}__")
 _HEADING = re.compile(r"(={1,6})([^=\n](?:[^\n]*[^=\n])?)=+$")
 _LIST = re.compile(r"[*#:;=\s]+")
-_TABLE_ROW = re.compile(r"[|}]|!(?=\s|!\s)|\{\|")
+_TABLE_ROW = re.compile(r"\||!(?=\s|!\s)|\{\|")
 
 # Four pages in five need no repair, so what asks for it must be cheap: substrings, or a pattern that
 # begins with a sign and looks back from there (one that began with a space would stop at every word).
@@ -44,7 +47,7 @@ def lay_out(text: str, language: Language) -> str:
     >>> lay_out("'''Fado''' ( ) é\\n\\n== Obras ==\\n* Uma\\n== Ver também ==\\n* Outra", language_of("pt"))
     'Fado é\\nObras.\\nUma'
     """
-    text = _EMPHASIS.sub("", text)
+    text = drop_emphasis(text)
     if "[" in text:
         text = _EXTERNAL.sub(lambda match: match[1] or "", text)
     if "__" in text:
@@ -57,7 +60,7 @@ def lay_out(text: str, language: Language) -> str:
     headings: list[tuple[int, str]] = []  # those seen since the last line of prose
     tail_level = 0  # of the end-matter heading that we are under
     for line in repair(text).split("\n"):
-        line = line.strip()
+        line = line.strip().lstrip("} ")  # of a template that was closed too often
         if not line:
             continue
         if line[0] == "=" and (heading := _HEADING.match(line)):
@@ -77,6 +80,40 @@ def lay_out(text: str, language: Language) -> str:
         headings.clear()
         lines.append(line)
     return "\n".join(lines)
+
+
+def drop_emphasis(text: str) -> str:
+    """`text` without the marks of italics and bold; apostrophes beside them stay.
+
+    As MediaWiki reads them (`Parser::doQuotes`): where a line would leave both bold and italics open,
+    three quotes are an apostrophe and italics.
+
+    >>> drop_emphasis("Virgilio scrisse l'''Eneide'' e l''altro''")
+    "Virgilio scrisse l'Eneide e laltro"
+    """
+    if "'''" in text:
+        lines = text.split("\n")
+        text = "\n".join(_keep_apostrophe(line) if "'''" in line else line for line in lines)
+    return _EMPHASIS.sub("", text)
+
+
+def _keep_apostrophe(line: str) -> str:
+    """The line with a fourth quote where the first of three is an apostrophe."""
+    runs = [(run.start(), len(run[0])) for run in _QUOTES.finditer(line)]
+    num_bold = sum(length > 2 for _, length in runs)
+    num_italic = sum(length == 2 or length > 4 for _, length in runs)
+    starts = [start for start, length in runs if length == 3]
+    if not (num_bold % 2 and num_italic % 2 and starts):
+        return line
+
+    def rank(start: int) -> int:
+        """After a word of one letter; after a longer one; after a space."""
+        if line[:start].endswith(" "):
+            return 2
+        return 0 if line[:start][-2:-1] == " " else 1
+
+    first = min(starts, key=rank)
+    return f"{line[:first]}'{line[first:]}"
 
 
 def repair(text: str) -> str:

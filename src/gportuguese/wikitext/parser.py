@@ -22,7 +22,7 @@ _TOKEN = re.compile(
       \[\[(?P<target>[^\[\]{{}}<>|\n]{_ALL})(?:\|(?P<label>[^\[\]{{}}<>|\n]{_ALL}))?\]\](?P<simple>)
     | \{{\{{(?P<inner>[^\[\]{{}}<>]{_ALL})\}}\}}(?!\}})(?P<call>)
     | \[\[(?P<link>)
-    | \]\](?P<link_end>)
+    | \]\](?!\](?!\]))(?P<link_end>)
     | \{{\{{(?P<template>)
     | \}}\}}(?P<template_end>)
     | \{{\|(?<=[\n:*\#\ ]\{{\|)(?P<table>)
@@ -36,7 +36,7 @@ _TOKEN = re.compile(
 )
 # the field lines of an infobox that is never closed
 _FIELDS = re.compile(rf"[^\n]{_ALL}(?:\n\s{_ALL}[|}}!][^\n]{_ALL}){_ALL}")
-_REF = re.compile(r"<ref(?:\s[^<>]*)?(?<!/)>", re.IGNORECASE)
+_REF = re.compile(r"<ref(?:\s[^<>]*)?(?<!/)(?<!/ )>", re.IGNORECASE)
 _AFTER_ROWS = re.compile(r"\n==|\n\n\s*(?=[\w'\"«“(])")
 _BRACES = re.compile(r"\{\{|\}\}")
 _MAX_FAILED_SKIPS = 3  # each reads to the end of the page
@@ -154,7 +154,7 @@ class _Parser:
     def _tag(self, token: re.Match[str], position: int) -> int:
         """Reads a tag; returns where reading goes on."""
         name, tag, pieces = token["name"].lower(), token.group(), self.stack[-1].pieces
-        opens = tag[1] != "/" and tag[-2] != "/"
+        opens = tag[1] != "/" and not tag[:-1].rstrip().endswith("/")
         if name not in TAGS and "=" not in tag:
             pieces.append("<")  # and what follows is read as the text it is
             return token.start() + 1

@@ -6,9 +6,12 @@ import re
 
 from gportuguese.wikitext.languages import Language
 
-_FIELD = re.compile(r"\{(?:(number|month):)?([^{}]*)\}")
+_FIELD = re.compile(r"\{(?:(number|month|measure):)?([^{}]*)\}")
 _NUMBER = re.compile(r"([-+−]?)(\d{1,30})(?:[.](\d+))?")
 _NAME = re.compile(r"[^|{}\[\]<>]+(?=[|}\n])")
+_RANGES = {"-": "–", "–": "–", "x": " × "} | {
+    w: f" {w} " for w in ["to", "and", "or", "by", "a", "e", "ou"]
+}
 _NAME_OF_ARGUMENT = re.compile(r"[\w -]{1,40}")
 
 
@@ -22,27 +25,15 @@ def template_words(inner: str, language: Language) -> str:
     ''
     """
     name, _, rest = inner.partition("|")
-    name = name.strip().replace("_", " ").lower()
+    name = name.strip().replace("_", " ")
     arguments = rest.split("|") if rest else []
     function, colon, first = name.partition(":")
     if colon:  # {{formatnum:1234567}}: a parser function takes its first argument after a colon
         name, arguments = function, [first, *arguments]
-    pattern = language.words.get(name)
-    if pattern is None:
-        for prefix, each in language.word_prefixes:
-            if name.startswith(prefix):
-                pattern = each
-                break
-        else:
-            return ""
-    if "{" not in pattern:
-        return pattern
-    values = _values(arguments)
-
-    def fill(match: re.Match[str]) -> str:
-        return _written(match[1], _first(values, match[2]), language)
-
-    return _FIELD.sub(fill, pattern).strip()
+    pattern = _pattern_of(name, language)
+    if pattern is None or "{" not in pattern:
+        return pattern or ""
+    return _filled(pattern, _values(arguments), language).strip()
 
 
 def leaves_words(head: str, language: Language) -> bool:
@@ -55,8 +46,32 @@ def leaves_words(head: str, language: Language) -> bool:
     name = _NAME.match(head)
     if name is None or ":" in head[: name.end()]:
         return True
-    key = name[0].strip().replace("_", " ").lower()
-    return key in language.words or key.startswith(tuple(p for p, _ in language.word_prefixes))
+    return _pattern_of(name[0].strip().replace("_", " "), language) is not None
+
+
+def _pattern_of(name: str, language: Language) -> str | None:
+    """What the tables say of a template: {{PER}} is a country, {{per}} is not."""
+    words, key = language.words, name.lower()
+    pattern = words.get(name) or words.get(key)
+    if pattern is not None:
+        return pattern
+    return next((each for prefix, each in language.word_prefixes if key.startswith(prefix)), None)
+
+
+def _filled(pattern: str, values: dict[str, str], language: Language) -> str:
+    """The pattern with its fields; a word between two of them, such as `de`, needs both."""
+    text, *parts = _FIELD.split(pattern)
+    gap, has_words = "", False
+    for kind, names, after in zip(parts[0::3], parts[1::3], parts[2::3], strict=True):
+        if kind == "measure":
+            value = _measure(values, int(names), language)
+        else:
+            value = _written(kind, _first(values, names), language)
+        if value or not gap.strip().isalpha():
+            text += value if gap.strip().isalpha() and not has_words else gap + value
+        has_words = has_words or bool(value)
+        gap = after
+    return text + gap
 
 
 def _values(arguments: list[str]) -> dict[str, str]:
@@ -75,6 +90,15 @@ def _values(arguments: list[str]) -> dict[str, str]:
 
 def _first(values: dict[str, str], names: str) -> str:
     return next((values[name] for name in names.split("|") if values.get(name)), "")
+
+
+def _measure(values: dict[str, str], place: int, language: Language) -> str:
+    """The number at `place`, or the range that begins there, and its unit: 2, -, 3, km."""
+    text = write_number(values.get(str(place), ""), language)
+    while mark := _RANGES.get(values.get(str(place + 1), "")):
+        text += mark + write_number(values.get(str(place + 2), ""), language)
+        place += 2
+    return f"{text} {values.get(str(place + 1), '')}"
 
 
 def _written(kind: str | None, value: str, language: Language) -> str:
