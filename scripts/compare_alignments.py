@@ -90,6 +90,7 @@ def identity_of(plan: dict, args: argparse.Namespace) -> dict:
         "embeddings_only": args.embeddings_only,
         "valid_blocks": args.valid_blocks,
         "precision": config.train.precision,
+        "batch": config.train.global_batch_size,
         "align": pipeline.folder("align").name,
         "text": pipeline.folder("tokens").name,
         **{name: hash_file(Path(path)) if path else None for name, path in files.items()},
@@ -119,8 +120,11 @@ def train(args: argparse.Namespace) -> dict:
         model = models.fresh_like(model, model.config.vocab_size, end_of_text)
     if args.rows is not None:
         matrix_VD, embeddings = torch.from_numpy(np.load(args.rows)), model.get_input_embeddings()
-        if matrix_VD.shape != embeddings.weight.shape or not model.config.tie_word_embeddings:
-            sys.exit(f"{args.rows}: {tuple(embeddings.weight.shape)} rows of a tied model wanted")
+        wanted, found = tuple(embeddings.weight.shape), tuple(matrix_VD.shape)
+        if found != wanted:
+            sys.exit(f"{args.rows} is {found}, but the model has rows {wanted}")
+        if not model.config.tie_word_embeddings:
+            sys.exit("--rows sets the embeddings, and this model's output head is another matrix")
         with torch.no_grad():
             embeddings.weight.copy_(matrix_VD)
     model.config.use_cache = False
@@ -173,7 +177,7 @@ def train(args: argparse.Namespace) -> dict:
         optimizer.step()
         seen = (step + 1) * step_tokens
         for mark in marks_of(args.tokens)[1:-1]:
-            if seen - step_tokens < mark <= seen:
+            if seen - step_tokens < mark <= seen or (step == num_steps - 1 and seen < mark):
                 measure(mark)
     measure(args.tokens)
     return {
@@ -214,16 +218,20 @@ def run(plan: dict, args: argparse.Namespace) -> None:
         words += ["--set", override]
     if args.sentences:
         words += ["--sentences", str(args.sentences)]
-    threads = str((os.cpu_count() or 1) // args.jobs)
+    threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
     subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
 
 
 def reached(values: list[float], marks: list[int], goal: float) -> str:
     """Tokens after which `values` at `marks` pass `goal`, on a straight line between logarithms."""
-    for (before, start), (after, end) in pairwise(zip(values, marks, strict=True)):
+    if values[0] <= goal:
+        return "0"
+    if values[1] <= goal:
+        return f"< {marks[1]:,}"
+    for (before, start), (after, end) in pairwise(zip(values[1:], marks[1:], strict=True)):
         if after <= goal < before:
             share = (before - goal) / (before - after)
-            return f"{math.exp(math.log(max(start, 1)) * (1 - share) + math.log(end) * share):,.0f}"
+            return f"{math.exp(math.log(start) * (1 - share) + math.log(end) * share):,.0f}"
     return "-"
 
 
@@ -308,11 +316,11 @@ def main() -> None:
 
 
 def read(path: Path) -> list[dict]:
-    """The finished runs; those of which it is not said were in bf16."""
+    """The finished runs; those of which it is not said were in bf16, eight blocks a step."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()
-    return [{"precision": "bf16", **json.loads(line)} for line in lines]
+    return [{"precision": "bf16", "batch": 8, **json.loads(line)} for line in lines]
 
 
 if __name__ == "__main__":

@@ -22,12 +22,12 @@ from datasets import load_dataset
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
-def as_jsonl(path: Path, folder: Path) -> str:
-    """The `text` of each document as a .jsonl file, which is what both packages read."""
+def as_jsonl(path: Path, out: Path) -> str:
+    """The `text` of each document as the .jsonl file `out`, which is what both packages read."""
     kind = "parquet" if path.suffix == ".parquet" else "json"
     documents = load_dataset(kind, data_files=str(path), split="train").select_columns("text")
-    documents.to_json(out := str(folder / f"{path.name}.jsonl"))
-    return out
+    documents.to_json(str(out))
+    return str(out)
 
 
 def focus_rows(source, target, source_VD, text: str, seed: int) -> np.ndarray:
@@ -79,11 +79,11 @@ def main() -> None:
     source_VD = model.get_input_embeddings().weight.detach().float()
     np.random.seed(args.seed)
     with tempfile.TemporaryDirectory() as scratch:
-        text = as_jsonl(args.text, Path(scratch))
+        text = as_jsonl(args.text, Path(scratch) / "target.jsonl")
         if args.package == "deepfocus":
             rows = focus_rows(source, target, source_VD, text, args.seed)
         else:
-            source_text = as_jsonl(args.source_text, Path(scratch))
+            source_text = as_jsonl(args.source_text, Path(scratch) / "source.jsonl")
             rows = wechsel_rows(source, target, source_VD, text, source_text, args.dictionary)
     np.save(args.out, np.asarray(rows, np.float32))
     print(f"{args.out}: {rows.shape} by {args.package} {metadata.version(args.package)}")

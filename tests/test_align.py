@@ -9,13 +9,14 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 import torch
+from gensim.models.fasttext import FastText, save_facebook_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
 from gportuguese import Pipeline, init_world, load_config, tokenizer
 from gportuguese import model as models
-from gportuguese.align import AlignError, align_embeddings, candidates, rows
+from gportuguese.align import AlignError, align_embeddings, candidates, rows, wechsel
 from gportuguese.align.bridge import Spaces, predicted_rows
 from gportuguese.align.calibration import calibrate, mean_probabilities, move_along_mean
 from gportuguese.align.copying import is_literal, shared_rows
@@ -610,6 +611,18 @@ def test_the_stage_builds_by_every_method_the_same_twice(
     text = (first.folder / "examples.md").read_text(encoding="utf-8")
     assert text.count("## ") == len(set(kinds))
     assert (first.folder / "map.png").stat().st_size > 10_000
+
+
+@pytest.mark.parametrize("keep", [3, 40, 400, -300])
+def test_cut_word_vectors_are_refused(tmp_path, keep):
+    words = [["casa", "mar", "rio"] * 5] * 20
+    save_facebook_model(FastText(words, vector_size=4, min_count=1, bucket=50), str(tmp_path / "w.bin"))
+    places, _ = wechsel._read_vectors(tmp_path / "w.bin", ["casa", "rio"])
+    assert places == {"casa": 0, "rio": 1}
+    whole = (tmp_path / "w.bin").read_bytes()
+    (tmp_path / "w.bin").write_bytes(whole[:keep])
+    with pytest.raises(AlignError, match="cannot use the word vectors"):
+        wechsel._read_vectors(tmp_path / "w.bin", ["casa"])
 
 
 def test_auto_tries_what_the_files_allow():

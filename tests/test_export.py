@@ -20,6 +20,7 @@ from gportuguese import Pipeline, init_world, load_config, tokenizer
 from gportuguese import model as models
 from gportuguese.export import ExportError, gguf, onnx
 from gportuguese.export.checking import check
+from tests.conftest import sentence
 from tests.test_align import byte_tokenizer
 
 FORMATS = ("bin", "onnx", "gguf-f32", "gguf-f16", "gguf-q8_0")
@@ -91,6 +92,20 @@ def test_the_card_says_what_the_run_measured(folder):
     assert f"{documents} documentos de treino" in card.text
     assert "grad_clip: null" in card.text
     assert not re.search(r"\{[{%]|None|Undefined", card.text)
+
+
+def test_the_card_of_own_documents_claims_no_wikipedia(tiny_overrides, tmp_path):
+    lines = [json.dumps({"id": n, "text": sentence(n, 120)}) for n in range(120)]
+    (tmp_path / "own.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    own = ("dump.source=null", f"corpus.documents={tmp_path / 'own.jsonl'}", "corpus.dedup=off")
+    _, artifact = exported(tiny_overrides, *own)
+    card = ModelCard.load(artifact.folder / "README.md")
+    assert card.data.language is None
+    assert card.data.datasets is None
+    assert not re.search(r"(?i)wikip|encyclop|No held-out document|nenhum documento", card.text)
+    _, artifact = exported(tiny_overrides, *own, "export={language: it, dataset: me/mine}")
+    card = ModelCard.load(artifact.folder / "README.md")
+    assert (card.data.language, card.data.datasets) == ("it", ["me/mine"])
 
 
 def test_a_hub_model_is_named_as_the_base(tiny_overrides, monkeypatch):

@@ -1,7 +1,9 @@
+import fnmatch
 import shutil
 
 import pytest
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
@@ -10,6 +12,7 @@ from transformers import (
 )
 
 from gportuguese import model as models
+from gportuguese import tokenizer
 from gportuguese.config import Architecture, asset_path
 from gportuguese.model import ModelError, count_parameters, decay_flags, parameter_groups
 
@@ -142,10 +145,47 @@ def test_files_that_loading_does_not_read_do_not_change_the_identity(tmp_path):
     before = models.identity_of(str(tmp_path / "base"), download=False)
     (tmp_path / "base" / "README.md").write_text("other", encoding="utf-8")
     (tmp_path / "base" / "onnx").mkdir()
+    (tmp_path / "base" / "pytorch_model.bin").write_bytes(
+        b"read only where there are no safetensors"
+    )
     assert models.identity_of(str(tmp_path / "base"), download=False) == before
     with (tmp_path / "base" / "merges.txt").open("a", encoding="utf-8") as file:
         file.write("a b\n")
     assert models.identity_of(str(tmp_path / "base"), download=False) != before
+
+
+def test_weights_that_lack_a_tensor_are_refused(tmp_path):
+    model = gpt2()
+    weights = model.state_dict()
+    del weights["transformer.h.1.mlp.c_fc.weight"]
+    shutil.copytree(asset_path("english-nano"), tmp_path / "base")
+    model.save_pretrained(tmp_path / "base", state_dict=weights)
+    with pytest.raises(ModelError, match=r"lack transformer\.h\.1\.mlp\.c_fc\.weight"):
+        models.load_base(str(tmp_path / "base"))
+
+
+def test_a_base_without_tokenizer_files_is_refused(tmp_path):
+    gpt2().save_pretrained(tmp_path)
+    _, bpe = models.load_base(str(tmp_path))
+    with pytest.raises(tokenizer.TokenizerError, match="save the base's tokenizer beside"):
+        tokenizer.check_byte_level(bpe, "base")
+
+
+def test_of_a_hub_model_what_was_fetched_is_all_that_is_looked_for(tmp_path, monkeypatch):
+    """As huggingface_hub does: a snapshot that lacks what is asked for is an error."""
+    has = {"config.json", "model.safetensors"}
+    for name in has:
+        (tmp_path / name).write_bytes(b"{}")
+
+    def snapshot_download(_, allow_patterns=("*",), local_files_only=False):
+        repository = {"README.md", *has}
+        asked = {n for n in repository if any(fnmatch.fnmatch(n, p) for p in allow_patterns)}
+        if local_files_only and asked - has:
+            raise LocalEntryNotFoundError("incomplete")
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    assert models.locate_base("some/model", download=False) == tmp_path
 
 
 def test_a_hub_model_of_which_only_the_tokenizer_was_fetched_is_not_there_yet(

@@ -205,9 +205,10 @@ def metric(url, line):
     return 0.0
 
 
-def test_greedy_completion_equals_generate(client, writer):
+@pytest.mark.parametrize("temperature", [0, 1e-40])
+def test_greedy_completion_equals_generate(client, writer, temperature):
     answer = client.completions.create(
-        model="nano", prompt=PROMPTS[0], max_tokens=24, temperature=0, echo=True
+        model="nano", prompt=PROMPTS[0], max_tokens=24, temperature=temperature, echo=True
     )
     assert answer.choices[0].text == PROMPTS[0] + writer.write(PROMPTS[0], GREEDY)
     assert answer.choices[0].finish_reason == "length"

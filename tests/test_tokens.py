@@ -1,3 +1,4 @@
+import json
 import time
 
 import numpy as np
@@ -6,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gportuguese import Pipeline, corpus, init_world, load_config, tokenizer
-from gportuguese.tokens import BlockLoader, TokensError, documents_of, load_ids
+from gportuguese.tokens import BlockLoader, TokensError, _portions, documents_of, load_ids
+from tests.conftest import sentence
 
 
 def loader(num_tokens=1001, **options):
@@ -48,6 +50,32 @@ def test_a_budget_without_seed_is_spread_over_the_file():
 def test_too_few_tokens_for_one_step():
     with pytest.raises(TokensError, match="do not fill one batch of 8 blocks of 10"):
         loader(num_tokens=50, seed=0, multiple=8)
+
+
+def test_the_name_of_a_special_token_in_a_document_is_text(tiny_overrides, tmp_path):
+    texts = [f"{n} {sentence(n, 60)} <|endoftext|> {sentence(n + 1, 60)}" for n in range(60)]
+    lines = [json.dumps({"id": n, "text": text}) for n, text in enumerate(texts)]
+    (tmp_path / "own.jsonl").write_text("\n".join(lines), encoding="utf-8")
+    own = ("dump.source=null", f"corpus.documents={tmp_path / 'own.jsonl'}")
+    config = load_config(None, (*tiny_overrides, *own))
+    tokens = Pipeline(config).build("tokens", init_world(config.runtime))
+    for split in corpus.SPLITS:
+        ids = load_ids(tokens.folder, split, tokens.facts["dtype"])
+        offsets = np.fromfile(tokens.folder / f"{split}.offsets.bin", "<i8")
+        assert (ids == tokens.facts["end_of_text"]).sum() == len(offsets) - 1
+    documents = Pipeline(config).open("corpus").facts["documents"]
+    assert sum(documents.values()) == len(texts)  # none is another one again
+    assert sum(tokens.facts["bytes"].values()) == sum(len(text.encode()) for text in texts)
+
+
+@given(st.lists(st.text(max_size=8)), st.integers(1, 12))
+def test_portions_are_the_same_texts_few_characters_at_a_time(texts, limit):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gportuguese.tokens._PORTION_CHARS", limit)
+        portions = list(_portions(texts))
+    assert [text for portion in portions for text in portion] == texts
+    for portion in portions:
+        assert len(portion) == 1 or sum(map(len, portion)) <= limit
 
 
 def test_file_holds_every_document_and_end_of_text_after_each(tiny_overrides):

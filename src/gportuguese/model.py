@@ -44,28 +44,28 @@ def locate_base(base: str, download: bool) -> Path | None:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
-    try:
-        cached = Path(snapshot_download(base, local_files_only=True))
-        if _has_weights(cached):  # not if only the tokenizer was ever fetched
+    for weights in _WEIGHTS:
+        wanted = [*_SETTINGS, weights]
+        try:
+            cached = Path(snapshot_download(base, allow_patterns=wanted, local_files_only=True))
+        except LocalEntryNotFoundError:  # nothing, or not the whole of what is wanted
+            continue
+        except HFValidationError as error:
+            raise ModelError(
+                f"align.base={base!r} is neither a path nor a Hub id: {error}"
+            ) from error
+        if any(cached.glob(weights)):  # not if only the tokenizer was ever fetched
             return cached
-    except LocalEntryNotFoundError:
-        pass
-    except HFValidationError as error:
-        raise ModelError(f"align.base={base!r} is neither a path nor a Hub id: {error}") from error
     if not download:
         return None
     try:
         for weights in _WEIGHTS:
             folder = Path(snapshot_download(base, allow_patterns=[*_SETTINGS, weights]))
-            if _has_weights(folder):
+            if any(folder.glob(weights)):
                 return folder
     except Exception as error:
         raise ModelError(f"cannot fetch {base!r} from the Hub: {error}") from error
     raise ModelError(f"{base!r} on the Hub holds neither {' nor '.join(_WEIGHTS)}")
-
-
-def _has_weights(folder: Path) -> bool:
-    return any(any(folder.glob(pattern)) for pattern in _WEIGHTS)
 
 
 def identity_of(base: str | Architecture, download: bool) -> str | None:
@@ -78,7 +78,9 @@ def identity_of(base: str | Architecture, download: bool) -> str | None:
     if path.is_file():
         return artifacts.hash_file(path)
     # what loading reads: a README or another program's files beside it change nothing
-    return artifacts.hash_files(sorted({f for p in _SETTINGS + _WEIGHTS for f in path.glob(p)}))
+    weights = next(filter(None, (sorted(path.glob(pattern)) for pattern in _WEIGHTS)), [])
+    settings = {file for pattern in _SETTINGS for file in path.glob(pattern)}
+    return artifacts.hash_files(sorted({*settings, *weights}))
 
 
 def load_base(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -90,7 +92,11 @@ def load_base(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     try:
         if path.is_dir():
             tokenizer = AutoTokenizer.from_pretrained(path)
-            model = AutoModelForCausalLM.from_pretrained(path, dtype=torch.float32)
+            model, info = AutoModelForCausalLM.from_pretrained(
+                path, dtype=torch.float32, output_loading_info=True
+            )
+            if info["missing_keys"]:  # transformers would go on with random weights
+                raise ValueError(f"its weights lack {', '.join(sorted(info['missing_keys'])[:3])}")
         else:
             tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
             model = _load_gguf(path)

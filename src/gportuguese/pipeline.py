@@ -40,7 +40,7 @@ STAGES = (
     Stage("dump", resumable=True),
     Stage("corpus", ("dump",), version=4, resumable=True),
     Stage("tokenizer", ("corpus",)),
-    Stage("tokens", ("corpus", "tokenizer")),
+    Stage("tokens", ("corpus", "tokenizer"), version=2),
     Stage("align", ("tokenizer", "tokens"), version=4, also=("tokens.block_size",)),
     Stage(
         "train",

@@ -121,6 +121,10 @@ def check_byte_level(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
     model = parts.get("model") or {}
     # SentencePiece BPE ("byte_fallback") names its bytes <0x00>; WordPiece has none
     decodes_bytes = '"ByteLevel"' in json.dumps(parts.get("decoder"))
+    if model.get("type") == "BPE" and not model.get("vocab"):
+        raise TokenizerError(
+            f"{name} has no tokenizer files; save the base's tokenizer beside its model"
+        )
     if model.get("type") != "BPE" or not decodes_bytes:
         kind = "byte-fallback BPE" if model.get("byte_fallback") else model.get("type", "unknown")
         raise TokenizerError(
@@ -145,8 +149,12 @@ def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
 
 
 def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """The tokenizer's own program, which neither cuts texts off nor pads them, as a saved one may."""
+    """The tokenizer's own program for text: it cuts and pads nothing, as a saved one may.
+
+    The name of a special token in a text is text too, not that token.
+    """
     backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
+    backend.encode_special_tokens = True
     backend.no_truncation()
     backend.no_padding()
     return backend

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,8 @@ from gportuguese.corpus import Split
 from gportuguese.progress import track
 from gportuguese.world import World
 
+_PORTION_CHARS = 1 << 22  # encoded at once, in some 200 bytes each
+
 
 class TokensError(UserError):
     """Too few tokens for what is asked."""
@@ -33,7 +36,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     `<|endoftext|>` follows every document. Tokenizes on all cores, one batch in memory.
     """
     bpe = tokenizer.load(inputs["tokenizer"].folder)
-    backend = bpe.backend_tokenizer
+    backend = tokenizer.plain_backend(bpe)
     token_bytes = bytes_per_token(bpe)
     np.save(out / "token_bytes.npy", token_bytes)
     dtype = np.dtype("<u2" if len(bpe) <= 2**16 else "<u4")
@@ -46,7 +49,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
                 (out / f"{split}.bin").open("wb") as ids_file,
                 (out / f"{split}.offsets.bin").open("wb") as offsets_file,
             ):
-                for texts in corpus.load(inputs["corpus"], split):
+                batches = corpus.load(inputs["corpus"], split)
+                for texts in chain.from_iterable(map(_portions, batches)):
                     encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
                     rows = [np.array([*e.ids, bpe.eos_token_id], dtype) for e in encodings]
                     lengths = np.array([len(row) for row in rows], "<i8")
@@ -61,6 +65,20 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
                 sum(token_bytes[ids[i : i + 2**20]].sum() for i in range(0, len(ids), 2**20))
             )
     return facts
+
+
+def _portions(texts: list[str]) -> Iterator[list[str]]:
+    """The same texts, so many at a time as are few characters together: a document may be a book."""
+    portion: list[str] = []
+    num_chars = 0
+    for text in texts:
+        if portion and num_chars + len(text) > _PORTION_CHARS:
+            yield portion
+            portion, num_chars = [], 0
+        portion.append(text)
+        num_chars += len(text)
+    if portion:
+        yield portion
 
 
 def bytes_per_token(bpe: Any) -> np.ndarray:

@@ -73,7 +73,7 @@ def predicted_rows(spaces: Spaces, source_VD: np.ndarray) -> np.ndarray:
     for ridge in _RIDGES:
         inverse = np.linalg.inv(gram + ridge * np.trace(gram) / len(gram) * np.eye(len(gram)))
         map_FD = inverse @ moments
-        leverage = np.einsum("vf,fg,vg->v", weighted, inverse, weighted)
+        leverage = ((weighted @ inverse) * weighted).sum(1)
         left_out = (wanted - weighted @ map_FD) / (1 - leverage)[:, None]
         error = float((left_out**2).sum())
         if error < best_error:

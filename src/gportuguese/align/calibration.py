@@ -43,9 +43,9 @@ def calibrate(
 ) -> list[float]:
     """Moves the rows of the head that are not fixed, in place, by what `batches` of text show.
 
-    They are read up to three times. `counts_V` is how often each token occurs. Returns what is to become small, before and after each
-    move: the Kullback-Leibler divergence, in nats, of the model's mean probabilities from the
-    frequencies. A move that does not lower it is taken back, and is the last. Empty for a model that
+    They are read up to three times. `counts_V` is how often each token occurs. Returns what is to
+    become small, before and after each move: the Kullback-Leibler divergence, in nats, of the model's
+    mean probabilities from the frequencies. A move that does not lower it is taken back, and is the last. Empty for a model that
     scales or caps its logits, which is left as it is.
     """
     head_loss = HeadLoss(model)
@@ -72,7 +72,7 @@ def calibrate(
             move_along_mean(head, mean_D, move_V)
             mean_D, log_ratio_V, divergence = look()
             divergences.append(divergence)
-            if divergences[-1] >= divergences[-2]:
+            if not divergences[-1] < divergences[-2]:  # nor is nan
                 moved.copy_(before)
                 break
     finally:

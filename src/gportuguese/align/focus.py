@@ -19,7 +19,7 @@ _EPOCHS, _MIN_COUNT = 3, 10
 def filler(
     vocabularies: Vocabularies, target: Sentences, seed: int, sharpness: float = 1.0
 ) -> Filler:
-    """Sparsemax mixtures of shared tokens; it has no row for a rare token.
+    """Sparsemax mixtures of shared tokens; it has no row for these themselves, nor for a rare one.
 
     Similarities are multiplied by `sharpness` first: the more, the fewer tokens are mixed.
     """
@@ -28,7 +28,8 @@ def filler(
     shared = np.flatnonzero((vocabularies.source_ids >= 0) & vectors.known)
     source_ids = vocabularies.source_ids[shared]
     rows, columns, values = [], [], []
-    wanted = np.flatnonzero(vectors.known) if len(shared) else shared
+    unshared = np.flatnonzero((vocabularies.source_ids < 0) & vectors.known)
+    wanted = unshared if len(shared) else shared
     for start in range(0, len(wanted), 1024):  # a slice of similarities in memory at a time
         part = wanted[start : start + 1024]
         mixtures = sparsemax(sharpness * vectors.matrix[part] @ vectors.matrix[shared].T)

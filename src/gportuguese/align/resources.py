@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -18,11 +19,13 @@ from gportuguese.corpus.documents import read_own
 from gportuguese.tokenizer import plain_backend
 from gportuguese.tokens import BlockLoader, load_ids
 
+log = logging.getLogger("gportuguese")
+
 FILES = ("source_documents", "dictionary", "source_vectors", "target_vectors")
 """The settings of the section that name files."""
-_READ_BY = {"bridge": FILES[:2], "wechsel": FILES, "auto": FILES}
+_READ_BY = {"bridge": FILES[:2], "wechsel": FILES}
 _END = -1  # between documents; whatever the tokenizer has
-_SLICE_CHARS = 1 << 20  # of a long text encoded at once
+_SLICE_CHARS = 1 << 16  # of a long text, 64 of which are encoded at once
 _SLICE = 1 << 20  # tokens counted at once
 
 
@@ -41,9 +44,14 @@ def candidates(section: AlignConfig) -> list[str]:
 def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
     """The files that the method reads, by setting; raises `AlignError` for one that is not there."""
     files = {}
-    for name in _READ_BY.get(section.method, ()):
+    methods = candidates(section) if section.method == "auto" else [section.method]
+    read = {name for method in methods for name in _READ_BY.get(method, ())}
+    for name in FILES:
         given = getattr(section, name)
         if given is None:
+            continue
+        if name not in read:
+            log.info("align: align.%s is not read by %s", name, ", ".join(methods))
             continue
         path = resolve_path(given)
         if not (path.is_file() or (path.is_dir() and name == "source_documents")):

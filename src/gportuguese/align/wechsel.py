@@ -8,6 +8,7 @@ vector is the mean of the words it occurs in, by their counts, so that " casa" a
 from __future__ import annotations
 
 import re
+import struct
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -149,7 +150,14 @@ def _read_vectors(path: Path, words: list[str]) -> tuple[dict[str, int], Vectors
         found = [word for word in words if word in vectors]
         matrix = np.array([vectors[word] for word in found]).reshape(len(found), -1)
     # what gensim raises for a file that is cut, of another format, or a supervised model
-    except (OSError, ValueError, EOFError, NotImplementedError) as error:
+    except (
+        OSError,
+        ValueError,
+        EOFError,
+        NotImplementedError,
+        AssertionError,
+        struct.error,
+    ) as error:
         raise AlignError(f"cannot use the word vectors of {path}: {error}") from error
     if not found:
         raise AlignError(f"{path} has a vector for no word of the corpus; is it this language's?")

@@ -57,6 +57,7 @@ def broken_relations(config: Config) -> list[str]:
             "align: give both source_vectors and target_vectors, or none",
         ),
         (min(train.seed, align.seed) >= 0, "train.seed and align.seed: must not be negative"),
+        (align.seed < 2**32, "align.seed: must be below 2^32"),
         (bool(train.phases), "train.phases: at least one phase"),
         (
             len(train.momentums) == 3 and all(0 <= value < 1 for value in train.momentums),
