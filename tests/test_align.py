@@ -616,7 +616,9 @@ def test_the_stage_builds_by_every_method_the_same_twice(
 @pytest.mark.parametrize("keep", [3, 40, 400, -300])
 def test_cut_word_vectors_are_refused(tmp_path, keep):
     words = [["casa", "mar", "rio"] * 5] * 20
-    save_facebook_model(FastText(words, vector_size=4, min_count=1, bucket=50), str(tmp_path / "w.bin"))
+    save_facebook_model(
+        FastText(words, vector_size=4, min_count=1, bucket=50), str(tmp_path / "w.bin")
+    )
     places, _ = wechsel._read_vectors(tmp_path / "w.bin", ["casa", "rio"])
     assert places == {"casa": 0, "rio": 1}
     whole = (tmp_path / "w.bin").read_bytes()

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 from fastai.callback.core import Callback
@@ -88,13 +90,26 @@ def test_clipping_sees_unscaled_gradients(tiny_overrides, precision):
     assert spy.norm == pytest.approx(0.01, rel=1e-3)
 
 
-def test_lr_find_suggests_a_rate_and_draws(tiny_overrides, tmp_path):
+def test_lr_find_suggests_a_rate_and_draws(tiny_overrides, tmp_path, monkeypatch):
     config = load_config(None, tiny_overrides)
     world, pipeline = init_world(config.runtime), Pipeline(config)
     inputs = {name: pipeline.build(name, world) for name in ("align", "tokens")}
     picture = tmp_path / "lr.png"
-    assert 1e-7 < learner.find_rate(config, inputs, picture, world) < 10
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    taken = []
+
+    class Counted(torch.optim.AdamW):
+        def step(self, *args):
+            taken[-1] += 1
+            return super().step(*args)
+
+    monkeypatch.setattr(torch.optim, "AdamW", Counted)
+    for micro_batch_size in (8, 2):  # four passes a step
+        taken.append(0)
+        runtime = replace(config.runtime, micro_batch_size=micro_batch_size)
+        small = replace(config, runtime=runtime)
+        assert 1e-7 < learner.find_rate(small, inputs, picture, world) < 10
+        assert picture.read_bytes().startswith(b"\x89PNG")
+    assert all(80 < steps <= 100 for steps in taken)  # it ends where the loss diverges
 
 
 def test_a_precision_that_costs_time_on_this_cpu_is_told(monkeypatch, caplog):

@@ -9,6 +9,7 @@ from transformers import (
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    masking_utils,
 )
 
 from gportuguese import model as models
@@ -31,9 +32,9 @@ def llama(layers=4, tied=False):
     )
 
 
-def gpt2(layers=4):
+def gpt2(layers=4, vocab_size=64):
     config = GPT2Config(
-        vocab_size=64, n_embd=16, n_layer=layers, n_head=2, n_positions=32, bos_token_id=0,
+        vocab_size=vocab_size, n_embd=16, n_layer=layers, n_head=2, n_positions=32, bos_token_id=0,
         eos_token_id=0,
     )  # fmt: skip
     return GPT2LMHeadModel(config)
@@ -107,6 +108,42 @@ def test_fused_activations_compute_the_same():
     assert isinstance(fused.transformer.h[0].mlp.act, torch.nn.GELU)
     ids_BT = torch.randint(64, (2, 8))
     torch.testing.assert_close(fused.eval()(ids_BT).logits, plain.eval()(ids_BT).logits)
+
+
+@pytest.mark.parametrize("make", [gpt2, llama])
+@pytest.mark.parametrize("is_compiled", [False, True])
+def test_attention_gets_no_mask(make, is_compiled, monkeypatch):
+    """An explicit one, though it says the same, is what fast attention refuses."""
+    model = make().eval()
+    model.config.use_cache = False
+    ids_BT = torch.randint(64, (2, 16))
+    wanted = model(ids_BT).logits
+    masks, real = [], torch.nn.functional.scaled_dot_product_attention
+
+    def spy(*args, attn_mask=None, is_causal=False, **kwargs):
+        masks.append((attn_mask, is_causal))
+        return real(*args, attn_mask=attn_mask, is_causal=is_causal, **kwargs)
+
+    monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", None)
+    models.skip_packing_search()
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
+    if is_compiled:
+        graphs = []
+
+        def backend(graph, _):
+            graphs.append(graph)
+            return graph.forward
+
+        model.compile(backend=backend)
+    torch.testing.assert_close(model(ids_BT).logits, wanted)
+    if is_compiled:
+        masks = [
+            (node.kwargs.get("attn_mask"), node.kwargs.get("is_causal"))
+            for graph in graphs
+            for node in graph.graph.nodes
+            if node.target is real
+        ]
+    assert masks == [(None, True)] * 4
 
 
 @pytest.mark.parametrize("model", [gpt2(), llama()])

@@ -47,6 +47,24 @@ def test_a_padded_vocabulary_trains_and_saves_the_same_model(tiny_overrides, tmp
         torch.testing.assert_close(got[name], weight, rtol=1e-3, atol=1e-4)
 
 
+@pytest.mark.parametrize("more", [(), ("runtime.activation_checkpointing=true",)])
+def test_a_compiled_model_trains_the_same(tiny_overrides, tmp_path, monkeypatch, more):
+    """Through phases that thaw it, and validation between them; without the compiler's back end."""
+    real, compiled = torch.nn.Module.compile, []
+
+    def with_other_back_end(self):
+        compiled.append(self)
+        real(self, backend="aot_eager")
+
+    monkeypatch.setattr(torch.nn.Module, "compile", with_other_back_end)
+    other = (f"runtime.artifacts_dir={tmp_path / 'compiled'}", "runtime.compile=true")
+    got = read_epochs(run(tiny_overrides, *other, "train.dropout=0.0", *more).folder / "epochs.csv")
+    plain = read_epochs(run(tiny_overrides, "train.dropout=0.0").folder / "epochs.csv")
+    assert len(compiled) == 1
+    for one, two in zip(got, plain, strict=True):
+        assert one.loss == pytest.approx(two.loss, rel=1e-4)
+
+
 @pytest.mark.parametrize("precision", ["bf16", "fp16"])
 def test_mixed_precision_follows_fp32(tiny_overrides, precision):
     plain = read_epochs(run(tiny_overrides).folder / "epochs.csv")

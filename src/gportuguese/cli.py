@@ -45,7 +45,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"gpt-pt: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        print(f"gpt-pt: interrupted; go on with: {_command_line()}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
+            print(f"gpt-pt: interrupted; go on with: {_command_line()}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -309,4 +310,6 @@ def _command_line(command: str | None = None) -> str:
     words = sys.argv[1:]
     if command is not None:
         words = [command, *words[1:]]
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        return f"torchrun ... -m gportuguese {shlex.join(words)}"
     return shlex.join(["gpt-pt", *words])

@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from fastai.callback.core import Callback, CancelEpochException, TrainEvalCallback
+from fastai.callback.core import (
+    Callback,
+    CancelEpochException,
+    CancelFitException,
+    TrainEvalCallback,
+)
 from fastai.callback.schedule import valley  # importing it also gives Learner its fit_one_cycle
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import OptimWrapper
@@ -26,6 +31,7 @@ from gportuguese.callbacks import (
     TrainableGroups,
 )
 from gportuguese.callbacks.guard import TrainingStopped
+from gportuguese.callbacks.precision import check_precision
 from gportuguese.callbacks.resume import Position
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.loss import HeadLoss
@@ -35,6 +41,9 @@ from gportuguese.world import World, WorldError, keep_freed_memory, seed_everyth
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+
+_FINDER_STEPS = 100
 
 
 @dataclass
@@ -115,6 +124,7 @@ def prepare_model(model: PreTrainedModel, config: Config, world: World) -> None:
     if section.dropout is not None:
         models.set_dropout(model, section.dropout)
     models.fuse_activations(model)
+    models.skip_packing_search()
     if runtime.activation_checkpointing:
         models.checkpoint_activations(models.block_list(model))
     if runtime.tf32:
@@ -185,6 +195,12 @@ def fit_phase(
             moms=section.momentums,
             cbs=cbs,
         )
+    except torch.OutOfMemoryError as error:
+        raise WorldError(
+            f"{str(error).partition('. ')[0]}: lower runtime.micro_batch_size (gradients add up to the "
+            "same global batch) or runtime.loss_rows, or set runtime.activation_checkpointing; the "
+            "same command goes on from the last checkpoint"
+        ) from error
     except TrainingStopped as error:
         # fastai puts "Exception occured in `Guard` when calling event ..." before it
         error.args = (str(error).rpartition(":\n\t")[2],)
@@ -204,22 +220,38 @@ def learning_rates(phase: PhaseConfig) -> list[float]:
     return [float(rate) for rate in rates for _ in range(2)]
 
 
+class _FinderGuard(Guard):
+    """Clips gradients as the training does, and ends the search where they are not finite."""
+
+    def judge(self) -> None:
+        try:
+            super().judge()
+        except TrainingStopped as error:
+            raise CancelFitException from error
+
+
 def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world: World) -> float:
     """The rate that fastai's `lr_find` suggests for the first phase; draws the curve."""
     from matplotlib.figure import Figure
 
+    check_precision(world.device, config.train)
     keep_freed_memory()
     seed_everything(config.train.seed, 0)
     model = models.load(inputs["align"].folder)
     learn = make_learner(model, make_loaders(config, inputs["tokens"], world), config, world)
-    learn.remove_cbs(Guard)  # the finder itself stops where the loss diverges
-    learn.add_cb(Recorder())
+    guard = _FinderGuard(config.train.grad_clip, None, learn.guard.is_late)
+    learn.remove_cbs(Guard)
+    learn.add_cbs([guard, Recorder()])
     groups = models.parameter_groups(model)
     phase = config.train.phases[0]
     learn.add_cb(TrainableGroups(groups, phase.trainable_groups))
     with tempfile.TemporaryDirectory() as scratch:  # fastai keeps the weights there meanwhile
         learn.path = Path(scratch)
-        suggestion = learn.lr_find(suggest_funcs=(valley,), show_plot=False)
+        suggestion = learn.lr_find(
+            num_it=_FINDER_STEPS * learn.step_loss.passes_per_step,
+            suggest_funcs=(valley,),
+            show_plot=False,
+        )
     axes = (figure := Figure(figsize=(7, 4))).subplots()
     axes.plot(learn.recorder.lrs, [float(loss) for loss in learn.recorder.losses])
     axes.axvline(suggestion.valley, color="tab:red", label=f"suggested: {suggestion.valley:.1e}")

@@ -20,7 +20,8 @@ if TYPE_CHECKING:
 # Within a chunk of matrix product, so many rows at a time go through the exponentials on a CPU:
 # 32 x 50,257 float32 logits stay in its last-level cache.
 _CACHED_ROWS = 32
-# Gradients of logits lie in [-1, 1]; their product with the hidden states may leave fp16's range.
+# Gradients of logits lie in [-1, 1]; their product with the hidden states may leave fp16's range. The
+# states are made smaller for it: most gradients are as small as 1 / V, too near fp16's least number.
 _FP16_HEADROOM = 1 / 64
 
 
@@ -133,17 +134,15 @@ class _HeadLoss(torch.autograd.Function):
                 logits_RP[:, vocab:] = -torch.inf
                 if not with_grad:
                     correct_N[rows] = logits_RP.argmax(1) == targets_N[rows]
-                _differentiate(
-                    logits_RP, targets_N[rows], nats_N[rows], headroom, with_grad, cached
-                )
+                _differentiate(logits_RP, targets_N[rows], nats_N[rows], with_grad, cached)
                 if grad_ND is not None:
                     grad_ND[rows] = logits_RP @ weight_PD
                 if grad_VD is not None:
-                    grad_VD += (logits_RP.T @ hidden_RD)[:vocab]
+                    grad_VD += (logits_RP.T @ (hidden_RD * headroom))[:vocab]
                 if grad_V is not None:
                     grad_V += logits_RP[:, :vocab].sum(0, dtype=torch.float32)
         ctx.save_for_backward(grad_ND, grad_VD, grad_V)
-        ctx.rows = len(targets_N) * headroom
+        ctx.rows, ctx.headroom = len(targets_N), headroom
         ctx.mark_non_differentiable(nats_N, correct_N)
         return nats_N.mean(), nats_N, correct_N
 
@@ -151,7 +150,11 @@ class _HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
         """The gradients of the mean; they are used up, so a second backward pass is an error."""
         scale = grad / ctx.rows
-        grads = (None if each is None else each.mul_(scale) for each in ctx.saved_tensors)
+        scales = (scale, scale / ctx.headroom, scale)
+        grads = (
+            None if each is None else each.mul_(own)
+            for each, own in zip(ctx.saved_tensors, scales, strict=True)
+        )
         return (*grads, None, None, None, None, None)
 
 
@@ -163,11 +166,10 @@ def _differentiate(
     logits_RP: torch.Tensor,
     targets_R: torch.Tensor,
     nats_R: torch.Tensor,
-    headroom: float,
     with_grad: bool,
     cached_rows: int,
 ) -> None:
-    """Fills in the nats, and puts the gradients of their sum, times `headroom`, over the logits."""
+    """Fills in the nats, and puts the gradients of their sum over the logits."""
     for first in range(0, len(targets_R), cached_rows):
         rows = slice(first, first + cached_rows)
         own_P, targets_1 = logits_RP[rows].float(), targets_R[rows, None]
@@ -176,4 +178,4 @@ def _differentiate(
         if with_grad:
             own_P.sub_(lse_1).exp_()
             own_P.scatter_add_(1, targets_1, own_P.new_full(targets_1.shape, -1.0))
-            logits_RP[rows] = own_P if headroom == 1 else own_P.mul_(headroom)
+            logits_RP[rows] = own_P

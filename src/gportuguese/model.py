@@ -196,6 +196,18 @@ def set_dropout(model: PreTrainedModel, dropout: float) -> None:
             module.attention_dropout = dropout
 
 
+def skip_packing_search() -> None:
+    """Tells transformers that no batch of this process holds packed sequences, as ours never do.
+
+    It looks at the positions in every forward pass: a GPU is waited for, and a compiled model, which
+    cannot look, gets an explicit mask, with which attention is slower than a causal one.
+    """
+    from transformers import masking_utils
+
+    if hasattr(masking_utils, "find_packed_sequence_indices"):
+        masking_utils.find_packed_sequence_indices = lambda position_ids: None
+
+
 def checkpoint_activations(blocks: nn.ModuleList) -> None:
     """Makes every block compute its activations again in the backward pass, dropout included."""
     for block in blocks:

@@ -134,7 +134,9 @@ class Pipeline:
         """Builds a stage and every missing one before it; nothing that is there is built again."""
         names = [stage.name for stage in self.stages()]
         wanted = self._needed(name)
-        if "train" in wanted:  # what a device cannot do is said before hours of other work
+        trained = self.folder("train") if "train" in wanted else None
+        if "train" in wanted and not (trained is not None and trained.is_dir()):
+            # what a device cannot do is said before hours of other work
             from gportuguese.callbacks.precision import check_precision
 
             log.info("training on %s", world.device)
@@ -159,7 +161,8 @@ class Pipeline:
         else:
             with world.main_first(folder.name):
                 if world.is_main:
-                    self._make(stage, folder, world)
+                    with world.all_cores():  # the others wait
+                        self._make(stage, folder, world)
 
     def _make(self, stage: Stage, folder: Path, world: World) -> None:
         inputs = {name: self.open(name) for name in self._inputs(stage)}

@@ -99,7 +99,9 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             try:
                 fit_phase(learn, phase, section, cbs)
             except TrainingStopped as error:
-                raise _with_documents(error, loaders.train, inputs) from error
+                if error.step is None:
+                    raise
+                raise _with_documents(error, error.step, loaders.train, inputs) from error
             finally:
                 checkpoints.leave()
             checkpoint, position = None, Position(index + 1)
@@ -127,10 +129,10 @@ def _advance(advance: Callable[[float, str], None], ranks: int, amount: float, n
 
 
 def _with_documents(
-    error: TrainingStopped, loader: BlockLoader, inputs: dict[str, Artifact]
+    error: TrainingStopped, step: int, loader: BlockLoader, inputs: dict[str, Artifact]
 ) -> TrainingStopped:
     """The error with what stood in the batch of its step."""
-    blocks = loader.step_blocks(loader.epoch, error.step)
+    blocks = loader.step_blocks(loader.epoch, step)
     folder = inputs["tokens"].folder
     places = documents_of(folder, "train", loader.block_size, blocks)
     titles = corpus.titles(inputs["corpus"], "train", places[:_SHOWN_DOCUMENTS])

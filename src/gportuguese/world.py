@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import datetime
 import functools
@@ -49,12 +50,32 @@ class World:
 
         Raises `WorldError` for a device that is not there.
         """
-        return _resolve_device(self.wanted_device, self.local_rank)
+        device = _resolve_device(self.wanted_device, self.local_rank, self.num_ranks)
+        if device != "cpu":
+            import torch
+
+            torch.cuda.set_device(device)  # what streams and events mean where they name none
+        return device
 
     @property
     def is_main(self) -> bool:
         """Whether this is the process that writes and speaks."""
         return self.rank == 0
+
+    @contextmanager
+    def all_cores(self) -> Iterator[None]:
+        """A context in which PyTorch uses every core, which torchrun forbids to each process."""
+        if self.num_ranks == 1:
+            yield
+            return
+        import torch
+
+        num_threads = torch.get_num_threads()
+        torch.set_num_threads(self.num_workers)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(num_threads)
 
     def total(self, tensor: torch.Tensor) -> None:
         """Adds up a tensor over all processes, in place."""
@@ -123,7 +144,7 @@ def init_world(runtime: RuntimeConfig) -> World:
     import torch
 
     rank, local_rank = int(os.environ["RANK"]), int(os.environ["LOCAL_RANK"])
-    device = _resolve_device(runtime.device, local_rank)
+    device = _resolve_device(runtime.device, local_rank, num_ranks)
     if device != "cpu":
         torch.cuda.set_device(device)
     store = _join(rank, num_ranks, device)
@@ -140,6 +161,7 @@ def _join(rank: int, num_ranks: int, device: str) -> Any:
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     store, _, _ = next(rendezvous("env://"))
     distributed.init_process_group(backend, store=store, rank=rank, world_size=num_ranks)
+    atexit.register(distributed.destroy_process_group)
     return distributed.PrefixStore(  # type: ignore[attr-defined]
         "gportuguese", store
     )
@@ -152,19 +174,27 @@ def _num_cores() -> int:
     return os.cpu_count() or 1
 
 
-def _resolve_device(device: str, local_rank: int = 0) -> str:
+def _resolve_device(device: str, local_rank: int = 0, num_ranks: int = 1) -> str:
     if device == "cpu":
         return "cpu"
     import torch
 
     available = torch.cuda.is_available()
-    if device == "auto":
-        return f"cuda:{local_rank}" if available else "cpu"
-    if not re.fullmatch(r"cuda(:\d+)?", device):
+    if device == "auto" and not available:
+        return "cpu"
+    if not re.fullmatch(r"auto|cuda(:\d+)?", device):
         raise WorldError(f"runtime.device={device!r}: use auto, cpu, cuda or cuda:N")
-    index = int(device.partition(":")[2] or local_rank)
-    if not available or index >= torch.cuda.device_count():
-        raise WorldError(f"runtime.device={device!r}: PyTorch {torch.__version__} sees no such GPU")
+    number = device.partition(":")[2]
+    if number and num_ranks > 1:
+        raise WorldError(
+            f"runtime.device={device!r} would put {num_ranks} processes on one GPU; use cuda"
+        )
+    index, count = int(number or local_rank), torch.cuda.device_count() if available else 0
+    if index >= count:
+        hint = "; start fewer processes (--nproc-per-node)" if num_ranks > 1 else ""
+        raise WorldError(
+            f"runtime.device={device!r}: no GPU {index}, PyTorch {torch.__version__} sees {count}{hint}"
+        )
     return f"cuda:{index}"
 
 

@@ -2,11 +2,13 @@
 
 import bz2
 import errno
+import math
 import os
 import re
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,9 +17,11 @@ from fastai.callback.core import Callback
 
 from gportuguese import Pipeline, artifacts, init_world, load_config, train
 from gportuguese.callbacks import TrainableGroups
+from gportuguese.callbacks.epoch_table import EpochTable
 from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.callbacks.resume import newest
 from gportuguese.learner import fit_phase
+from gportuguese.world import WorldError
 from tests.conftest import dump_xml, page_xml, sentence
 from tests.test_cli import gpt_pt, sets
 from tests.test_learner import prepared
@@ -205,6 +209,56 @@ def test_a_late_verdict_comes_before_the_checkpoint_of_its_step(tiny_overrides, 
         pipeline.build("train", init_world(config.runtime))
     folder = artifacts.partial_of(pipeline.folder("train")) / train.CHECKPOINTS
     assert newest(folder).position.step == 2
+
+
+def test_a_jump_stops_the_run_that_goes_on_too(tiny_overrides, monkeypatch):
+    """The mean before it is in the checkpoint: the same step is refused again."""
+    settings = (
+        "runtime={micro_batch_size: 8, checkpoint_minutes: 1e-9}",
+        "train={epoch_tokens: 5120, max_loss_rise: 3.0}",
+    )
+    config = load_config(None, (*tiny_overrides, *settings))
+    real = train.fit_phase
+
+    def poisoned(learn, phase, section, cbs):
+        poison = [PoisonedLoss(3.0, 25)] if phase.name == "all" else []
+        real(learn, phase, section, [*cbs, *poison])
+
+    monkeypatch.setattr(train, "fit_phase", poisoned)
+    for _ in range(2):
+        with pytest.raises(TrainingStopped, match=r"epoch 2 of this phase, step 6: the loss is"):
+            Pipeline(config).build("train", init_world(config.runtime))
+
+
+@pytest.mark.parametrize(
+    ("epoch", "message"),
+    [(0, "the base model cannot be trained so"), (1, "this phase is not kept")],
+)
+def test_a_validation_loss_that_is_nan_names_no_documents(
+    tiny_overrides, monkeypatch, epoch, message
+):
+    config = load_config(None, tiny_overrides)
+    real = EpochTable.add_row
+
+    def add_row(self, phase, train_loss, measures, *seconds):
+        nan = replace(measures, loss=math.nan) if len(self.rows) == epoch else measures
+        real(self, phase, train_loss, nan, *seconds)
+
+    monkeypatch.setattr(EpochTable, "add_row", add_row)
+    with pytest.raises(TrainingStopped, match=message) as caught:
+        Pipeline(config).build("train", init_world(config.runtime))
+    assert "The batch held" not in str(caught.value)
+
+
+def test_memory_that_ran_out_says_what_takes_less(tiny_overrides, monkeypatch):
+    learn, groups, config = prepared(tiny_overrides)
+
+    def forward(*_):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has")
+
+    monkeypatch.setattr(learn.model, "forward", forward)
+    with pytest.raises(WorldError, match=r"CUDA out of memory: lower runtime\.micro_batch_size"):
+        fit_phase(learn, config.train.phases[0], config.train, [TrainableGroups(groups, 4)])
 
 
 class PoisonedGradient(Callback):

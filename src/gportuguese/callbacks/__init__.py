@@ -1,7 +1,7 @@
 """What acts in one run, in order.
 
 Trainable groups -5, data order -4, data parallel -3, logits 0, accumulation 6, step loss 7, precision
-10, guard and clipping 12, one-cycle 60, epoch table 62, checkpoints 65, logs 75, meter 80.
+10, guard and clipping 12, one-cycle 60, checkpoints 65, epoch table 70, logs 75, meter 80.
 """
 
 from gportuguese.callbacks.accumulation import Accumulation

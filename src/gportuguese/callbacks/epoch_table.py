@@ -133,9 +133,13 @@ class EpochTable(Callback):
         """Appends a row and flushes the file."""
         row = EpochRow(len(self.rows), phase, train_loss, **asdict(measures))
         if not math.isfinite(row.loss):  # before the phase is saved
+            what = (
+                "this phase is not kept; lower lr_max or set train.grad_clip, or train in bf16 or fp32"
+                if row.epoch
+                else "the base model cannot be trained so; set train.precision=fp32, or another align.base"
+            )
             raise TrainingStopped(
-                f"the validation loss after epoch {row.epoch} is {row.loss}: this phase is not kept; "
-                "lower lr_max or set train.grad_clip, or train in bf16 or fp32"
+                f"the validation loss after epoch {row.epoch} is {row.loss}: {what}"
             )
         self.rows.append(row)
         self.times.append(EpochTime(row.epoch, round(train_seconds, 2), round(valid, 2)))

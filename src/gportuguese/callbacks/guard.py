@@ -16,8 +16,8 @@ class TrainingStopped(UserError):
 
     epoch = 0
     """Epochs of the phase before the one it happened in."""
-    step = 0
-    """Steps of that epoch before the one at fault."""
+    step: int | None = None
+    """Steps of that epoch before the one at fault; None where it was no step."""
 
 
 class StepLoss(Callback):
@@ -69,10 +69,15 @@ class Guard(Callback):
     def __init__(self, max_norm: float | None, max_loss_rise: float | None, is_late: bool) -> None:
         self.max_norm, self.max_loss_rise, self.is_late = max_norm, max_loss_rise, is_late
 
+        self.begun: dict[str, Any] = {"num_steps": 0, "mean": None}
+        """What an interrupted fit had come to."""
+
     def before_fit(self) -> None:
-        self.num_steps = 0
-        self.mean: Any = None
+        mean = self.begun["mean"]
+        self.num_steps: int = self.begun["num_steps"]
+        self.mean = None if mean is None else torch.tensor(mean, device=self.learn.dls.device)
         """Running mean of the loss of earlier steps."""
+        self.begun = {"num_steps": 0, "mean": None}
         self.pending: tuple[torch.Tensor, Any, int, int] | None = None
 
     def before_step(self) -> None:
@@ -95,6 +100,11 @@ class Guard(Callback):
         weight = 1 / min(self.num_steps, self._MEAN_STEPS)
         self.mean = torch.where(is_bad, mean, torch.lerp(mean, loss, weight))
 
+    def so_far(self) -> dict[str, Any]:
+        """What this fit has come to."""
+        mean = None if self.mean is None else self.mean.item()
+        return {"num_steps": self.num_steps, "mean": mean}
+
     def after_train(self) -> None:
         self.judge()
 
@@ -104,7 +114,7 @@ class Guard(Callback):
             host_4 = torch.empty(4, pin_memory=True)
             host_4.copy_(verdict_4, non_blocking=True)
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
-            done.record()
+            done.record(torch.cuda.current_stream(self.learn.dls.device))
             verdict_4 = host_4
         self.pending = (verdict_4, done, self.learn.epoch, self.learn.step_loss.step)
 

@@ -52,7 +52,7 @@ class Checkpoints(Callback):
 
     A signal is obeyed after the step (or validation batch) under way; a second one at once.
     All processes save and stop together. Everything is there that later steps depend on: weights,
-    optimizer, loss scale, random states, position, and the epoch table with its open row. Weights
+    optimizer, guard, loss scale, random states, position, and the epoch table with its open row. Weights
     are safetensors, the rest is read by `torch.load(weights_only=True)`.
     """
 
@@ -119,6 +119,7 @@ class Checkpoints(Callback):
             "times": [asdict(times) for times in self.table.times],
             "open_row": open_row,
             "optimizer": _plain_state(learn.opt.opt),
+            "guard": learn.guard.so_far(),
             "scaler": learn.precision.scaler.state_dict(),
             "random": random_states,
         }
@@ -157,6 +158,8 @@ class Checkpoint:
         """Everything but weights and rows, which the run was made with."""
         learn.opt.opt.load_state_dict(self.state["optimizer"])
         learn.precision.scaler.load_state_dict(self.state["scaler"])
+        if self.position.step or self.position.epoch:  # in the middle of a fit
+            learn.guard.begun = self.state.get("guard", learn.guard.begun)
         if self.state["open_row"]:
             table.begun = self.state["open_row"]
         if self.position.step and world.rank < len(self.state["random"]):
