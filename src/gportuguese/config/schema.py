@@ -34,7 +34,7 @@ class RuntimeConfig:
     activation_checkpointing: bool = False
     """Compute each block's activations again in the backward pass instead of keeping them."""
     compile: bool = False
-    """`torch.compile` the model: pays on GPUs, not on CPUs."""
+    """`torch.compile` the model: meant for GPUs, does not pay on CPUs."""
     tf32: bool = False
     """On CUDA, round float32 matrix products to TF32."""
     checkpoint_minutes: float = 15.0

@@ -9,8 +9,8 @@ import unicodedata
 from gportuguese.wikitext.languages import Language
 
 _QUOTES = re.compile(r"'{2,}")
-# five are bold italics; six and more enclosed something that is gone
-_EMPHASIS = re.compile(r"'{5,}|'''|''")
+# two, three, or five and more: six and more enclosed something that is gone
+_EMPHASIS = re.compile(r"''(?:'''+|')?")
 _EXTERNAL = re.compile(
     r"\[(?:(?:https?|ftps?|news|irc|mailto|gopher):|//)[^\s\[\]]+"
     r"(?:[ \t]([^\[\]\n]*(?:\[[^\[\]\n]*\][^\[\]\n]*)*))?\]"
