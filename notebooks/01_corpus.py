@@ -43,8 +43,8 @@ for line in (artifact.folder / "dropped.jsonl").read_text(encoding="utf-8").spli
     print(json.loads(line))
 
 # %% [markdown]
-# The side of the split follows from SHA-256 of the page id alone: neither order nor machine matters,
-# and a document stays on its side when the dump grows.
+# The side of the split follows from SHA-256 of the page id alone (of near-duplicates, from the id of the
+# first of them): neither order nor machine matters.
 
 # %%
 lengths = {

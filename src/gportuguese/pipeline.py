@@ -45,13 +45,13 @@ STAGES = (
     Stage(
         "train",
         ("corpus", "align", "tokens"),
-        version=2,
+        version=3,
         resumable=True,
         also=("tokens.block_size",),
         is_shared=True,
     ),
     Stage("evaluate", ("train", "tokens")),
-    Stage("export", ("dump", "corpus", "tokens", "align", "train", "evaluate")),
+    Stage("export", ("dump", "corpus", "tokens", "align", "train", "evaluate"), version=2),
 )
 
 
