@@ -44,6 +44,10 @@ def test_a_run_from_nothing_to_table_builds_nothing_twice(
     assert gpt_pt("generate", str(next_model(tiny_overrides)), "--max-new-tokens", "5") == 0
     first, second = capsys.readouterr().out.split("\n\n")
     assert (first[:5], second[:8]) == ("o rio", "a cidade")
+    model = str(next_model(tiny_overrides))
+    assert gpt_pt("generate", model, model, "o rio") == 2  # of a pattern that matches two
+    assert "one model wanted, got" in capsys.readouterr().err
+    assert gpt_pt("generate", model, "o rio / " * 100, "--window", "--max-new-tokens", "1") == 0
     assert gpt_pt("train", *words) == 0
     assert "building" not in capsys.readouterr().err
 

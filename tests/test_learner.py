@@ -9,6 +9,7 @@ from gportuguese import Pipeline, init_world, learner, load_config
 from gportuguese import model as models
 from gportuguese.callbacks import TrainableGroups, precision
 from gportuguese.config import PhaseConfig, TrainConfig
+from gportuguese.loss import HeadLoss
 from gportuguese.world import WorldError
 
 
@@ -110,6 +111,24 @@ def test_lr_find_suggests_a_rate_and_draws(tiny_overrides, tmp_path, monkeypatch
         assert 1e-7 < learner.find_rate(small, inputs, picture, world) < 10
         assert picture.read_bytes().startswith(b"\x89PNG")
     assert all(80 < steps <= 100 for steps in taken)  # it ends where the loss diverges
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_lr_find_ends_where_the_loss_is_not_finite(
+    tiny_overrides, tmp_path, precision, monkeypatch
+):
+    config = load_config(None, (*tiny_overrides, f"train.precision={precision}"))
+    world, pipeline = init_world(config.runtime), Pipeline(config)
+    inputs = {name: pipeline.build(name, world) for name in ("align", "tokens")}
+    real, seen = HeadLoss.__call__, []
+
+    def loss(*args):
+        seen.append(real(*args) * (torch.nan if len(seen) == 120 else 1))
+        return seen[-1]
+
+    monkeypatch.setattr(HeadLoss, "__call__", loss)
+    assert 1e-7 < learner.find_rate(config, inputs, tmp_path / "lr.png", world) < 10
+    assert len(seen) == 122  # two passes a step
 
 
 def test_a_precision_that_costs_time_on_this_cpu_is_told(monkeypatch, caplog):

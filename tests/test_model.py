@@ -210,7 +210,7 @@ def test_a_base_without_tokenizer_files_is_refused(tmp_path):
 
 def test_of_a_hub_model_what_was_fetched_is_all_that_is_looked_for(tmp_path, monkeypatch):
     """As huggingface_hub does: a snapshot that lacks what is asked for is an error."""
-    has = {"config.json", "model.safetensors"}
+    has = {"config.json", "tokenizer.json", "model.safetensors"}
     for name in has:
         (tmp_path / name).write_bytes(b"{}")
 
@@ -223,6 +223,8 @@ def test_of_a_hub_model_what_was_fetched_is_all_that_is_looked_for(tmp_path, mon
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
     assert models.locate_base("some/model", download=False) == tmp_path
+    (tmp_path / "tokenizer.json").unlink()
+    assert models.locate_base("some/model", download=False) is None
 
 
 def test_a_hub_model_of_which_only_the_tokenizer_was_fetched_is_not_there_yet(

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gportuguese.wikitext import FAULT, language_of, wikitext_to_text
-from gportuguese.wikitext.layout import repair
+from gportuguese.wikitext.layout import drop_emphasis, repair
 from gportuguese.wikitext.parser import strip_markup
 
 PT = language_of("pt")
@@ -201,6 +201,15 @@ def test_hostile_pages_take_time_linear_in_their_length(name):
     # four times the length: a quadratic cleaner would take 16 times; below 20 ms it is noise
     assert seconds[1] < max(8 * seconds[0], 0.02)
     assert seconds[0] < 1
+
+
+def test_many_bold_marks_on_one_line_take_time_linear_in_its_length():
+    seconds = []
+    for number in (4001, 16001):  # odd: the first that may be an apostrophe is looked for
+        start = time.process_time()
+        drop_emphasis("d'''África " * number + "''b")
+        seconds.append(time.process_time() - start)
+    assert seconds[1] < max(8 * seconds[0], 0.05)
 
 
 MARKS = ["[[", "]]", "{{", "}}", "{|", "|}", "|", "\n", "<ref>", "</ref>", "<!--", "-->", "''", "==",

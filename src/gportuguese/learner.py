@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 
 _FINDER_STEPS = 100
+_BEFORE = (
+    ":\n\t"  # after "Exception occured in `Guard` when calling event ...", which fastai puts first
+)
 
 
 @dataclass
@@ -197,13 +200,12 @@ def fit_phase(
         )
     except torch.OutOfMemoryError as error:
         raise WorldError(
-            f"{str(error).partition('. ')[0]}: lower runtime.micro_batch_size (gradients add up to the "
+            f"{str(error).rpartition(_BEFORE)[2].partition('. ')[0]}: lower runtime.micro_batch_size (gradients add up to the "
             "same global batch) or runtime.loss_rows, or set runtime.activation_checkpointing; the "
-            "same command goes on from the last checkpoint"
+            "same command goes on"
         ) from error
     except TrainingStopped as error:
-        # fastai puts "Exception occured in `Guard` when calling event ..." before it
-        error.args = (str(error).rpartition(":\n\t")[2],)
+        error.args = (str(error).rpartition(_BEFORE)[2],)
         raise
     finally:
         learn.precision.leave()
@@ -223,11 +225,10 @@ def learning_rates(phase: PhaseConfig) -> list[float]:
 class _FinderGuard(Guard):
     """Clips gradients as the training does, and ends the search where they are not finite."""
 
-    def judge(self) -> None:
-        try:
-            super().judge()
-        except TrainingStopped as error:
-            raise CancelFitException from error
+    name = "guard"
+
+    def stop(self, *_: float) -> None:
+        raise CancelFitException
 
 
 def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world: World) -> float:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 NUM_GROUPS = 4
 _SETTINGS = ("*.json", "merges.txt", "vocab.txt", "tokenizer.model")
+_VOCABULARIES = ("tokenizer.json", "vocab.json")
 _WEIGHTS = (
     "*.safetensors",
     "pytorch_model*.bin",
@@ -54,7 +55,8 @@ def locate_base(base: str, download: bool) -> Path | None:
             raise ModelError(
                 f"align.base={base!r} is neither a path nor a Hub id: {error}"
             ) from error
-        if any(cached.glob(weights)):  # not if only the tokenizer was ever fetched
+        # not if only the tokenizer was ever fetched, or only the model
+        if any(cached.glob(weights)) and any((cached / name).exists() for name in _VOCABULARIES):
             return cached
     if not download:
         return None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import ctypes
 import datetime
 import functools
@@ -71,7 +70,7 @@ class World:
         import torch
 
         num_threads = torch.get_num_threads()
-        torch.set_num_threads(self.num_workers)
+        torch.set_num_threads(_num_cores())
         try:
             yield
         finally:
@@ -161,10 +160,17 @@ def _join(rank: int, num_ranks: int, device: str) -> Any:
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     store, _, _ = next(rendezvous("env://"))
     distributed.init_process_group(backend, store=store, rank=rank, world_size=num_ranks)
-    atexit.register(distributed.destroy_process_group)
     return distributed.PrefixStore(  # type: ignore[attr-defined]
         "gportuguese", store
     )
+
+
+def leave_world() -> None:
+    """Parts from the other processes after a success; after a failure that could wait for them forever."""
+    if _join.cache_info().currsize:
+        from torch import distributed
+
+        distributed.destroy_process_group()
 
 
 def _num_cores() -> int:

@@ -15,7 +15,7 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
-from gportuguese import Pipeline, artifacts, init_world, load_config, train
+from gportuguese import Pipeline, artifacts, init_world, load_config, train, world
 from gportuguese.callbacks import TrainableGroups
 from gportuguese.callbacks.epoch_table import EpochTable
 from gportuguese.callbacks.guard import TrainingStopped
@@ -89,7 +89,24 @@ def test_bad_settings(tiny_overrides, capsys, override, message):
 
 def test_a_missing_gpu_is_said_before_anything_is_built(tiny_overrides, capsys):
     assert gpt_pt("train", *sets((*tiny_overrides, "runtime.device=cuda:7"))) == 2
-    assert "sees no such GPU" in capsys.readouterr().err
+    assert "runtime.device='cuda:7': no GPU 7, PyTorch" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("device", "rank", "message"),
+    [
+        ("auto", 2, r"no GPU 2, PyTorch .* sees 2; start fewer processes \(--nproc-per-node\)"),
+        ("cuda", 2, "no GPU 2"),
+        ("cuda:0", 0, "would put 3 processes on one GPU; use cuda"),
+        ("tpu", 0, "use auto, cpu, cuda or cuda:N"),
+    ],
+)
+def test_more_processes_than_gpus_are_refused(monkeypatch, device, rank, message):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert world._resolve_device("auto", 1, 2) == world._resolve_device("cuda", 1, 2) == "cuda:1"
+    with pytest.raises(WorldError, match=message):
+        world._resolve_device(device, rank, 3)
     assert not whole_folders(tiny_overrides)
 
 

@@ -127,15 +127,15 @@ class Guard(Callback):
             done.synchronize()
         is_bad, loss, mean, norm = verdict_4.tolist()
         if is_bad:
-            raise stopped(epoch, step, loss, mean, norm)
+            self.stop(epoch, step, loss, mean, norm)
 
-
-def stopped(epoch: int, step: int, loss: float, mean: float, norm: float) -> TrainingStopped:
-    """The error of a run that must not take its next step."""
-    error = TrainingStopped(
-        f"epoch {epoch + 1} of this phase, step {step + 1}: the loss is {loss:.4g} (mean before: "
-        f"{mean:.4g}) and the norm of the gradients {norm:.4g}; stopped before the weights changed. "
-        "Lower lr_max, set train.grad_clip, train in bf16 or fp32, or raise train.max_loss_rise"
-    )
-    error.epoch, error.step = epoch, step
-    return error
+    def stop(self, epoch: int, step: int, loss: float, mean: float, norm: float) -> None:
+        """Raises the `TrainingStopped` of a run that must not take its next step."""
+        error = TrainingStopped(
+            f"epoch {epoch + 1} of this phase, step {step + 1}: the loss is {loss:.4g} (mean before: "
+            f"{mean:.4g}) and the norm of the gradients {norm:.4g}; stopped before the weights "
+            "changed. Lower lr_max, set train.grad_clip, train in bf16 or fp32, or raise "
+            "train.max_loss_rise"
+        )
+        error.epoch, error.step = epoch, step
+        raise error

@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from fastai.callback.core import Callback, CancelStepException
 
-from gportuguese.callbacks.guard import stopped
 from gportuguese.config import TrainConfig
 from gportuguese.world import WorldError
 
@@ -107,7 +106,8 @@ class Precision(Callback):
             loss = self.learn.step_loss.value
             if not torch.isfinite(loss):  # no loss scale will mend that
                 nan = float("nan")
-                raise stopped(self.learn.epoch, self.learn.step_loss.step, loss.item(), nan, nan)
+                learn = self.learn
+                learn.guard.stop(learn.epoch, learn.step_loss.step, loss.item(), nan, nan)
             raise CancelStepException("the scaled gradients overflowed")
 
     def after_step(self) -> None:  # also runs after a cancelled step

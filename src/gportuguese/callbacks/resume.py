@@ -159,7 +159,7 @@ class Checkpoint:
         learn.opt.opt.load_state_dict(self.state["optimizer"])
         learn.precision.scaler.load_state_dict(self.state["scaler"])
         if self.position.step or self.position.epoch:  # in the middle of a fit
-            learn.guard.begun = self.state.get("guard", learn.guard.begun)
+            learn.guard.begun = self.state["guard"]
         if self.state["open_row"]:
             table.begun = self.state["open_row"]
         if self.position.step and world.rank < len(self.state["random"]):

@@ -18,7 +18,7 @@ import yaml
 from gportuguese.cli.arguments import make_parser
 from gportuguese.config import Config, UserError, as_tree, load_config
 from gportuguese.pipeline import Pipeline
-from gportuguese.world import init_world
+from gportuguese.world import init_world, leave_world
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
@@ -28,6 +28,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     try:
         _RUN.get(args.command, _run_stage)(args)
         sys.stdout.flush()
+        leave_world()
     except UserError as error:
         if args.debug:
             raise
@@ -152,7 +153,7 @@ def _run_generate(args: argparse.Namespace) -> None:
     prompts = args.prompt or [line.rstrip("\n") for line in sys.stdin]
     if not prompts:
         raise generate.GenerateError("no prompt; give one, or one a line on standard input")
-    if models := [each for each in args.prompt if Path(each, "config.json").is_file()]:
+    if models := [prompt for prompt in args.prompt if _is_model(prompt)]:
         raise generate.GenerateError(
             f"one model wanted, got {', '.join([args.model, *models])}; name one"
         )
@@ -184,6 +185,12 @@ def _run_generate(args: argparse.Namespace) -> None:
     print(f"{numbers[0]} tokens, {numbers[0] / seconds:.1f} a second", file=sys.stderr)
 
 
+def _is_model(text: str) -> bool:
+    """Whether a prompt is the folder of a model, of which a pattern may match several."""
+    # a longer one is no file's name, and asking for it raises
+    return "/" in text and len(text.encode()) < 256 and Path(text, "config.json").is_file()
+
+
 def _run_serve(args: argparse.Namespace) -> None:
     from gportuguese import serve
     from gportuguese.config import RuntimeConfig
@@ -207,7 +214,7 @@ def _command_line(command: str | None = None) -> str:
     words = sys.argv[1:]
     if command is not None:
         words = [command, *words[1:]]
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return f"torchrun ... -m gportuguese {shlex.join(words)}"
     return shlex.join(["gpt-pt", *words])
 

@@ -108,9 +108,9 @@ def _keep_apostrophe(line: str) -> str:
 
     def rank(start: int) -> int:
         """After a word of one letter; after a longer one; after a space."""
-        if line[:start].endswith(" "):
+        if line[start - 1 : start] == " ":
             return 2
-        return 0 if line[:start][-2:-1] == " " else 1
+        return 0 if line[max(start - 2, 0) : start - 1] == " " else 1
 
     first = min(starts, key=rank)
     return f"{line[:first]}'{line[first:]}"
