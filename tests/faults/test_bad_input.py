@@ -90,6 +90,7 @@ def test_bad_settings(tiny_overrides, capsys, override, message):
 def test_a_missing_gpu_is_said_before_anything_is_built(tiny_overrides, capsys):
     assert gpt_pt("train", *sets((*tiny_overrides, "runtime.device=cuda:7"))) == 2
     assert "runtime.device='cuda:7': no GPU 7, PyTorch" in capsys.readouterr().err
+    assert not whole_folders(tiny_overrides)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +108,6 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, device, rank, message
     assert world._resolve_device("auto", 1, 2) == world._resolve_device("cuda", 1, 2) == "cuda:1"
     with pytest.raises(WorldError, match=message):
         world._resolve_device(device, rank, 3)
-    assert not whole_folders(tiny_overrides)
 
 
 def test_base_without_a_byte_level_tokenizer(tiny_overrides, tmp_path, capsys):
