@@ -44,9 +44,8 @@ if TYPE_CHECKING:
 
 
 _FINDER_STEPS = 100
-_BEFORE = (
-    ":\n\t"  # after "Exception occured in `Guard` when calling event ...", which fastai puts first
-)
+# fastai puts "Exception occured in `Guard` when calling event ..." and this before a message
+_BEFORE = ":\n\t"
 
 
 @dataclass
@@ -199,10 +198,10 @@ def fit_phase(
             cbs=cbs,
         )
     except torch.OutOfMemoryError as error:
+        what = str(error).rpartition(_BEFORE)[2].partition(". ")[0]
         raise WorldError(
-            f"{str(error).rpartition(_BEFORE)[2].partition('. ')[0]}: lower runtime.micro_batch_size (gradients add up to the "
-            "same global batch) or runtime.loss_rows, or set runtime.activation_checkpointing; the "
-            "same command goes on"
+            f"{what}: lower runtime.micro_batch_size (gradients add up to the same global batch) or "
+            "runtime.loss_rows, or set runtime.activation_checkpointing; the same command goes on"
         ) from error
     except TrainingStopped as error:
         error.args = (str(error).rpartition(_BEFORE)[2],)

@@ -45,8 +45,8 @@ def calibrate(
 
     They are read up to three times. `counts_V` is how often each token occurs. Returns what is to
     become small, before and after each move: the Kullback-Leibler divergence, in nats, of the model's
-    mean probabilities from the frequencies. A move that does not lower it is taken back, and is the last. Empty for a model that
-    scales or caps its logits, which is left as it is.
+    mean probabilities from the frequencies. A move that does not lower it is taken back, and is the
+    last. Empty for a model that scales or caps its logits, which is left as it is.
     """
     head_loss = HeadLoss(model)
     if not head_loss.is_taken_out:

@@ -134,10 +134,10 @@ class EpochTable(Callback):
         row = EpochRow(len(self.rows), phase, train_loss, **asdict(measures))
         if not math.isfinite(row.loss):  # before the phase is saved
             what = (
-                "this phase is not kept; lower lr_max or set train.grad_clip, or train in bf16 or fp32"
-                if row.epoch
-                else "the base model cannot be trained so; set train.precision=fp32, or another align.base"
+                "this phase is not kept; lower lr_max, set train.grad_clip, train in bf16 or fp32"
             )
+            if row.epoch == 0:
+                what = "the base model cannot be trained so; set train.precision=fp32"
             raise TrainingStopped(
                 f"the validation loss after epoch {row.epoch} is {row.loss}: {what}"
             )

@@ -52,8 +52,8 @@ class Checkpoints(Callback):
 
     A signal is obeyed after the step (or validation batch) under way; a second one at once.
     All processes save and stop together. Everything is there that later steps depend on: weights,
-    optimizer, guard, loss scale, random states, position, and the epoch table with its open row. Weights
-    are safetensors, the rest is read by `torch.load(weights_only=True)`.
+    optimizer, guard, loss scale, random states, position, and the epoch table with its open row.
+    Weights are safetensors, the rest is read by `torch.load(weights_only=True)`.
     """
 
     order = 65
