@@ -1,21 +1,25 @@
 """A training step of GPT-2 small by several programs, in turn: seconds, and peak memory.
 
     python scripts/bench_step.py --batch 2 --block 1024 --steps 5
+    python scripts/bench_step.py --case fp16,batch=8 --case bf16,batch=16,compile --json steps.jsonl
 
-Every program runs its own real loop in a process of its own, one at a time: the script lets each
-take one step, then the next, over and over after a warm-up. Printed: medians, tokens per second,
-ratios, the share of the peak of a matrix product measured between the steps, and the largest
-resident set of each process less what it held before it made its model
-(on CUDA: the most that PyTorch allocated).
+Every program runs its own real training loop in its own process. The script lets each take one step
+in turn, after a warm-up. It prints medians, tokens per second, ratios, the share of the peak of a
+matrix product measured between the steps, and the peak memory. On the CPU that is the resident set
+less what the process held before it made its model, on CUDA the most that PyTorch allocated.
 
 Programs: `ours`, the fastai `Learner` of a real run with all its callbacks; `bare`, plain PyTorch;
-`trainer best`, Hugging Face's `Trainer` with bf16 and fused AdamW; `trainer`, at its defaults;
-`original`, the loop of the 2020 notebook: fastai's own Adam, LMDataLoader, whole float32 logits.
+`trainer best`, Hugging Face's `Trainer` with mixed precision, fused AdamW and, where the case says
+so, compilation; `trainer`, at its defaults; `original`, the loop of the 2020 notebook: fastai's own
+Adam, LMDataLoader, whole float32 logits, and fp16 on a GPU whatever the case says.
+
+A case is a list of words: `fp32`, `fp16` or `bf16`, `batch=N`, `passes=N` (forward passes per
+optimizer step), `dropout=X`, `compile`. `config=FILE` takes all of these from a config, which `ours`
+follows to the letter; the other programs train with AdamW.
 """
 
 import argparse
 import contextlib
-import functools
 import json
 import os
 import platform
@@ -24,93 +28,224 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 
 PROGRAMS = ("ours", "bare", "trainer best", "trainer", "original")
-VOCAB_SIZE = 50257
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+WARM_UP = 2  # the optimizer's state comes with the first step
+COSTLIEST = 10
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A GPT-2."""
+
+    layers: int = 12
+    width: int = 768
+    heads: int = 12
+    vocab: int = 50257
+    block: int = 1024
+
+    def flops(self, tokens: int) -> float:
+        """Six per parameter and token, embeddings counted once as the head, and attention."""
+        block = 12 * self.width**2 + 13 * self.width
+        rows = self.vocab + self.block + 2
+        parameters = self.layers * block + rows * self.width
+        return tokens * (6 * parameters + 12 * self.layers * self.width * self.block)
+
+
+@dataclass(frozen=True)
+class Case:
+    """The settings of a measurement."""
+
+    name: str
+    precision: str = "bf16"
+    batch: int = 2
+    passes: int = 1
+    dropout: float = 0.1
+    compile: bool = False
+    config: str | None = None
 
 
 def main() -> None:
-    """Prints the table, or (with --program) is one of the programs."""
+    """Prints a table per case, or (with --program) is one of the programs."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=2)
+    parser.add_argument("--precision", default="bf16", choices=DTYPES)
+    parser.add_argument("--compile", action="store_true", help="torch.compile where a program can")
+    parser.add_argument("--dropout", type=float, default=0.1, help="everywhere, in all programs")
+    parser.add_argument("--case", action="append", help="see above; instead of the options before")
     parser.add_argument("--block", type=int, default=1024)
+    parser.add_argument("--shape", help="LAYERS,WIDTH,HEADS,VOCABULARY (default: GPT-2 small)")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
-    parser.add_argument("--compile", action="store_true", help="torch.compile for ours and bare")
-    parser.add_argument("--dropout", type=float, default=0.1, help="everywhere, in all programs")
     parser.add_argument("--programs", nargs="+", default=PROGRAMS, choices=PROGRAMS)
+    parser.add_argument("--profile", action="store_true", help="where the time of `ours` goes")
+    parser.add_argument("--json", type=Path, help="append each case as a line of JSON")
     parser.add_argument("--program", choices=PROGRAMS, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    shape = Shape(block=args.block)
+    if args.shape:
+        shape = Shape(*map(int, args.shape.split(",")), args.block)
     if args.program:
-        run_program(args)
+        run_program(args.program, shape, args)
         return
-    children = {name: start(name, args) for name in args.programs}
-    seconds: dict[str, list[float]] = {name: [] for name in children}
-    peaks = []
-    for step in range(args.steps + 2):  # two to warm up: the optimizer's state comes with the first
-        for name, child in children.items():
-            child.stdin.write("go\n")
-            child.stdin.flush()
-            took = float(child.stdout.readline())
-            if step >= 2:
-                seconds[name].append(took)
-        peaks.append(matmul_flops(args.device))
-    memory = {}
-    for name, child in children.items():
-        output, _ = child.communicate("stop\n")
-        memory[name] = json.loads(output.splitlines()[-1])
-    report(args, seconds, memory, statistics.median(peaks))
+    cases = [read_case(text) for text in args.case or ()] or [
+        Case("", args.precision, args.batch, dropout=args.dropout, compile=args.compile)
+    ]
+    children = {name: start(name) for name in args.programs}
+    for child in children.values():
+        if child.stdout.readline() != "ready\n":
+            raise SystemExit("a program does not start")
+    for case in cases:
+        result = measure(case, shape, children, args)
+        if args.json:
+            with args.json.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(result) + "\n")
+        print_table(result)
+    for child in children.values():
+        child.communicate()
 
 
-def start(name: str, args) -> subprocess.Popen:
-    """The process of a program, ready for its first step."""
+def read_case(text: str) -> Case:
+    """The case that a list of words means."""
+    case = Case(text)
+    for word in text.split(","):
+        key, _, value = word.partition("=")
+        if key in DTYPES:
+            case = replace(case, precision=key)
+        elif key == "compile":
+            case = replace(case, compile=True)
+        elif key in ("batch", "passes"):
+            case = replace(case, **{key: int(value)})
+        elif key == "dropout":
+            case = replace(case, dropout=float(value))
+        elif key == "config":
+            case = case_of_config(text, value)
+        else:
+            raise SystemExit(f"--case {text}: {word!r} is not known; see --help")
+    return case
+
+
+def case_of_config(name: str, path: str) -> Case:
+    """The case with the settings of a config file."""
+    from gportuguese import load_config
+
+    config = load_config(path)
+    train, runtime = config.train, config.runtime
+    return Case(
+        name,
+        train.precision,
+        runtime.micro_batch_size,
+        train.global_batch_size // runtime.micro_batch_size,
+        0.1 if train.dropout is None else train.dropout,
+        runtime.compile,
+        path,
+    )
+
+
+def start(name: str) -> subprocess.Popen:
+    """The process of a program, which will wait for its first case."""
     words = [sys.executable, __file__, *sys.argv[1:], "--program", name]
-    child = subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-    if child.stdout.readline() != "ready\n":
-        raise SystemExit(f"{name} does not start")
-    return child
+    return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
-def report(args, seconds, memory, peak_flops: float) -> None:
-    """Prints the table."""
-    tokens = args.batch * args.block
-    # 6 per parameter and token, embeddings counted once as the head, and attention's two products
-    flops = tokens * (6 * 124_439_808 + 12 * 12 * 768 * args.block)
-    first = next(iter(seconds))
-    print(f"| program | s/step | tokens/s | {first} is ... as fast | peak (GB) | share of peak |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    ours = statistics.median(seconds[first])
-    for name, values in seconds.items():
-        median = statistics.median(values)
-        ratios = [other / own for own, other in zip(seconds[first], values, strict=True)]
+def measure(case: Case, shape: Shape, children: dict[str, subprocess.Popen], args) -> dict:
+    """Steps of every program in turn, as a line of `--json`."""
+    programs = {}
+    for name, child in children.items():
+        if name == "original" and case.passes > 1:
+            continue  # it knew no accumulation
+        programs[name] = ask(child, json.dumps(asdict(case)))
+    alive = [name for name, answer in programs.items() if "error" not in answer]
+    seconds: dict[str, list[float]] = {name: [] for name in alive}
+    peaks = []
+    for _ in range(args.steps + WARM_UP):
+        for name in list(alive):
+            answer = ask(children[name], "go")
+            if "error" in answer:
+                programs[name] = answer
+                alive.remove(name)
+            else:
+                seconds[name].append(answer["seconds"])
+        peaks.append(matmul_flops(args.device, case.precision))
+    for name in alive:
+        if name == "ours" and args.profile:
+            programs[name] |= ask(children[name], "trace")
+        programs[name] |= ask(children[name], "next")
+        programs[name]["first_step_seconds"] = seconds[name][0]
+        programs[name]["seconds"] = seconds[name][WARM_UP:]
+    return {
+        "case": asdict(case),
+        "shape": asdict(shape),
+        "programs": programs,
+        "peak_flops": statistics.median(peaks),
+        "device": device_name(args.device),
+        "versions": versions(),
+    }
+
+
+def ask(child: subprocess.Popen, words: str) -> dict:
+    """A program's answer; one that has died answers with an error."""
+    try:
+        child.stdin.write(words + "\n")
+        child.stdin.flush()
+        return json.loads(child.stdout.readline())
+    except (OSError, ValueError):
+        return {"error": f"the process ended with exit code {child.wait()}"}
+
+
+def print_table(result: dict) -> None:
+    """One case as a Markdown table."""
+    case, shape = Case(**result["case"]), Shape(**result["shape"])
+    tokens = case.batch * case.passes * shape.block
+    times = {name: p["seconds"] for name, p in result["programs"].items() if "seconds" in p}
+    first = next(iter(times), "")
+    print(f"\n| program | s/step | tokens/s | {first} is ... as fast | peak (GB) | share of peak |")
+    print("| --- " * 6 + "|")
+    for name, program in result["programs"].items():
+        if "error" in program:
+            print(f"| {name} | {program['error']} | - | - | - | - |")
+            continue
+        median = statistics.median(times[name])
+        ratios = [other / own for own, other in zip(times[first], times[name], strict=True)]
+        memory = program["memory_bytes"]
         print(
-            f"| {name} | {median:.3f} | {tokens / median:.0f} | {statistics.median(ratios):.3f} | "
-            f"{memory[name] / 1e9:.2f} | {flops / median / peak_flops:.3f} |"
+            f"| {name} | {median:.4g} | {tokens / median:.0f} | {statistics.median(ratios):.3f} | "
+            f"{'-' if memory is None else f'{memory / 1e9:.2f}'} | "
+            f"{shape.flops(tokens) / median / result['peak_flops']:.3f} |"
         )
-    import fastai
-    import transformers
-
-    device = (
-        f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
-        if args.device == "cpu"
-        else torch.cuda.get_device_name(args.device)
-    )
     print(
-        f"\n{args.batch} x {args.block}, dropout {args.dropout}, medians of {args.steps} in turn; "
-        f"matrix product in bf16 {peak_flops / 1e9:.0f} GFLOP/s, ours {flops / ours / 1e9:.0f}; "
-        f"{device}, torch "
-        f"{torch.__version__}, transformers {transformers.__version__}, fastai {fastai.__version__}"
+        f"\n{case.name or case.precision}: {case.passes} x {case.batch} x {shape.block}, dropout "
+        f"{case.dropout}, medians of {len(times.get(first, ()))} in turn; matrix product in "
+        f"{case.precision} {result['peak_flops'] / 1e9:.0f} GFLOP/s; {result['device']}, "
+        + ", ".join(f"{name} {version}" for name, version in result["versions"].items()),
+        flush=True,
     )
 
 
-def matmul_flops(device: str) -> float:
-    """Floating-point operations a second of a large matrix product in bf16."""
+def device_name(device: str) -> str:
+    """What the programs run on."""
+    if device != "cpu":
+        return torch.cuda.get_device_name(device)
+    return f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
+
+
+def versions() -> dict[str, str]:
+    """Of the libraries that matter."""
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "transformers", "fastai")}
+
+
+def matmul_flops(device: str, precision: str) -> float:
+    """Floating-point operations a second of a large matrix product."""
     size = 2048 if device == "cpu" else 8192
-    left, right = (torch.randn(size, size, device=device).bfloat16() for _ in range(2))
+    left, right = (torch.randn(size, size, device=device, dtype=DTYPES[precision]) for _ in "lr")
     best = float("inf")
     for _ in range(5):
         wait_for(device)
@@ -131,57 +266,114 @@ def wait_for(device: str) -> None:
 
 
 class Turn:
-    """Waits for the word to take a step, and tells how long the last one took."""
+    """Waits for the word to take a step, and answers how long the last one took."""
 
     def __init__(self, device: str) -> None:
         self.device = device
-        self.speak = functools.partial(print, file=os.fdopen(os.dup(1), "w"), flush=True)
+        self.output = os.fdopen(os.dup(1), "w")
         sys.stdout = sys.stderr  # programs may print
-        self.begin = None
+        self.word = ""
+        self.num_cases = 0
 
-    def __call__(self) -> None:
-        """Ends the process when there is nothing more to do."""
-        wait_for(self.device)
-        if self.begin is None:
-            self.speak("ready")
+    def say(self, **answer) -> None:
+        """Answers the script."""
+        print(json.dumps(answer), file=self.output, flush=True)
+
+    def begin_case(self) -> None:
+        """Before a model is made."""
+        self.word, self.num_cases = "", self.num_cases + 1
+        if self.device == "cpu":
+            self.held_bytes = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
         else:
-            self.speak(time.perf_counter() - self.begin)
-        if sys.stdin.readline() != "go\n":
-            from gportuguese.world import peak_memory_bytes
+            torch.cuda.empty_cache()
+            torch.cuda.reset_peak_memory_stats(self.device)
 
-            on_cpu = self.device == "cpu"
-            peak = peak_memory_bytes() if on_cpu else torch.cuda.max_memory_allocated(self.device)
-            self.speak(peak - self.held_bytes * on_cpu)
-            os._exit(0)
+    def __call__(self) -> bool:
+        """Whether to take another step."""
+        wait_for(self.device)
+        if self.word == "go":
+            self.say(seconds=time.perf_counter() - self.begin)
+        elif self.word == "trace":
+            self.profile.stop()
+            self.say(costliest=costliest(self.profile, self.device))
+        else:
+            self.say()
+        self.word = sys.stdin.readline().strip()
+        if self.word == "trace":
+            self.profile = torch.profiler.profile()
+            self.profile.start()
         self.begin = time.perf_counter()
+        return self.word in ("go", "trace")
+
+    def memory_bytes(self) -> int | None:
+        """The most that this case held; None where a former one of this process may have held it."""
+        if self.device != "cpu":
+            return torch.cuda.max_memory_allocated(self.device)
+        from gportuguese.world import peak_memory_bytes
+
+        return peak_memory_bytes() - self.held_bytes if self.num_cases == 1 else None
 
 
-def run_program(args) -> None:
-    """Makes a model and trains until told to stop."""
+def costliest(profile, device: str) -> list[dict]:
+    """The operations that took the most time of a step: name, calls, milliseconds, share."""
+    key = "self_cpu_time_total" if device == "cpu" else "self_device_time_total"
+    rows = sorted(profile.key_averages(), key=lambda row: -getattr(row, key))
+    if device != "cpu":  # kernels, not the operators that started them
+        rows = [row for row in rows if row.device_type == torch.autograd.DeviceType.CUDA]
+    total = sum(getattr(row, key) for row in rows) or 1
+    return [
+        {
+            "name": row.key,
+            "calls": row.count,
+            "ms": getattr(row, key) / 1e3,
+            "share": getattr(row, key) / total,
+        }
+        for row in rows[:COSTLIEST]
+    ]
+
+
+def run_program(name: str, shape: Shape, args) -> None:
+    """Trains models, one for each case that comes, until there are no more."""
     turn = Turn(args.device)
-    kind = args.program.partition(" ")[0]
+    kind = name.partition(" ")[0]
     run = {"ours": ours, "bare": bare, "trainer": trainer, "original": original}[kind]
-    rows = args.batch * (args.steps + 3)
-    ids = np.random.default_rng(0).integers(0, VOCAB_SIZE, rows * args.block + 1).astype("<u2")
-    run(args, ids, turn)
+    print("ready", file=turn.output, flush=True)
+    while line := sys.stdin.readline():
+        case = Case(**json.loads(line))
+        steps = args.steps + WARM_UP + 2  # one to profile, one that is not taken
+        size = steps * case.passes * case.batch * shape.block + 1
+        ids = np.random.default_rng(0).integers(0, shape.vocab, size).astype("<u2")
+        turn.begin_case()
+        try:
+            run(case, shape, ids, turn, args)
+        except Exception as error:  # noqa: BLE001 (the other programs go on)
+            turn.say(error=f"{type(error).__name__}: {str(error).splitlines()[:1]}")
+            continue
+        turn.say(memory_bytes=turn.memory_bytes())
+        torch.compiler.reset()
 
 
-def model_of(args, turn):
-    """GPT-2 small with random weights."""
+def model_of(case: Case, shape: Shape):
+    """A GPT-2 with random weights."""
     from gportuguese import model as models
     from gportuguese.config import Architecture
 
-    turn.held_bytes = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
-    shape = Architecture(layers=12, width=768, heads=12, positions=1024, dropout=args.dropout)
+    architecture = Architecture(
+        layers=shape.layers,
+        width=shape.width,
+        heads=shape.heads,
+        positions=shape.block,
+        dropout=case.dropout,
+    )
     torch.manual_seed(0)
-    model = models.fresh_gpt2(shape, VOCAB_SIZE)
+    model = models.fresh_gpt2(architecture, shape.vocab)
     model.config.use_cache = False
     return model
 
 
-def ours(args, ids, turn) -> None:
+def ours(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
     """A phase of a real run."""
-    from fastai.callback.core import Callback
+    from fastai.callback.core import Callback, CancelFitException
 
     from gportuguese import learner, load_config
     from gportuguese import model as models
@@ -198,79 +390,102 @@ def ours(args, ids, turn) -> None:
 
     class Wait(Callback):
         order = -100
+        run_valid = False
 
         def before_batch(self):
-            turn()
+            if self.learn.iter % case.passes == 0 and not turn():
+                raise CancelFitException
 
     keep_freed_memory()
-    settings = (
-        "train.precision=bf16",
-        f"train.global_batch_size={args.batch}",
-        f"runtime.micro_batch_size={args.batch}",
-        f"tokens.block_size={args.block}",
-        f"evaluate.tokens={args.block}",
+    settings = [
         f"runtime.device={args.device}",
-        f"runtime.compile={str(args.compile).lower()}",
-        # as configs/h100.yaml
-        f"runtime.vocab_multiple={1 if args.device == 'cpu' else 64}",
-        f"runtime.loss_rows={1024 if args.device == 'cpu' else 8192}",
-    )
-    config = load_config(None, settings)
+        f"tokens.block_size={shape.block}",
+        f"evaluate.tokens={shape.block}",
+    ]
+    if case.config is None:
+        settings += [
+            f"train.precision={case.precision}",
+            f"train.global_batch_size={case.batch * case.passes}",
+            f"runtime.micro_batch_size={case.batch}",
+            f"runtime.compile={str(case.compile).lower()}",
+            # as configs/h100.yaml
+            f"runtime.vocab_multiple={1 if args.device == 'cpu' else 64}",
+            f"runtime.loss_rows={1024 if args.device == 'cpu' else 8192}",
+        ]
+    config = load_config(case.config, tuple(settings))
     world = init_world(config.runtime)
-    model = model_of(args, turn)
-    loader = BlockLoader(ids, args.block, args.batch, seed=0, multiple=args.batch)
+    model = model_of(case, shape)
+    pinned = args.device != "cpu"
+    loader = BlockLoader(
+        ids, shape.block, case.batch, seed=0, multiple=case.batch * case.passes, pin_memory=pinned
+    )
     loaders = learner.Loaders(loader, loader, torch.device(world.device))
     learn = learner.make_learner(model, loaders, config, world)
     scratch = Path(tempfile.mkdtemp())
-    bytes_V = torch.ones(VOCAB_SIZE, device=world.device)
+    bytes_V = torch.ones(shape.vocab, device=world.device)
     table = EpochTable(scratch, bytes_V, [], [], lambda *_: None, world)
     cbs = [
         Wait(),
         TrainableGroups(models.parameter_groups(model), 4),
         EpochOrder(0),
         table,
-        Checkpoints(scratch, model, table, 1e6, world),
+        checkpoints := Checkpoints(scratch, model, table, 1e6, world),
         TensorBoardLog(scratch, 0),
         Meter(lambda amount, note: None),
     ]
     learner.fit_phase(learn, config.train.phases[-1], config.train, cbs)
+    checkpoints.leave()
 
 
-def bare(args, ids, turn) -> None:
+def bare(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
     """The same arithmetic in plain PyTorch, without checks, logs or clipping."""
-    model = model_of(args, turn).train().to(args.device)
-    if args.compile:
+    model = model_of(case, shape).train().to(args.device)
+    if case.compile:
         model.compile()
     optimizer = torch.optim.AdamW(model.parameters(), lr=1e-4, weight_decay=0.01, fused=True)
-    blocks = torch.from_numpy(ids[:-1].astype(np.int64)).view(-1, args.batch, args.block)
-    targets = torch.from_numpy(ids[1:].astype(np.int64)).view(-1, args.batch, args.block)
-    for inputs_BT, targets_BT in zip(blocks, targets, strict=True):
-        turn()
-        inputs_BT, targets_BT = inputs_BT.to(args.device), targets_BT.to(args.device)
-        with torch.autocast(torch.device(args.device).type, torch.bfloat16):
-            logits_BTV = model(inputs_BT).logits
-            loss = torch.nn.functional.cross_entropy(
-                logits_BTV.flatten(0, 1).float(), targets_BT.flatten()
-            )
-        loss.backward()
-        optimizer.step()
+    kind = torch.device(args.device).type
+    scaler = torch.amp.GradScaler(kind, enabled=case.precision == "fp16")
+    mixed = case.precision != "fp32"
+    inputs, targets = (
+        torch.from_numpy(part.astype(np.int64)).view(-1, case.passes, case.batch, shape.block)
+        for part in (ids[:-1], ids[1:])
+    )
+    for step_inputs, step_targets in zip(inputs, targets, strict=True):
+        if not turn():
+            return
+        for inputs_BT, targets_BT in zip(step_inputs, step_targets, strict=True):
+            inputs_BT, targets_BT = inputs_BT.to(args.device), targets_BT.to(args.device)
+            with torch.autocast(kind, DTYPES[case.precision], enabled=mixed):
+                logits_BTV = model(inputs_BT).logits
+                loss = torch.nn.functional.cross_entropy(
+                    logits_BTV.flatten(0, 1).float(), targets_BT.flatten()
+                )
+            scaler.scale(loss / case.passes).backward()
+        scaler.step(optimizer)
+        scaler.update()
         optimizer.zero_grad()
 
 
-def trainer(args, ids, turn) -> None:
+def trainer(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
     """Hugging Face's Trainer."""
     from transformers import Trainer, TrainerCallback, TrainingArguments
 
     class Wait(TrainerCallback):
-        def on_step_begin(self, *_, **__):
-            turn()
+        def on_step_begin(self, arguments, state, control, **_):
+            if not turn():
+                raise StopIteration
 
-    model = model_of(args, turn)
-    blocks = torch.from_numpy(ids[:-1].astype(np.int64)).view(-1, args.block)
-    best = {"bf16": True, "optim": "adamw_torch_fused"} if args.program.endswith("best") else {}
+    model = model_of(case, shape)
+    blocks = torch.from_numpy(ids[:-1].astype(np.int64)).view(-1, shape.block)
+    best = {}
+    if args.program.endswith("best"):
+        best = {"optim": "adamw_torch_fused", "torch_compile": case.compile}
+        best[case.precision] = True
+        best.pop("fp32", None)
     options = TrainingArguments(
         output_dir=tempfile.mkdtemp(),
-        per_device_train_batch_size=args.batch,
+        per_device_train_batch_size=case.batch,
+        gradient_accumulation_steps=case.passes,
         use_cpu=args.device == "cpu",
         report_to=[],
         save_strategy="no",
@@ -278,17 +493,20 @@ def trainer(args, ids, turn) -> None:
         **best,
     )
     rows = [{"input_ids": block, "labels": block} for block in blocks]
-    Trainer(model=model, args=options, train_dataset=rows, callbacks=[Wait()]).train()
+    with contextlib.suppress(StopIteration):
+        Trainer(model=model, args=options, train_dataset=rows, callbacks=[Wait()]).train()
 
 
-def original(args, ids, turn) -> None:
+def original(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
     """What the notebook of 2020 did; on a CPU without its fp16, which fastai has for CUDA only."""
     from fastai.text.all import (
         Callback,
+        CancelFitException,
         CrossEntropyLossFlat,
         DataLoaders,
         Learner,
         LMDataLoader,
+        MixedPrecision,
         Perplexity,
         TensorText,
         accuracy,
@@ -303,18 +521,20 @@ def original(args, ids, turn) -> None:
         run_valid = False
 
         def before_batch(self):
-            turn()
+            if not turn():
+                raise CancelFitException
 
     documents = [(TensorText(ids.astype(np.int64)),)]
     loaders = [
-        LMDataLoader(documents, bs=args.batch, seq_len=args.block, num_workers=0, shuffle=shuffle)
+        LMDataLoader(documents, bs=case.batch, seq_len=shape.block, num_workers=0, shuffle=shuffle)
         for shuffle in (True, False)
     ]
+    half = [] if args.device == "cpu" else [MixedPrecision()]
     learn = Learner(
         DataLoaders(*loaders, device=torch.device(args.device)),
-        model_of(args, turn),
+        model_of(case, shape),
         loss_func=CrossEntropyLossFlat(),
-        cbs=[DropOutput(), Wait()],
+        cbs=[DropOutput(), Wait(), *half],
         metrics=[accuracy, Perplexity()],
     )
     with learn.no_bar(), contextlib.redirect_stdout(sys.stderr):

@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 from torch.nn.functional import cross_entropy
 from transformers import Gemma2Config, Gemma2ForCausalLM, PhiConfig, PhiForCausalLM
 
-from gportuguese.loss import HeadLoss
+from gportuguese import loss as loss_module
+from gportuguese.loss import HeadLoss, nats_and_gradients
 from tests.test_model import gpt2, llama
 
 
@@ -96,3 +97,29 @@ def test_a_frozen_head_costs_no_gradient():
     HeadLoss(model)(model(ids_BT).logits, ids_BT).backward()
     assert model.get_output_embeddings().weight.grad is None
     assert model.model.norm.weight.grad is not None
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize(
+    "backend",
+    [
+        "aot_eager",
+        pytest.param("inductor", marks=pytest.mark.slow),
+    ],  # a C++ compiler takes its time
+)
+def test_the_compiled_loss_equals_the_plain_one(dtype, backend, monkeypatch):
+    kernel = torch.compile(nats_and_gradients, backend=backend)
+    monkeypatch.setattr(loss_module, "compiled", lambda: kernel)
+    torch.manual_seed(0)
+    model = gpt2().eval()
+    ids_BT = torch.randint(64, (2, 8))
+    with torch.autocast("cpu", dtype, enabled=dtype != torch.float32):
+        wanted, nats_N, _, gradients = plain(model, ids_BT, ids_BT, 1.0)
+        loss = HeadLoss(model, chunk_rows=5, vocab_multiple=48, compile=True)
+        value = loss(model(ids_BT).logits, ids_BT)
+    tolerance = {} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    torch.testing.assert_close(value, wanted, **tolerance)
+    torch.testing.assert_close(loss.nats_BT.flatten(), nats_N, **tolerance)
+    got = torch.autograd.grad(value, list(model.parameters()))
+    for own, other in zip(got, gradients, strict=True):
+        torch.testing.assert_close(own, other, **tolerance)

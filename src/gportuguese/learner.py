@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -150,7 +151,12 @@ def make_learner(
             f"{world.num_ranks} processes with runtime.micro_batch_size="
             f"{runtime.micro_batch_size} each; lower the micro-batch or start fewer processes"
         )
-    loss = HeadLoss(model, chunk_rows=runtime.loss_rows, vocab_multiple=runtime.vocab_multiple)
+    loss = HeadLoss(
+        model,
+        chunk_rows=runtime.loss_rows,
+        vocab_multiple=runtime.vocab_multiple,
+        compile=runtime.compile,
+    )
     cbs: list[Any] = [
         TrainEvalCallback(),
         LogitsOnly(),
@@ -178,8 +184,8 @@ def make_learner(
     )
     learn.logger = lambda *_: None
     learn.create_opt()
-    if runtime.compile:  # after the look at the head, which would be compiled for nothing
-        model.compile()
+    if runtime.compile:
+        models.compile_blocks(model)
     return learn
 
 
@@ -188,15 +194,18 @@ def fit_phase(
 ) -> None:
     """One one-cycle fit with discriminative rates."""
     try:
-        learn.fit_one_cycle(
-            phase.epochs,
-            lr_max=learning_rates(phase),
-            div=section.div,
-            div_final=section.div_final,
-            pct_start=section.pct_start,
-            moms=section.momentums,
-            cbs=cbs,
-        )
+        with warnings.catch_warnings():
+            # torch.compile reads `.grad` of a block's input, which is no leaf; it warns of itself
+            warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
+            learn.fit_one_cycle(
+                phase.epochs,
+                lr_max=learning_rates(phase),
+                div=section.div,
+                div_final=section.div_final,
+                pct_start=section.pct_start,
+                moms=section.momentums,
+                cbs=cbs,
+            )
     except torch.OutOfMemoryError as error:
         what = str(error).rpartition(_BEFORE)[2].partition(". ")[0]
         raise WorldError(

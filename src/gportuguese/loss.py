@@ -9,6 +9,8 @@ Shapes: B sequences, T tokens, N = B * T rows, D width, V vocabulary, P padded v
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -38,7 +40,8 @@ class HeadLoss:
 
     A model that scales or caps its logits after the head keeps its head; its loss is plain.
     `head_is_last` says whether the head comes last; None: look, which a model without data cannot.
-    `cached_rows` go through the exponentials at a time; None: as many as suit the device.
+    `cached_rows` go through the exponentials at a time; None: as many as suit the device. With
+    `compile` nats and gradients of a chunk are made by one compiled kernel.
     """
 
     def __init__(
@@ -49,9 +52,10 @@ class HeadLoss:
         vocab_multiple: int = 1,
         head_is_last: bool | None = None,
         cached_rows: int | None = None,
+        compile: bool = False,
     ) -> None:
         self.head = model.get_output_embeddings()
-        self.chunk_rows, self.cached_rows = chunk_rows, cached_rows
+        self.chunk_rows, self.cached_rows, self.compile = chunk_rows, cached_rows, compile
         self.padding = -len(self.head.weight) % vocab_multiple
         self.nats_BT = self.correct_BT = torch.empty(0, 0)
         self.is_taken_out = is_head_last(model) if head_is_last is None else head_is_last
@@ -75,6 +79,7 @@ class HeadLoss:
                 self.padding,
                 torch.is_grad_enabled(),
                 self.cached_rows,
+                self.compile,
             )
         else:  # these are logits
             nats_N = cross_entropy(hidden_ND.float(), targets_N, reduction="none")
@@ -111,6 +116,7 @@ class _HeadLoss(torch.autograd.Function):
         padding: int,
         with_grad: bool,
         cached_rows: int | None,
+        compile: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """The mean, and per token nats and (without gradients) whether arg-max was right."""
         cached = cached_rows or (_CACHED_ROWS if hidden_ND.device.type == "cpu" else chunk_rows)
@@ -134,7 +140,10 @@ class _HeadLoss(torch.autograd.Function):
                 logits_RP[:, vocab:] = -torch.inf
                 if not with_grad:
                     correct_N[rows] = logits_RP.argmax(1) == targets_N[rows]
-                _differentiate(logits_RP, targets_N[rows], nats_N[rows], with_grad, cached)
+                if compile and with_grad:
+                    nats_N[rows], logits_RP = compiled()(logits_RP, targets_N[rows])
+                else:
+                    _differentiate(logits_RP, targets_N[rows], nats_N[rows], with_grad, cached)
                 if grad_ND is not None:
                     grad_ND[rows] = logits_RP @ weight_PD
                 if grad_VD is not None:
@@ -155,7 +164,7 @@ class _HeadLoss(torch.autograd.Function):
             None if each is None else each.mul_(own)
             for each, own in zip(ctx.saved_tensors, scales, strict=True)
         )
-        return (*grads, None, None, None, None, None)
+        return (*grads, None, None, None, None, None, None)
 
 
 def _padded(rows: torch.Tensor, padding: int) -> torch.Tensor:
@@ -172,10 +181,28 @@ def _differentiate(
     """Fills in the nats, and puts the gradients of their sum over the logits."""
     for first in range(0, len(targets_R), cached_rows):
         rows = slice(first, first + cached_rows)
-        own_P, targets_1 = logits_RP[rows].float(), targets_R[rows, None]
-        lse_1 = own_P.logsumexp(1, keepdim=True)
-        nats_R[rows] = (lse_1 - own_P.gather(1, targets_1))[:, 0]
+        targets_1 = targets_R[rows, None]
+        own_P = logits_RP[rows].float().log_softmax(1)
+        nats_R[rows] = -own_P.gather(1, targets_1)[:, 0]
         if with_grad:
-            own_P.sub_(lse_1).exp_()
-            own_P.scatter_add_(1, targets_1, own_P.new_full(targets_1.shape, -1.0))
+            own_P.exp_().scatter_add_(1, targets_1, own_P.new_full(targets_1.shape, -1.0))
             logits_RP[rows] = own_P
+
+
+def nats_and_gradients(
+    logits_RP: torch.Tensor, targets_R: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The nats of each row, and the gradients of their sum; as `_differentiate`, to be compiled."""
+    log_p_RP = logits_RP.float().log_softmax(1)
+    nats_R = -log_p_RP.gather(1, targets_R[:, None])[:, 0]
+    is_target_RP = torch.arange(logits_RP.shape[1], device=logits_RP.device) == targets_R[:, None]
+    return nats_R, (log_p_RP.exp() - is_target_RP.float()).to(logits_RP.dtype)
+
+
+@functools.cache
+def compiled() -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
+    """`nats_and_gradients` as one kernel, which reads logits and writes gradients.
+
+    One operation after another would move float32 copies of the logits seven times through memory.
+    """
+    return torch.compile(nats_and_gradients)

@@ -216,6 +216,16 @@ def checkpoint_activations(blocks: nn.ModuleList) -> None:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
 
+def compile_blocks(model: PreTrainedModel) -> None:
+    """Compiles every block of the model, in place; equal blocks share one compiled graph.
+
+    A whole model would be compiled again whenever other parameters train and for validation: in the
+    fourth phase of a run PyTorch reaches its `recompile_limit` of 8 and runs the model uncompiled.
+    """
+    for block in block_list(model):
+        block.compile()
+
+
 def fuse_activations(model: nn.Module) -> None:
     """Replaces GPT-2's GELU, spelt out in seven operations, by PyTorch's single one of the same."""
     from transformers.activations import NewGELUActivation
