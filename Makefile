@@ -1,5 +1,7 @@
-# make setup: a virtual environment with the project in it; make check: everything CI checks;
-# make gpu: the tests for CUDA and a step's speed there; make demo: the whole pipeline on what the package carries, offline.
+# make setup: a virtual environment with the project in it
+# make check: everything CI checks
+# make demo:  the whole pipeline on what the package carries, offline
+# make gpu:   tests, speed and a transfer on the GPU of this machine, into docs/results/gpu.md
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
@@ -25,5 +27,5 @@ demo: setup
 	$(BIN)/gpt-pt evaluate
 
 gpu: setup
-	$(BIN)/python -m pytest -m gpu
-	$(BIN)/python scripts/bench_step.py --batch 16 --block 1024 --steps 20 --compile --programs ours bare
+	$(BIN)/python scripts/gpu_report.py --minutes 9 --out runs/gpu
+	$(BIN)/python scripts/gpu_report.py --page runs/gpu/report.json

@@ -1,0 +1,78 @@
+#!/usr/bin/env bash
+# Gathers what a machine without a network lacks, in goes of at most 60 MB, and says what to run there.
+#
+#   scripts/pack_offline.sh [--base MODEL.gguf] [--documents TEXTS.parquet] [--python 3.12] [--out .offline]
+#
+# The machine is one with a recent PyTorch for CUDA and transformers, and without fastai and its kin.
+# Each go is a folder OUT/1, OUT/2, ...; carry them one after another, then run what is printed.
+set -euo pipefail
+
+# transformers, tokenizers and huggingface_hub are newer than what such machines have
+packages=(
+  transformers tokenizers huggingface_hub datasets "dill<0.4.2" "multiprocess<0.70.20"
+  fastai fastcore fastdownload fastprogress fasttransform "plum-dispatch<2.10" beartype cloudpickle
+  scikit-learn narwhals joblib threadpoolctl
+  wikiextractor gensim smart-open wrapt rensa gguf
+  starlette uvicorn h11 httpx2 httpcore2 truststore prometheus-client pytest-timeout
+  python-fasthtml itsdangerous oauthlib python-multipart beautifulsoup4 soupsieve
+)
+limit=55000000  # what may be carried at once is 60 MB, the source tree included
+python=3.12
+out=.offline
+base=""
+documents=""
+while (($#)); do
+  case $1 in
+    --base) base=$2 ;;
+    --documents) documents=$2 ;;
+    --python) python=$2 ;;
+    --out) out=$2 ;;
+    *) echo "usage: $0 [--base FILE] [--documents FILE] [--python 3.12] [--out FOLDER]" >&2; exit 2 ;;
+  esac
+  shift 2
+done
+for file in "$base" "$documents"; do
+  if [[ -n $file && ! -f $file ]]; then echo "$file: no such file" >&2; exit 2; fi
+done
+rm -rf "$out"
+mkdir -p "$out/all"
+
+platforms=()
+for version in $(seq 17 39); do platforms+=(--platform "manylinux_2_${version}_x86_64"); done
+platforms+=(--platform manylinux2014_x86_64 --platform manylinux1_x86_64)
+python3 -m pip download --quiet --no-deps --only-binary=:all: --python-version "$python" \
+  --implementation cp "${platforms[@]}" --dest "$out/all" "${packages[@]}"
+for file in "$base" "$documents"; do
+  if [[ -n $file ]]; then
+    split --bytes="$((limit * 9 / 10))" --numeric-suffixes=1 --suffix-length=2 "$file" "$out/all/$(basename "$file").part"
+  fi
+done
+
+# Wheels stay together in the first goes, parts follow; a go is full at the limit.
+go=1
+size=0
+mkdir "$out/$go"
+for file in "$out"/all/*.whl "$out"/all/*.part*; do
+  [[ -e $file ]] || continue
+  bytes=$(stat --format=%s "$file")
+  if ((size + bytes > limit && size > 0)); then
+    echo "go $go: $((size / 1000000)) MB"
+    go=$((go + 1)) size=0
+    mkdir "$out/$go"
+  fi
+  mv "$file" "$out/$go/"
+  size=$((size + bytes))
+done
+echo "go $go: $((size / 1000000)) MB"
+rmdir "$out/all"
+
+cat <<END
+
+There, in the source tree, after every go:
+  mkdir -p /tmp/offline && cp -r $out/*/* /tmp/offline/
+and after the last:
+  cd /tmp/offline && for first in *.part01; do cat "\${first%.part01}".part* > "\${first%.part01}"; done; cd -
+  python3 -m pip install --quiet --no-index --no-deps --no-compile --target /tmp/site /tmp/offline/*.whl
+  export PYTHONPATH=/tmp/site:src
+  python3 scripts/gpu_report.py --minutes 9 --out FOLDER${base:+ --base /tmp/offline/$(basename "$base")}${documents:+ --documents /tmp/offline/$(basename "$documents")}
+END
