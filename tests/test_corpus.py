@@ -49,6 +49,21 @@ def test_reasons_for_dropping(page, expected):
     assert reason(page) == expected
 
 
+def test_the_first_reason_of_the_stated_order_counts():
+    """Each page fails for its own reason and for all that come later."""
+    title = "X" * 151
+    order = clean_page.__doc__.partition("first that holds of: ")[2].partition(".")[0]
+    pages = {
+        "other namespace": RawPage(1, title, 10, True, "{{desambiguação}}"),
+        "redirect": RawPage(1, title, 0, True, "{{desambiguação}}"),
+        "disambiguation": RawPage(1, title, 0, False, "{{desambiguação}}"),
+        "long title": RawPage(1, title, 0, False, "Curta."),
+        "too short": RawPage(1, "X", 0, False, "Curta."),
+    }
+    assert [reason(page) for page in pages.values()] == list(pages)
+    assert " ".join(order.split()).split(", ") == list(pages)
+
+
 def test_a_title_that_only_looks_like_a_namespace_is_an_article():
     page = RawPage(1, "Predefinição: o filme", 0, False, LONG)
     assert isinstance(clean_page(page, SECTION, PT), Document)
@@ -115,14 +130,21 @@ def test_every_page_is_counted_and_duplicates_are_dropped(tmp_path):
     dump = tmp_path / "d.xml"
     pages = [page_xml(n, f"P{n}", sentence(n, 60)) for n in range(1, 31)]
     pages += [page_xml(99, "Cópia", sentence(1, 60)), page_xml(100, "Ajuda:X", "x" * 99, 12)]
+    # short, but that is not why they are dropped
+    pages += [page_xml(101, "Y", "{{desambiguação}}"), page_xml(102, "Z", "#REDIRECT [[Y]]")]
     dump.write_text(dump_xml("".join(pages)), encoding="utf-8")
     artifact = build(tmp_path, f"dump.source={dump}")
-    assert artifact.facts["pages"] == 32
-    assert artifact.facts["dropped"] == {"exact duplicate": 1, "other namespace": 1}
+    assert artifact.facts["pages"] == 34
+    assert artifact.facts["dropped"] == {
+        "disambiguation": 1,
+        "exact duplicate": 1,
+        "other namespace": 1,
+        "redirect": 1,
+    }
     assert sum(artifact.facts["documents"].values()) == 30
     lines = (artifact.folder / "dropped.jsonl").read_text(encoding="utf-8").splitlines()
     dropped = [json.loads(line) for line in lines]
-    assert {row["title"] for row in dropped} == {"Cópia", "Ajuda:X"}
+    assert {row["title"] for row in dropped} == {"Cópia", "Ajuda:X", "Y", "Z"}
 
 
 def test_dump_without_articles_is_refused_and_nothing_published(tmp_path):
