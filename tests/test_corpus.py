@@ -1,4 +1,3 @@
-import gzip
 import hashlib
 import json
 from collections import Counter
@@ -13,7 +12,6 @@ from gportuguese import Pipeline, init_world, load_config
 from gportuguese.config import CorpusConfig
 from gportuguese.corpus import CorpusError, Document, Dropped, split_of
 from gportuguese.corpus.cleaning import clean_page
-from gportuguese.corpus.documents import read_own
 from gportuguese.dump import RawPage
 from gportuguese.wikitext import language_of
 from tests.conftest import dump_xml, page_xml, sentence
@@ -172,30 +170,3 @@ def test_own_documents_enter_at_the_filters(tmp_path, kind):
     assert sum(artifact.facts["documents"].values()) + artifact.facts["dropped"].get(
         "exact duplicate", 0
     ) == len(texts)
-
-
-def test_documents_without_text_are_refused(tmp_path):
-    path = tmp_path / "d.jsonl"
-    path.write_text('{"body": "x"}\n', encoding="utf-8")
-    with pytest.raises(CorpusError, match="needs a 'text'; found body"):
-        build(tmp_path, f"corpus.documents={path}", "dump.source=null")
-
-
-def test_rows_without_an_id_are_named_by_their_place_not_by_none(tmp_path):
-    folder = tmp_path / "own"
-    (folder / "b").mkdir(parents=True)
-    rows = [{"id": 7, "text": LONG}, {"text": LONG}]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "a.jsonl").write_text(lines, encoding="utf-8")
-    (folder / "b" / "a.jsonl").write_text(lines, encoding="utf-8")
-    section = CorpusConfig(documents=str(folder), min_chars=20)
-    ids = [document.id for document in read_own(section)]
-    assert ids == ["7", "a.jsonl:1", "7", "b/a.jsonl:1"]
-
-
-def test_a_truncated_gzip_of_documents_is_refused(tmp_path):
-    path = tmp_path / "a.jsonl.gz"
-    text = "".join(json.dumps({"text": f"{n} {LONG}"}) + "\n" for n in range(5000))
-    path.write_bytes(gzip.compress(text.encode())[:-2000])
-    with pytest.raises(CorpusError, match="cannot read documents from"):
-        list(read_own(CorpusConfig(documents=str(path), min_chars=20)))

@@ -108,6 +108,15 @@ def test_the_card_of_own_documents_claims_no_wikipedia(tiny_overrides, tmp_path)
     assert (card.data.language, card.data.datasets) == ("it", ["me/mine"])
 
 
+def test_the_language_is_that_of_the_corpus_unless_the_export_names_another():
+    from gportuguese.artifacts import Artifact
+    from gportuguese.export.card import _language
+
+    inputs = {"corpus": Artifact(Path("corpus"), {"facts": {"language": "gl"}})}
+    assert _language(load_config(None), inputs) == "gl"
+    assert _language(load_config(None, ("export.language=pt",)), inputs) == "pt"
+
+
 def test_a_hub_model_is_named_as_the_base(tiny_overrides, monkeypatch):
     from gportuguese.export.card import _is_hub_id
 
