@@ -72,7 +72,7 @@ def test_rows_without_text_are_counted_and_shown_with_file_and_line(tmp_path, ca
     lines = (artifact.folder / "dropped.jsonl").read_text(encoding="utf-8").splitlines()
     shown = [row["id"] for row in map(json.loads, lines) if row["reason"] == "no text"]
     assert shown == [f"d.jsonl:{number}" for number in range(4, 9)]
-    assert caplog.text.count("d.jsonl:4 has no 'text' (it has: body)") == 1
+    assert caplog.text.count("d.jsonl:4 has no text (columns: body); such") == 1
 
 
 def test_what_is_no_document_is_skipped_in_a_folder_and_said(tmp_path, caplog):
@@ -84,10 +84,17 @@ def test_what_is_no_document_is_skipped_in_a_folder_and_said(tmp_path, caplog):
     (tmp_path / ".git" / "x.zip").write_text("x", encoding="utf-8")
     with caplog.at_level("INFO"):
         assert [document.id for document in own(tmp_path)] == ["B.TXT", "a.jsonl:1"]
-    assert "skipped README.md, c.docx, d.py and 1 more, which are no documents" in caplog.text
+    assert "skipped README.md, c.docx, d.py and 1 more (no documents)" in caplog.text
     for nothing in (tmp_path / "README.md", tmp_path / ".git", tmp_path / "absent"):
         with pytest.raises(CorpusError, match=r"no documents at .*: give a \.jsonl, \.jsonl\.gz"):
             own(nothing)
+
+
+def test_a_file_without_permission_is_named(tmp_path, monkeypatch):
+    path = write_rows(tmp_path / "a.jsonl", [{"text": LONG}])
+    monkeypatch.setattr("os.access", lambda *_: False)  # root may read everything
+    with pytest.raises(CorpusError, match="a.jsonl cannot be read"):
+        own(path)
 
 
 @pytest.mark.parametrize(

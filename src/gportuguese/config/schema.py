@@ -59,7 +59,11 @@ class DumpConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """Which documents, and how they are split."""
+    """Which documents, and how they are split.
+
+    A page of a dump is dropped for the first of: other namespace, redirect, disambiguation, long
+    title, too short. A row of your own documents: no text, too short. Then: exact duplicate.
+    """
 
     documents: str | None = None
     """Own documents instead of a dump: a .jsonl, .jsonl.gz, .parquet or .txt file, or a folder of

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
 import zlib
 from collections import Counter
 from collections.abc import Iterator
@@ -61,6 +62,9 @@ def document_files(section: CorpusConfig) -> list[Path]:
             f"no documents at {source}: give a {', '.join(KINDS[:-1])} or {KINDS[-1]} file, or a "
             "folder of them"
         )
+    for path in paths:
+        if not os.access(path, os.R_OK):
+            raise CorpusError(f"{path} cannot be read; change its permissions or move it away")
     return paths
 
 
@@ -73,11 +77,11 @@ def document_name(path: Path, section: CorpusConfig) -> str:
 def read_own(section: CorpusConfig) -> Iterator[Document | Dropped]:
     """Yields one's own documents; they enter at the length filter."""
     paths = document_files(section)
-    others = [path for path in _files_at(resolve_path(str(section.documents))) if path not in paths]
-    if others:
+    source = resolve_path(str(section.documents))
+    if others := [path for path in _files_at(source) if not _is_document(path)]:
         names = ", ".join(document_name(path, section) for path in others[:3])
         more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        log.info("%s: skipped %s%s, which are no documents", section.documents, names, more)
+        log.info("%s: skipped %s%s (no documents)", source, names, more)
     with track("corpus", sum(path.stat().st_size for path in paths)) as advance:
         for path in paths:
             reported = 0
@@ -107,8 +111,8 @@ def read_file(
             result = _document(row, where)
             if isinstance(result, Dropped) and is_first:
                 is_first = False
-                found = ", ".join(row) if isinstance(row, dict) else f"{row!r:.40}"
-                log.info("%s has no 'text' (it has: %s); such rows are dropped", where, found)
+                found = f"columns: {', '.join(row)}" if isinstance(row, dict) else f"{row!r:.40}"
+                log.info("%s has no text (%s); such rows are dropped", where, found)
             yield result, position
     except (OSError, EOFError, zlib.error) as error:
         raise CorpusError(f"cannot read documents from {path}: {error}") from error
