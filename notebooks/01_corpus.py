@@ -7,7 +7,7 @@
 # %% [markdown]
 # # From wikitext to documents
 # What the `dump` and `corpus` stages do, on the encyclopedia that the package carries. For a real
-# Wikipedia change the first line: `load_config("configs/pilot.yaml", ("dump.source=...",))`.
+# Wikipedia change the first line: `load_config("pilot", ("dump.source=...",))`.
 
 # %%
 import json

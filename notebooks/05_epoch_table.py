@@ -14,7 +14,7 @@ from IPython.display import Image, Markdown, display
 
 from gportuguese import Pipeline, init_world, load_config
 
-config = load_config()  # e.g. load_config("configs/pilot.yaml", ("dump.source=...",))
+config = load_config()  # e.g. load_config("pilot", ("dump.source=...",))
 report = Pipeline(config).build("evaluate", init_world(config.runtime)).folder
 
 # %%

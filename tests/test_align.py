@@ -700,10 +700,14 @@ def test_auto_does_not_pass_over_a_file_that_is_faulty(overrides_of_nano, resour
     ("section", "message"),
     [
         ("source_documents=nowhere.jsonl", "no source documents at .*nowhere.jsonl"),
-        ("source_documents=.", "no .jsonl, .jsonl.gz, .parquet or .txt"),
+        ("source_documents=.", "no documents at .: give a .jsonl, .jsonl.gz, .parquet or .txt"),
     ],
 )
-def test_a_missing_resource_is_said_with_exit_code_2(overrides_of_nano, section, message, capsys):
+def test_a_missing_resource_is_said_with_exit_code_2(
+    overrides_of_nano, section, message, capsys, tmp_path, monkeypatch
+):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
     assert (
         gpt_pt("align", *sets((*overrides_of_nano, "align.method=bridge", f"align.{section}"))) == 2
     )

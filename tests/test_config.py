@@ -1,18 +1,21 @@
+import subprocess
+import sys
+import zipfile
+
 import pytest
 import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gportuguese.config import Architecture, Config, ConfigError, as_tree, load_config
+from gportuguese.config import (
+    Architecture,
+    Config,
+    ConfigError,
+    as_tree,
+    load_config,
+    shipped_configs,
+)
 from gportuguese.config.loading import _parse as parse
-
-ROOT_CONFIGS = ("demo", "pilot", "v100", "h100", "english-nano")
-
-
-def test_the_demo_config_is_that_of_the_package(request):
-    root = request.config.rootpath
-    own, packaged = root / "configs/demo.yaml", root / "src/gportuguese/assets/demo.yaml"
-    assert own.read_bytes() == packaged.read_bytes()
 
 
 def write(tmp_path, text):
@@ -35,16 +38,16 @@ def test_unknown_key_is_refused_with_a_suggestion_and_all_problems_come_at_once(
     ("override", "message"),
     [
         ("train.global_batch_size=9", "does not divide by runtime.micro_batch_size=8"),
-        ("tokenizer.vocab_size=100", "tokenizer.vocab_size: at least 257"),
+        ("tokenizer.vocab_size=100", "tokenizer.vocab_size=100: at least 257"),
         ("align={base: {layers: 4, width: 10, heads: 3, positions: 64}}", "use method: random"),
         (
             "align={base: {layers: 4, width: 10, heads: 3, positions: 64}}",
             "does not divide by heads",
         ),
-        ("tokens.block_size=0", "tokens.block_size: must be at least 2"),
-        ("train.phases=[]", "train.phases: at least one phase"),
+        ("tokens.block_size=0", "tokens.block_size=0: must be at least 2"),
+        ("train.phases=[]", "train.phases=[]: at least one phase"),
         ("corpus.documents=x.jsonl", "give one of them, not both"),
-        ("train.seed=true", "train.seed: expected int, got True"),
+        ("train.seed=true", "train.seed=true: expected int, got True"),
         ("train.seed=-1", "must not be negative"),
         ("runtime.device=cuda:x", "use auto, cpu, cuda or cuda:N"),
         ("runtime.device=cudafoo", "use auto, cpu, cuda or cuda:N"),
@@ -82,14 +85,112 @@ def test_missing_file_is_named(tmp_path):
         load_config(tmp_path / "no-such.yaml")
 
 
-@pytest.mark.parametrize("name", ROOT_CONFIGS)
-def test_shipped_configs_are_valid(name, request):
-    config = load_config(request.config.rootpath / "configs" / f"{name}.yaml")
-    assert config.name == name
+def test_set_reaches_into_lists_of_the_file_and_of_the_defaults(tmp_path):
+    short = write(tmp_path, "name: x")
+    for path in (None, short):
+        phases = load_config(path).train.phases
+        config = load_config(path, ("train.phases.1.lr_max=0.1", "train.phases[0].epochs=3"))
+        changed = config.train.phases
+        assert (changed[0].epochs, changed[1].lr_max) == (3, 0.1)
+        assert changed[2:] == phases[2:]
+        assert load_config(path, ("train.momentums.2=0.5",)).train.momentums == (0.95, 0.85, 0.5)
 
 
-def test_v100_is_the_published_recipe(request):
-    config = load_config(request.config.rootpath / "configs" / "v100.yaml")
+def test_set_turns_the_name_of_a_base_into_an_architecture():
+    shape = {"layers": 3, "width": 8, "heads": 2, "positions": 1024}
+    sets = [f"align.base.{key}={value}" for key, value in shape.items()]
+    config = load_config(None, (*sets, "align.method=random"))
+    assert config.align.base == Architecture(**shape)
+    assert load_config(None, ("align.base=gpt2",)).align.base == "gpt2"
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("train.phases.0.lr_mx=1", "unknown key; did you mean 'lr_max'?"),
+        ("train.phases.9.nonsense=9", "no entry '9'; the list has entries 0 to 3"),
+        ("train.phases.9={}", "no entry '9'; the list has entries 0 to 3"),
+        ("train.phases.-1.epochs=2", "no entry '-1'; the list has entries 0 to 3"),
+        ("train.phases.last.epochs=2", "no entry 'last'; the list has entries 0 to 3"),
+        ("export.formats.0=onnx", "no entry '0'; the list has no entries"),
+        ("trian.seed=1", "trian: unknown key; did you mean 'train'?"),
+        ("train.seed.x=1", "train.seed: expected int, got {'x': 1}"),
+        ("train.phases[0].epochs=many", "expected int, got 'many'"),
+        ("align.base.layers=4", "align.base.width: missing"),
+        ("corpus={min_charz: 3}", "corpus.min_charz: unknown key; did you mean 'min_chars'?"),
+        ("train.seed=[", "the value is not YAML"),
+        ("train.pct_start=2", "must lie between 0 and 1"),
+    ],
+)
+def test_what_set_got_wrong_is_said_of_the_flag(override, message):
+    with pytest.raises(ConfigError) as caught:
+        load_config(None, (override,))
+    assert str(caught.value).startswith(f"--set {override}: {message}")
+    assert "demo.yaml" not in str(caught.value)
+
+
+def test_problems_of_the_file_and_of_flags_stand_apart(tmp_path):
+    path = write(tmp_path, "name: x\ntrain: {sed: 1, eps: small}\n")
+    with pytest.raises(ConfigError) as caught:
+        load_config(path, ("train.eps=1e-6", "train.beta2=big", "runtime.device=cpu"))
+    assert str(caught.value).splitlines() == [
+        f"{path}:",
+        "  - train.sed: unknown key; did you mean 'seed'?",
+        "--set train.beta2=big: expected float, got 'big'",
+    ]
+
+
+def gpt_pt(folder, *words):
+    command = [sys.executable, "-m", "gportuguese", *words]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+def test_shipped_configs_resolve_by_name_from_anywhere(tmp_path):
+    listed = gpt_pt(tmp_path, "config", "--list").stdout
+    assert [line.split()[0] for line in listed.splitlines()] == list(shipped_configs())
+    assert all(len(line) <= 80 for line in listed.splitlines())
+    for name in ("v100", "v100.yaml"):
+        assert gpt_pt(tmp_path, "config", "--config", name).stdout.startswith("name: v100\n")
+    unknown = gpt_pt(tmp_path, "config", "--config", "v1000")
+    assert (unknown.returncode, unknown.stdout) == (2, "")
+    assert f"one of the shipped configs: {', '.join(shipped_configs())}" in unknown.stderr
+    (tmp_path / "v100").mkdir()
+    (tmp_path / "v100.yaml").write_text("name: mine", encoding="utf-8")
+    for name in ("v100", "v100.yaml"):
+        assert gpt_pt(tmp_path, "config", "--config", name).stdout.startswith("name: mine\n")
+
+
+@pytest.mark.network
+def test_the_wheel_holds_the_configs(tmp_path, request):
+    """Its build environment is fetched from PyPI."""
+    command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
+    subprocess.run([*command, tmp_path, request.config.rootpath], check=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(tmp_path / "installed")
+    code = "from gportuguese.config import load_config; print(load_config('v100').name)"
+    command = [sys.executable, "-c", code]
+    run = subprocess.run(
+        command,
+        cwd=tmp_path / "installed",
+        env={"PYTHONPATH": str(tmp_path / "installed")},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert run.stdout == "v100\n"
+    packaged = {path.stem for path in (tmp_path / "installed/gportuguese/configs").iterdir()}
+    assert packaged == set(shipped_configs())
+
+
+@pytest.mark.parametrize("name", shipped_configs())
+def test_shipped_configs_are_valid_and_say_what_they_are(name):
+    assert load_config(name).name == name
+    assert shipped_configs()[name].endswith(".")
+
+
+def test_v100_is_the_published_recipe():
+    config = load_config("v100")
     fits = [(p.epochs, p.trainable_groups, p.lr_max, p.lr_ratio) for p in config.train.phases]
     assert fits == [
         (1, 1, 2e-3, 1.0),

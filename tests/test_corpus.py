@@ -1,4 +1,3 @@
-import gzip
 import hashlib
 import json
 from collections import Counter
@@ -13,7 +12,6 @@ from gportuguese import Pipeline, init_world, load_config
 from gportuguese.config import CorpusConfig
 from gportuguese.corpus import CorpusError, Document, Dropped, split_of
 from gportuguese.corpus.cleaning import clean_page
-from gportuguese.corpus.documents import read_own
 from gportuguese.dump import RawPage
 from gportuguese.wikitext import language_of
 from tests.conftest import dump_xml, page_xml, sentence
@@ -47,6 +45,21 @@ def reason(page):
 )
 def test_reasons_for_dropping(page, expected):
     assert reason(page) == expected
+
+
+def test_the_first_reason_of_the_stated_order_counts():
+    """Each page fails for its own reason and for all that come later."""
+    title = "X" * 151
+    order = clean_page.__doc__.partition("first that holds of: ")[2].partition(".")[0]
+    pages = {
+        "other namespace": RawPage(1, title, 10, True, "{{desambiguação}}"),
+        "redirect": RawPage(1, title, 0, True, "{{desambiguação}}"),
+        "disambiguation": RawPage(1, title, 0, False, "{{desambiguação}}"),
+        "long title": RawPage(1, title, 0, False, "Curta."),
+        "too short": RawPage(1, "X", 0, False, "Curta."),
+    }
+    assert [reason(page) for page in pages.values()] == list(pages)
+    assert " ".join(order.split()).split(", ") == list(pages)
 
 
 def test_a_title_that_only_looks_like_a_namespace_is_an_article():
@@ -115,14 +128,21 @@ def test_every_page_is_counted_and_duplicates_are_dropped(tmp_path):
     dump = tmp_path / "d.xml"
     pages = [page_xml(n, f"P{n}", sentence(n, 60)) for n in range(1, 31)]
     pages += [page_xml(99, "Cópia", sentence(1, 60)), page_xml(100, "Ajuda:X", "x" * 99, 12)]
+    # short, but that is not why they are dropped
+    pages += [page_xml(101, "Y", "{{desambiguação}}"), page_xml(102, "Z", "#REDIRECT [[Y]]")]
     dump.write_text(dump_xml("".join(pages)), encoding="utf-8")
     artifact = build(tmp_path, f"dump.source={dump}")
-    assert artifact.facts["pages"] == 32
-    assert artifact.facts["dropped"] == {"exact duplicate": 1, "other namespace": 1}
+    assert artifact.facts["pages"] == 34
+    assert artifact.facts["dropped"] == {
+        "disambiguation": 1,
+        "exact duplicate": 1,
+        "other namespace": 1,
+        "redirect": 1,
+    }
     assert sum(artifact.facts["documents"].values()) == 30
     lines = (artifact.folder / "dropped.jsonl").read_text(encoding="utf-8").splitlines()
     dropped = [json.loads(line) for line in lines]
-    assert {row["title"] for row in dropped} == {"Cópia", "Ajuda:X"}
+    assert {row["title"] for row in dropped} == {"Cópia", "Ajuda:X", "Y", "Z"}
 
 
 def test_dump_without_articles_is_refused_and_nothing_published(tmp_path):
@@ -150,30 +170,3 @@ def test_own_documents_enter_at_the_filters(tmp_path, kind):
     assert sum(artifact.facts["documents"].values()) + artifact.facts["dropped"].get(
         "exact duplicate", 0
     ) == len(texts)
-
-
-def test_documents_without_text_are_refused(tmp_path):
-    path = tmp_path / "d.jsonl"
-    path.write_text('{"body": "x"}\n', encoding="utf-8")
-    with pytest.raises(CorpusError, match="needs a 'text'; found body"):
-        build(tmp_path, f"corpus.documents={path}", "dump.source=null")
-
-
-def test_rows_without_an_id_are_named_by_their_place_not_by_none(tmp_path):
-    folder = tmp_path / "own"
-    (folder / "b").mkdir(parents=True)
-    rows = [{"id": 7, "text": LONG}, {"text": LONG}]
-    lines = "".join(json.dumps(row) + "\n" for row in rows)
-    (folder / "a.jsonl").write_text(lines, encoding="utf-8")
-    (folder / "b" / "a.jsonl").write_text(lines, encoding="utf-8")
-    section = CorpusConfig(documents=str(folder), min_chars=20)
-    ids = [document.id for document in read_own(section)]
-    assert ids == ["7", "a.jsonl:1", "7", "b/a.jsonl:1"]
-
-
-def test_a_truncated_gzip_of_documents_is_refused(tmp_path):
-    path = tmp_path / "a.jsonl.gz"
-    text = "".join(json.dumps({"text": f"{n} {LONG}"}) + "\n" for n in range(5000))
-    path.write_bytes(gzip.compress(text.encode())[:-2000])
-    with pytest.raises(CorpusError, match="cannot read documents from"):
-        list(read_own(CorpusConfig(documents=str(path), min_chars=20)))

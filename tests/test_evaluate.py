@@ -29,6 +29,7 @@ def test_report_repeats_the_table_and_measures_both_sets(tiny_overrides):
         rows[-1].bits_per_byte, abs=1e-6
     )
     assert report["measures"]["test"]["loss"] > 0
+    assert report["prompts"] == artifact.facts["prompts"] == ["o rio"]
     table = (artifact.folder / "epochs.md").read_text(encoding="utf-8").splitlines()
     assert table[0].startswith("| after ... epochs | phase | train loss | loss | accuracy (%)")
     assert len(table) == 2 + len(rows)

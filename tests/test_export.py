@@ -2,6 +2,7 @@
 
 import json
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -106,6 +107,15 @@ def test_the_card_of_own_documents_claims_no_wikipedia(tiny_overrides, tmp_path)
     _, artifact = exported(tiny_overrides, *own, "export={language: it, dataset: me/mine}")
     card = ModelCard.load(artifact.folder / "README.md")
     assert (card.data.language, card.data.datasets) == ("it", ["me/mine"])
+
+
+def test_the_language_is_that_of_the_corpus_unless_the_export_names_another():
+    from gportuguese.artifacts import Artifact
+    from gportuguese.export.card import _language
+
+    inputs = {"corpus": Artifact(Path("corpus"), {"facts": {"language": "gl"}})}
+    assert _language(load_config(None), inputs) == "gl"
+    assert _language(load_config(None, ("export.language=pt",)), inputs) == "pt"
 
 
 def test_a_hub_model_is_named_as_the_base(tiny_overrides, monkeypatch):

@@ -4,6 +4,12 @@ import bz2
 import hashlib
 import json
 import random
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
 
 import pytest
 
@@ -58,7 +64,9 @@ def test_a_second_process_goes_on_where_the_first_stopped(host, tmp_path):
         file = RemoteFile(f"{address}/x")
         with (
             Host(address, wait_seconds=0.001) as client,
-            pytest.raises(DumpError, match="100,000 bytes are here; run again to go on"),
+            pytest.raises(
+                DumpError, match="stalled at 100,000 bytes: the connection broke off; run again to"
+            ),
         ):
             client.fetch(file, tmp_path / "x")
         host.faults.clear()
@@ -99,9 +107,9 @@ def test_a_file_that_changed_midway_is_refused_and_what_came_is_kept(host, tmp_p
     [
         ({"sha1": "0" * 40}, (), "but 0000"),
         ({"size": 5}, (), "has 300,000 bytes, but 5 are listed"),
-        ({}, [("lie", 99)] * 20, "nothing comes any more|changed since"),
+        ({}, [("lie", 99)] * 20, "the download stalled at|changed since"),
         ({}, [403], "the server answers 403"),
-        ({}, [503] * 50, "the server answers 503|nothing comes any more"),
+        ({}, [503] * 50, "the server answers 503"),
     ],
 )
 def test_lies_and_refusals_end_with_a_message(host, tmp_path, known, faults, message):
@@ -124,12 +132,12 @@ def test_retry_after_is_waited_for(host, tmp_path):
 
 def test_a_server_that_asks_for_hours_is_asked_again_sooner(host, tmp_path, monkeypatch, caplog):
     waits = []
-    monkeypatch.setattr("urllib3.util.retry.time.sleep", waits.append)
+    monkeypatch.setattr("gportuguese.dump.connection.time.sleep", waits.append)
     host.retry_after = "86400"
     with caplog.at_level("INFO"):
         assert fetched(host, tmp_path, 503) == CONTENT
     assert waits == [600.0]
-    assert "the server answers 503: waiting 600 s, as it asks" in caplog.text
+    assert "the server answers 503; trying again in 600 s (try 2 of 7)" in caplog.text
 
 
 def test_latest_is_the_newest_run_that_is_done(host):
@@ -230,12 +238,76 @@ def test_the_client_names_itself(host, tmp_path):
     assert "(+https://" in agent
 
 
-def test_no_server_is_a_message(tmp_path):
-    with (
-        Host("http://127.0.0.1:9", wait_seconds=0.001) as client,
-        pytest.raises(DumpError, match="cannot reach http://127.0.0.1:9/ptwiki"),
-    ):
-        client.find_run(DumpConfig())
+def refuse_names(*_, **__):
+    raise socket.gaierror(-2, "Name or service not known")
+
+
+@pytest.mark.parametrize(
+    ("address", "reason"),
+    [
+        ("http://127.0.0.1:9", "no connection (Connection refused)"),
+        ("http://dumps.invalid", "the host's name cannot be resolved (is there a network?)"),
+        ("https://dumps.invalid", "the proxy fails: no connection (Connection refused)"),
+        ("https://LOOPBACK", "no secure connection ("),
+    ],
+)
+def test_without_a_network_each_try_says_why_and_the_end_names_the_settings(
+    host, tmp_path, caplog, monkeypatch, address, reason
+):
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    if address == "https://dumps.invalid":
+        monkeypatch.setenv("HTTPS_PROXY", "http://127.0.0.1:9")
+    if address == "http://dumps.invalid":
+        monkeypatch.setattr(socket, "getaddrinfo", refuse_names)
+    with host.running() as plain:
+        address = address.replace("LOOPBACK", plain.removeprefix("http://"))
+        for fetch_it in (
+            lambda client: client.find_run(DumpConfig()),
+            lambda client: client.fetch(RemoteFile(f"{address}/x"), tmp_path / "x"),
+        ):
+            caplog.clear()
+            with (
+                Host(address, wait_seconds=0.001) as client,
+                caplog.at_level("INFO", "gportuguese"),
+                pytest.raises(DumpError, match=f"^cannot reach {address}/") as caught,
+            ):
+                fetch_it(client)
+            tries = [line for line in caplog.messages if "trying again" in line]
+            assert len(tries) == 6
+            assert all(line.startswith(reason) for line in tries)
+            assert tries[0].endswith("; trying again at once (try 2 of 7)")
+            assert tries[5].endswith("; trying again in 0 s (try 7 of 7)")
+            message = str(caught.value)
+            assert reason in message
+            assert "set dump.source to a dump that you have, or dump.mirror to" in message
+            assert not re.search(r"HTTPS?Connection|object at|Errno|Max retries", message)
+
+
+def test_the_command_says_at_once_what_it_waits_for(tmp_path):
+    words = ("--config", "pilot", "--set", "dump.mirror=http://127.0.0.1:9")
+    with subprocess.Popen(
+        [sys.executable, "-m", "gportuguese", "dump", *words],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as process:
+        asked = next(line for line in process.stderr if "asking" in line)
+        start = time.monotonic()
+        waited = [next(process.stderr) for _ in range(2)]
+        assert time.monotonic() - start < 2
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=20)
+    assert "asking http://127.0.0.1:9/ptwiki for the latest run" in asked
+    assert "no connection (Connection refused); trying again at once (try 2 of 7)" in waited[0]
+    assert "no connection (Connection refused); trying again in 2 s (try 3 of 7)" in waited[1]
+    assert process.returncode == 130
+
+
+def test_a_broken_download_says_why_and_when_it_goes_on(host, tmp_path, caplog):
+    with caplog.at_level("INFO", "gportuguese"):
+        fetched(host, tmp_path, ("cut", 1000), 503)
+    assert "x: the connection broke off; resuming at byte 1000 in 0 s" in caplog.messages
+    assert "the server answers 503; trying again at once (try 2 of 7)" in caplog.messages
 
 
 def test_the_stage_fetches_verifies_and_feeds_the_corpus(host, tiny_overrides, capsys):

@@ -4,7 +4,7 @@ In a script, keep what builds stages under `if __name__ == "__main__":`, for pag
 worker processes that import it again.
 
 >>> from gportuguese import Pipeline, init_world, load_config
->>> config = load_config("configs/pilot.yaml")
+>>> config = load_config("pilot")
 >>> model_folder = Pipeline(config).build("train", init_world(config.runtime)).folder / "model"
 """
 

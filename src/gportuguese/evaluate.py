@@ -13,7 +13,7 @@ from gportuguese.artifacts import Artifact
 from gportuguese.callbacks.epoch_table import read_epochs
 from gportuguese.callbacks.precision import autocast
 from gportuguese.config import Config
-from gportuguese.corpus import Split
+from gportuguese.corpus import Split, prompts_of
 from gportuguese.generate import Sampling, Writer
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
 from gportuguese.world import World, keep_freed_memory
@@ -24,7 +24,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     keep_freed_memory()
     training, tokens = inputs["train"], inputs["tokens"]
     writer = Writer.load(training.folder / "model", world.device)
-    facts: dict[str, Any] = {"measures": {}}
+    prompts = prompts_of(config.evaluate, inputs["corpus"])
+    facts: dict[str, Any] = {"measures": {}, "prompts": prompts}
     held_out: tuple[Split, ...] = ("valid", "test")
     for split in held_out:
         if tokens.facts["tokens"][split] > config.tokens.block_size:
@@ -34,7 +35,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     (out / "epochs.md").write_text(report.epochs_markdown(training) + "\n", encoding="utf-8")
     shutil.copy(training.folder / "epochs.csv", out / "epochs.csv")
     report.draw_curves(rows, out / "curves.png")
-    (out / "samples.md").write_text(_samples(config, writer), encoding="utf-8")
+    (out / "samples.md").write_text(_samples(config, prompts, writer), encoding="utf-8")
     content = {
         "name": config.name,
         **facts,
@@ -62,7 +63,7 @@ def _measure(
     return metrics.measure(writer.model, loader, token_bytes, context)
 
 
-def _samples(config: Config, writer: Writer) -> str:
+def _samples(config: Config, prompts: list[str], writer: Writer) -> str:
     new_tokens = config.evaluate.sample_tokens
     kinds = {
         "greedy": Sampling(max_new_tokens=new_tokens, top_k=1),
@@ -76,7 +77,7 @@ def _samples(config: Config, writer: Writer) -> str:
         ),
     }
     lines = [f"# Samples of {config.name}", ""]
-    for prompt in config.evaluate.prompts:
+    for prompt in prompts:
         lines += [f"## {prompt}", ""]
         for kind, sampling in kinds.items():
             text = " ".join(writer.write(prompt, sampling).split())

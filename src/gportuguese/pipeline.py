@@ -38,8 +38,8 @@ class Stage:
 
 STAGES = (
     Stage("dump", resumable=True),
-    Stage("corpus", ("dump",), version=4, resumable=True),
-    Stage("tokenizer", ("corpus",)),
+    Stage("corpus", ("dump",), version=5, resumable=True),
+    Stage("tokenizer", ("corpus",), version=2),
     Stage("tokens", ("corpus", "tokenizer"), version=2),
     Stage("align", ("tokenizer", "tokens"), version=4, also=("tokens.block_size",)),
     Stage(
@@ -50,8 +50,8 @@ STAGES = (
         also=("tokens.block_size",),
         is_shared=True,
     ),
-    Stage("evaluate", ("train", "tokens")),
-    Stage("export", ("dump", "corpus", "tokens", "align", "train", "evaluate"), version=2),
+    Stage("evaluate", ("corpus", "train", "tokens"), version=2),
+    Stage("export", ("dump", "corpus", "tokens", "align", "train", "evaluate"), version=3),
 )
 
 

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 END_OF_TEXT = "<|endoftext|>"
-_PROBE = "Gosto do queijo e vinho."
 
 
 class TokenizerError(UserError):
@@ -47,7 +46,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     return {
         "vocab_size": len(tokenizer),
         "merges": len(merges),
-        "probe": tokenizer.tokenize(_PROBE),
+        "probe": tokenizer.tokenize(corpus.probe_of(inputs["corpus"])),
     }
 
 

@@ -61,10 +61,7 @@ def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
             try:
                 files[name] = document_files(_own(section))
             except CorpusError as error:
-                raise AlignError(
-                    f"align.source_documents={given}: no .jsonl, .jsonl.gz, .parquet or .txt "
-                    f"documents, or others among them ({error})"
-                ) from error
+                raise AlignError(f"align.source_documents={given}: {error}") from error
     return files
 
 

@@ -16,7 +16,7 @@ from typing import NoReturn
 import yaml
 
 from gportuguese.cli.arguments import make_parser
-from gportuguese.config import Config, UserError, as_tree, load_config
+from gportuguese.config import Config, UserError, as_tree, load_config, shipped_configs
 from gportuguese.pipeline import Pipeline
 from gportuguese.world import init_world, leave_world
 
@@ -94,6 +94,11 @@ def _run_status(args: argparse.Namespace) -> None:
 
 
 def _run_config(args: argparse.Namespace) -> None:
+    if args.list:
+        shipped = shipped_configs()
+        width = max(map(len, shipped))
+        print("\n".join(f"{name:{width}}  {about}" for name, about in shipped.items()))
+        return
     tree = as_tree(_config(args))
     print(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False, width=100), end="")
 

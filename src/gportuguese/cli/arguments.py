@@ -32,7 +32,8 @@ def make_parser() -> argparse.ArgumentParser:
     for stage in STAGES:
         _add_command(commands, stage.name, _HELP[stage.name])
     _add_command(commands, "status", "which stages are done and which is next")
-    _add_command(commands, "config", "print the resolved config")
+    config = _add_command(commands, "config", "print the resolved config")
+    config.add_argument("--list", action="store_true", help="the shipped configs, one a line")
     _add_plan(commands)
     _add_command(commands, "lr-find", "fastai's learning-rate finder for phase one")
     push = _add_command(commands, "push", "send the exported folder to the Hub")
@@ -105,13 +106,17 @@ def _add_command(
 ) -> argparse.ArgumentParser:
     command = commands.add_parser(name, help=text, description=text)
     command.set_defaults(command=name)
-    command.add_argument("--config", type=Path, help="a YAML file (default: the packaged demo)")
+    command.add_argument(
+        "--config",
+        type=Path,
+        help="a YAML file, or the name of a shipped config (gpt-pt config --list; default: demo)",
+    )
     command.add_argument(
         "--set",
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="change one setting; may be repeated",
+        help="change one setting, as train.seed=1 or train.phases.0.lr_max=1e-3; may be repeated",
     )
     command.add_argument("--debug", action="store_true", help="show tracebacks")
     return command

@@ -16,6 +16,7 @@ from gportuguese.config.schema import (
     TrainConfig,
     UserError,
 )
+from gportuguese.config.shipped import shipped_configs
 
 __all__ = [
     "AlignConfig",
@@ -35,4 +36,5 @@ __all__ = [
     "asset_path",
     "load_config",
     "resolve_path",
+    "shipped_configs",
 ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import difflib
 import re
@@ -12,8 +13,10 @@ from typing import Any, Literal
 
 import yaml
 
+from gportuguese.config.overrides import place_of, set_value
 from gportuguese.config.relations import broken_relations
 from gportuguese.config.schema import Config, ConfigError
+from gportuguese.config.shipped import find_config
 
 
 class _Loader(yaml.SafeLoader):
@@ -28,28 +31,70 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(path: str | Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
-    """The resolved `Config` of a YAML file (none: the packaged demo) and `section.key=value`s.
+    """The resolved `Config` of a YAML file and `section.key=value`s.
 
-    Raises `ConfigError` listing every problem at once.
+    `path` may be the name of a shipped config; None means the demo. Raises `ConfigError` listing
+    every problem at once.
     """
-    path = asset_path("demo.yaml") if path is None else Path(path)
     try:
+        path = find_config("demo" if path is None else path)
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no settings; see configs/ for examples")
-    problems: list[str] = []
-    for override in overrides:
-        _apply_override(tree, override, problems)
-    config = _parse(Config, tree, "", problems)
-    if config is not None and not problems:
-        problems += broken_relations(config)
-    if problems:
-        raise ConfigError(f"{path}:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        raise ConfigError(f"{path} holds no settings; gpt-pt config --list names examples")
+    changed = copy.deepcopy(tree)
+    refused = [problem for each in overrides if (problem := _apply(changed, each))]
+    config, problems = _checked(changed)
+    if refused or problems:
+        raise ConfigError(_with_origins(path, tree, overrides, refused))
     return typing.cast(Config, config)
+
+
+def _apply(tree: dict[str, Any], override: str) -> str | None:
+    """Changes one setting; returns the problem if that cannot be done."""
+    key, equals, text = override.partition("=")
+    if not equals:
+        return f"{_flag(override)}: write it as section.key=value"
+    try:
+        set_value(tree, as_tree(Config(name="")), key.strip(), yaml.load(text, Loader=_Loader))
+    except yaml.YAMLError:
+        return f"{_flag(override)}: the value is not YAML"
+    except ConfigError as error:
+        return f"{_flag(override)}: {error}"
+    return None
+
+
+def _checked(tree: dict[str, Any]) -> tuple[Config | None, list[str]]:
+    """The config of a tree, and its problems."""
+    problems: list[str] = []
+    config = _parse(Config, tree, "", problems)
+    if not problems:
+        problems += broken_relations(config)
+    return config, problems
+
+
+def _with_origins(
+    path: Path, tree: dict[str, Any], overrides: tuple[str, ...], refused: list[str]
+) -> str:
+    """All problems, those of the file under its name and the others with the flag that made them."""
+    origins = dict.fromkeys(_checked(tree)[1])
+    for override in overrides:
+        _apply(tree, override)
+        origins = {problem: origins.get(problem, override) for problem in _checked(tree)[1]}
+    of_file = [f"  - {problem}" for problem, override in origins.items() if override is None]
+    of_flags = [
+        f"{_flag(override)}: {problem.removeprefix(place_of(override.partition('=')[0]) + ': ')}"
+        for problem, override in origins.items()
+        if override is not None
+    ]
+    return "\n".join([*([f"{path}:", *of_file] if of_file else []), *refused, *of_flags])
+
+
+def _flag(override: str) -> str:
+    return f"--set {override if len(override) <= 70 else override[:66] + ' ...'}"
 
 
 def asset_path(name: str) -> Path:
@@ -70,23 +115,6 @@ def as_tree(value: Any) -> Any:
     if isinstance(tree, dict):
         return {key: as_tree(item) for key, item in tree.items()}
     return [as_tree(item) for item in tree] if isinstance(tree, (list, tuple)) else tree
-
-
-def _apply_override(tree: dict[str, Any], override: str, problems: list[str]) -> None:
-    key, equals, text = override.partition("=")
-    if not equals:
-        problems.append(f"--set {override}: write it as section.key=value")
-        return
-    *parents, leaf = key.split(".")
-    for parent in parents:
-        tree = tree.setdefault(parent, {}) if isinstance(tree, dict) else {}
-    if not isinstance(tree, dict):
-        problems.append(f"--set {override}: {'.'.join(parents)} is not a section")
-        return
-    try:
-        tree[leaf] = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError:
-        problems.append(f"--set {override}: the value is not YAML")
 
 
 def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:

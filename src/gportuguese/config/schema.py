@@ -59,10 +59,19 @@ class DumpConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
-    """Which documents, and how they are split."""
+    """Which documents, and how they are split.
+
+    A page of a dump is dropped for the first of: other namespace, redirect, disambiguation, long
+    title, too short. A row of your own documents: no text, too short. Then: exact duplicate.
+    """
 
     documents: str | None = None
-    """Own documents instead of a dump: a .jsonl, .jsonl.gz, .parquet or .txt file, or a folder."""
+    """Own documents instead of a dump: a .jsonl, .jsonl.gz, .parquet or .txt file, or a folder of
+    them. Rows need a `text`, and may have a `title` and an `id`; other columns are not read."""
+    txt_document: Literal["file", "line", "paragraph"] = "file"
+    """What is one document in a .txt file; blank lines stand between paragraphs."""
+    language: str | None = None
+    """Language of the documents (ISO 639-1), for sample prompts and the model card; null: the dump's."""
     min_chars: int = 1800
     """Shorter documents (characters of clean text) are dropped."""
     max_title_chars: int = 150
@@ -206,13 +215,9 @@ class EvaluateConfig:
 
     tokens: int | None = None
     """Tokens of each held-out set, spread evenly; null means all."""
-    prompts: tuple[str, ...] = (
-        "Quem era Jim Henson? Jim Henson era um",
-        "Em um achado chocante, o cientista descobriu um",
-        "Barack Hussein Obama II, nascido em 4 de agosto de 1961, é",
-        "Corrida por vacina contra Covid-19 já tem",
-    )
-    """Prompts of the samples: those of the published model card."""
+    prompts: tuple[str, ...] | None = None
+    """Prompts of the samples; null: by the language of the corpus (pt, en, it, es, fr, de; for others
+    the openings of held-out documents)."""
     sample_tokens: int = 50
     """New tokens per sample."""
 
@@ -228,7 +233,7 @@ class ExportConfig:
     repo: str | None = None
     """`user/name` in the card's examples; null: `user/` and the run's name."""
     language: str | None = None
-    """ISO 639-1, for the Hub; null: that of the dump."""
+    """ISO 639-1, for the Hub; null: that of the corpus."""
     license: str = "mit"
     """Of the model, as the Hub names it."""
     dataset: str | None = None

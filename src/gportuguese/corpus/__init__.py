@@ -15,10 +15,11 @@ import numpy as np
 
 from gportuguese import artifacts, dump
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, CorpusConfig
+from gportuguese.config import Config, CorpusConfig, EvaluateConfig
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page
 from gportuguese.corpus.documents import document_files, document_name, write_shards
 from gportuguese.corpus.duplicates import NUM_BANDS, clusters
+from gportuguese.corpus.openings import NUM_PROMPTS, PROBES, PROMPTS, opening_of
 from gportuguese.corpus.pool import (
     DROPPED_SAMPLES,
     SLOWEST,
@@ -45,12 +46,20 @@ __all__ = [
     "document_files",
     "document_name",
     "load",
+    "probe_of",
+    "prompts_of",
     "split_of",
 ]
 
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 _ROW_GROUP_DOCUMENTS = 1000
+_REMEDIES = {
+    "train": "lower corpus.valid_per_mille and corpus.test_per_mille",
+    "valid": "raise corpus.valid_per_mille",
+    "too short": "lower corpus.min_chars",
+    "no text": "give the rows a 'text'",
+}
 
 
 def split_of(document_id: str, section: CorpusConfig) -> Split:
@@ -68,16 +77,22 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     anew. Memory is a constant per worker, and about 400 bytes per document for finding duplicates.
     """
     section = config.corpus
+    language = section.language
     shards = out / artifacts.SCRATCH
     shards.mkdir(exist_ok=True)
     start = time.monotonic()
     if section.documents is None:
+        language = language or str(inputs["dump"].facts["language"])
         paths, summaries = _clean(inputs["dump"], config, shards, world)
     else:
         written = list(write_shards(section, shards))
         paths, summaries = [path for path, _ in written], [summary for _, summary in written]
     cleaned = time.monotonic()
-    facts = {**_summed(summaries, out), **_write_splits(paths, section, out)}
+    facts = {
+        "language": language,
+        **_summed(summaries, out),
+        **_write_splits(paths, section, out),
+    }
     facts["dropped"] = dict(sorted((facts["dropped"] + facts.pop("duplicates")).items()))
     faults = facts.pop("faults")
     if section.documents is None:
@@ -86,13 +101,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         "cleaning": round(cleaned - start, 1),
         "duplicates_and_split": round(time.monotonic() - cleaned, 1),
     }
-    for split in ("train", "valid"):
-        if not facts["documents"][split]:
-            raise CorpusError(
-                f"no document for {split} among {facts['pages']} pages "
-                f"(dropped: {facts['dropped'] or 'none'}); lower corpus.min_chars or raise "
-                "corpus.valid_per_mille"
-            )
+    _check_splits(facts)
     return facts
 
 
@@ -103,6 +112,45 @@ def load(artifact: Artifact, split: Split, batch_size: int = 256) -> Iterator[li
     with pq.ParquetFile(artifact.folder / f"{split}.parquet") as file:
         for batch in file.iter_batches(batch_size=batch_size, columns=["text"]):
             yield batch.column("text").to_pylist()
+
+
+def prompts_of(section: EvaluateConfig, artifact: Artifact) -> list[str]:
+    """`evaluate.prompts`, or where they are null those of the language of a corpus.
+
+    A language for which none are shipped has the openings of held-out documents.
+    """
+    if section.prompts is not None:
+        return list(section.prompts)
+    if shipped := PROMPTS.get(_language_of(artifact)):
+        return list(shipped)
+    openings = map(opening_of, next(load(artifact, "valid")))
+    return [opening for opening in dict.fromkeys(openings) if opening][:NUM_PROMPTS]
+
+
+def probe_of(artifact: Artifact) -> str:
+    """A sentence in the language of a corpus, or the opening of a held-out document."""
+    shipped = PROBES.get(_language_of(artifact))
+    return shipped or opening_of(next(load(artifact, "valid"))[0])
+
+
+def _language_of(artifact: Artifact) -> str:
+    """Without a region: `pt` for `pt-BR`; empty if it is not known."""
+    return str(artifact.facts["language"] or "").lower().partition("-")[0]
+
+
+def _check_splits(facts: dict[str, Any]) -> None:
+    """Raises `CorpusError` with what helps if there is nothing to train on or to validate with."""
+    documents, dropped = facts["documents"], facts["dropped"]
+    empty = next((split for split in ("train", "valid") if not documents[split]), None)
+    if empty is None:
+        return
+    causes = [*([empty] if sum(documents.values()) else []), *dropped]
+    remedies = [_REMEDIES[cause] for cause in causes if cause in _REMEDIES]
+    counts = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items())
+    raise CorpusError(
+        f"no document for {empty} among {facts['pages']:,} pages or rows (dropped: "
+        f"{counts or 'none'}); {', or '.join([*remedies, 'bring more text'])}"
+    )
 
 
 def _clean(

@@ -27,15 +27,21 @@ class Dropped:
     reason: str
 
 
-def is_wanted(namespace: int, is_redirect: bool, num_bytes: int, section: CorpusConfig) -> bool:
+# the words of a template are seldom longer than its call, and a page that gains more than half by
+# them is none that the limit is meant for
+_MOST_GROWTH = 1.5
+
+
+def is_wanted(namespace: int, is_redirect: bool) -> bool:
     """Whether the wikitext of a page is worth decoding; `clean_page` gives the reason if not."""
-    # a character has at least a byte; the words of a template are seldom longer than its call, and
-    # a page that gains more than half by them is none that the limit is meant for
-    return namespace == 0 and not is_redirect and 1.5 * num_bytes >= section.min_chars
+    return namespace == 0 and not is_redirect
 
 
 def clean_page(page: RawPage, section: CorpusConfig, language: Language) -> Document | Dropped:
     """The document of a page, or the reason why it is none.
+
+    The reason is the first that holds of: other namespace, redirect, disambiguation, long title,
+    too short.
 
     >>> from gportuguese.wikitext import language_of
     >>> page = RawPage(1, "Fado", 0, False, "'''Fado''' é [[música]].")
@@ -56,6 +62,8 @@ def clean_page(page: RawPage, section: CorpusConfig, language: Language) -> Docu
         return dropped("disambiguation")
     if len(page.title) > section.max_title_chars:
         return dropped("long title")
+    if _MOST_GROWTH * len(page.wikitext) < section.min_chars:
+        return dropped("too short")
     text = wikitext_to_text(page.wikitext, page.title, language)
     if len(text) < section.min_chars:
         return dropped("too short")

@@ -16,7 +16,6 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any
@@ -229,8 +228,7 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
     aside: list[dict[str, str]] = []
     times: list[tuple[float, str]] = []
     place = faults = 0
-    wanted = partial(is_wanted, section=section)
-    for place, raw in enumerate(pages_in(job.path, piece, wanted), start=1):
+    for place, raw in enumerate(pages_in(job.path, piece, is_wanted), start=1):
         page.value = place
         start = time.perf_counter()
         reason = quarantined.get(place)

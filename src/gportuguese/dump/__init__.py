@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gportuguese")
 
+_SLOW_BYTES = 1 << 28  # more take seconds to hash
+
 __all__ = ["DumpError", "RawPage", "build", "is_remote", "load", "local_path", "read_pages"]
 
 
@@ -44,6 +46,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         raise DumpError(f"{path} is empty")
     receipt["language"] = dump_language(path)  # refuses what is no dump
     receipt["size"] = path.stat().st_size
+    if receipt["size"] > _SLOW_BYTES:
+        log.info("dump: reading %s to compute its SHA-256", path.name)
     receipt["sha256"] = artifacts.hash_file(path)
     artifacts.write_json(out / "receipt.json", receipt)
     return receipt

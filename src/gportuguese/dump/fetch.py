@@ -9,18 +9,15 @@ import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 import requests
-from requests.adapters import HTTPAdapter
-from urllib3 import BaseHTTPResponse
 from urllib3.exceptions import HTTPError
-from urllib3.util.retry import Retry
 
 from gportuguese import artifacts
 from gportuguese.config import DumpConfig
+from gportuguese.dump.connection import MAX_RETRIES, TIMEOUTS, in_words, patient_session
 from gportuguese.dump.reader import DumpError
 from gportuguese.progress import track
 
@@ -30,9 +27,8 @@ HOST = "https://dumps.wikimedia.org"
 # Wikis dumped in parts list the single file under the second job, which ends later.
 _JOB, _RECOMBINE = "articlesmultistreamdump", "articlesmultistreamdumprecombine"
 _CHUNK = 1 << 20
-_MAX_STALLS = 6  # tries in a row that bring no byte
-_MAX_WAIT_SECONDS = 600.0  # of a server's Retry-After
-_TRANSIENT = (408, 429, 500, 502, 503, 504)
+_MAX_STALLS = MAX_RETRIES  # tries in a row that bring no byte
+_ELSEWHERE = "or set dump.source to a dump that you have, or dump.mirror to another host"
 
 
 class NoRunError(DumpError):
@@ -53,18 +49,6 @@ class RemoteFile:
         return self.url.rsplit("/", 1)[-1]
 
 
-class _Retry(Retry):
-    """Waits as long as the server asks, within reason, and says so."""
-
-    def get_retry_after(self, response: BaseHTTPResponse) -> float | None:
-        seconds = super().get_retry_after(response)
-        if seconds is None:
-            return None
-        seconds = min(seconds, _MAX_WAIT_SECONDS)
-        log.info("the server answers %d: waiting %.0f s, as it asks", response.status, seconds)
-        return seconds
-
-
 class Host:
     """A server laid out as Wikimedia's dump host is; one connection at a time.
 
@@ -75,17 +59,7 @@ class Host:
     def __init__(self, mirror: str | None = None, wait_seconds: float = 1.0) -> None:
         self.base = (mirror or HOST).rstrip("/")
         self.wait_seconds = wait_seconds
-        retry = _Retry(
-            total=_MAX_STALLS,
-            backoff_factor=wait_seconds,
-            status_forcelist=_TRANSIENT,
-            raise_on_status=False,
-        )
-        self.session = requests.Session()
-        self.session.headers["User-Agent"] = user_agent()
-        self.session.headers["Accept-Encoding"] = "identity"
-        for scheme in ("http://", "https://"):
-            self.session.mount(scheme, HTTPAdapter(max_retries=retry))
+        self.session = patient_session(wait_seconds)
 
     def __enter__(self) -> Host:
         return self
@@ -99,6 +73,8 @@ class Host:
         Raises `NoRunError` if the host has none, and `DumpError` if it cannot be asked.
         """
         folder = f"{self.base}/{section.wiki}"
+        run = "the latest run" if section.date == "latest" else f"run {section.date}"
+        log.info("dump: asking %s for %s", folder, run)
         if section.date != "latest":
             dates = [section.date]
         else:
@@ -144,9 +120,9 @@ class Host:
     def _text(self, url: str) -> str | None:
         """A small page; None where the server has none."""
         try:
-            answer = self.session.get(url, timeout=60)
+            answer = self.session.get(url, timeout=TIMEOUTS)
         except requests.RequestException as error:
-            raise DumpError(f"cannot reach {url}: {error}") from error
+            raise _unreachable(url, error) from error
         if answer.status_code == 404:
             return None
         if not answer.ok:
@@ -163,16 +139,23 @@ class Host:
         stalls = 0
         with track(file.name, float(file.size or 0)) as advance:
             advance(_size(path), "")
-            while not (
-                _is_whole(path) or self._fetch_rest(file, path, have := _size(path), advance)
-            ):
+            while not _is_whole(path):
+                have = _size(path)
+                reason = self._fetch_rest(file, path, have, advance)
+                if reason is None:
+                    break
                 stalls = 0 if _size(path) > have else stalls + 1
                 if stalls == _MAX_STALLS:
                     raise DumpError(
-                        f"{file.url}: nothing comes any more, {_size(path):,} bytes are here; "
-                        "run again to go on from there"
+                        f"{file.url}: the download stalled at {_size(path):,} bytes: {reason}; run "
+                        f"again to resume it, {_ELSEWHERE}"
                     )
-                time.sleep(self.wait_seconds * 2**stalls)
+                wait = self.wait_seconds * 2**stalls
+                log.info(
+                    "%s: %s; resuming at byte %d in %.0f s", file.name, reason, _size(path), wait
+                )
+                time.sleep(wait)
+        log.info("%s: checking the SHA-1", file.name)
         sha1 = _sha1(path)
         if file.sha1 not in (None, sha1):
             path.unlink()
@@ -185,16 +168,18 @@ class Host:
 
     def _fetch_rest(
         self, file: RemoteFile, path: Path, have: int, advance: Callable[[float, str], None]
-    ) -> bool:
-        """One request for the bytes that are missing; whether the file is whole now."""
+    ) -> str | None:
+        """One request for the bytes that are missing; None, or why the file is not whole yet."""
         headers = {"Range": f"bytes={have}-"} if have else {}
         start, first = time.monotonic(), have
         try:
-            with self.session.get(file.url, headers=headers, stream=True, timeout=60) as answer:
+            with self.session.get(
+                file.url, headers=headers, stream=True, timeout=TIMEOUTS
+            ) as answer:
                 total = _total(answer)
                 begun_size = (_begun(path) or {"size": total})["size"]
                 if answer.status_code == 416 and total == have == begun_size:
-                    return True
+                    return None
                 if answer.status_code not in (200, 206, 416):
                     raise DumpError(
                         f"{file.url}: the server answers {answer.status_code} {answer.reason}"
@@ -211,17 +196,17 @@ class Host:
                         have += len(chunk)
                         rate = (have - first) / 1e6 / max(time.monotonic() - start, 1e-9)
                         advance(len(chunk), f"{have / 1e6:,.0f} MB, {rate:,.1f} MB/s")
-        except (requests.RequestException, HTTPError) as error:
-            log.info("%s: %s; going on at byte %d", file.name, type(error).__name__, _size(path))
-            return False
-        return total is None or have == total
+        except requests.RequestException as error:
+            if not have:
+                raise _unreachable(file.url, error) from error
+            return in_words(error)
+        except HTTPError as error:
+            return in_words(error)
+        return None if total in (None, have) else "the connection broke off"
 
 
-def user_agent() -> str:
-    """Program, version and address: the host turns away clients that do not name themselves."""
-    about = metadata.metadata("gportuguese")
-    url = next(line.partition(", ")[2] for line in about.get_all("Project-URL", []))
-    return f"gportuguese/{about['Version']} (+{url})"
+def _unreachable(url: str, error: requests.RequestException) -> DumpError:
+    return DumpError(f"cannot reach {url}: {in_words(error)}; check the network, {_ELSEWHERE}")
 
 
 def _check_same_file(

@@ -121,11 +121,11 @@ def _streams_hold_whole_pages(path: Path, starts: list[int]) -> bool:
 
 
 def pages_in(
-    path: Path, piece: Piece, wanted: Callable[[int, bool, int], bool] = lambda *_: True
+    path: Path, piece: Piece, wanted: Callable[[int, bool], bool] = lambda *_: True
 ) -> Iterator[RawPage]:
     """Yields the pages of a piece, one stream in memory at a time.
 
-    `wanted(namespace, is_redirect, num_bytes)` says whether the wikitext of a page is needed; for
+    `wanted(namespace, is_redirect)` says whether the wikitext of a page is needed; for
     others it is left empty. Raises `DumpError` if a stream is damaged or a page is not whole.
     """
     if piece.xml is not None:
@@ -215,7 +215,7 @@ def _decompressed(raw: IO[bytes], path: Path) -> Iterator[bytes]:
 
 
 def _pages(
-    path: Path, xml: bytes, offset: int, wanted: Callable[[int, bool, int], bool]
+    path: Path, xml: bytes, offset: int, wanted: Callable[[int, bool], bool]
 ) -> Iterator[RawPage]:
     position, last = 0, None
     while (start := xml.find(b"<page>", position)) >= 0:
@@ -233,7 +233,7 @@ def _pages(
         text = _TEXT.search(xml, start, end)
         number = int(namespace[1]) if namespace else 0
         wikitext = ""
-        if text and wanted(number, is_redirect, text.end(1) - text.start(1)):
+        if text and wanted(number, is_redirect):
             wikitext = _unescape(text[1])
         last = RawPage(
             id=int(page_id[1]),

@@ -37,7 +37,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     generation.max_new_tokens = min(MAX_NEW_TOKENS, models.num_positions(model) // 2)
     model.save_pretrained(out)
     tokenizer.save(bpe, out)
-    prompts = prompts_of(config, bpe, models.num_positions(model))
+    prompts = prompts_of(inputs["evaluate"].facts["prompts"], bpe, models.num_positions(model))
     facts: dict[str, Any] = {"differences": {}, "prompts": len(prompts)}
     for name in ("safetensors", *config.export.formats):
         facts["differences"][name] = check(name, model, prompts, _write(name, model, out))

@@ -29,12 +29,12 @@ def make(
 ) -> ModelCard:
     """The card of a run; `inputs` are its stages, `checks` what was compared of the formats."""
     corpus, training = inputs["corpus"], inputs["train"]
-    measures = inputs["evaluate"].facts["measures"]
+    measures, prompts = (inputs["evaluate"].facts[key] for key in ("measures", "prompts"))
     base = config.align.base
     section = config.export
     architecture = json.loads((inputs["align"].folder / "config.json").read_text(encoding="utf-8"))
     made: ModelCard = ModelCard.from_template(
-        _data(config, measures, _language(config, inputs), architecture["model_type"]),
+        _data(config, measures, _language(config, inputs), architecture["model_type"], prompts),
         template_path=str(_TEMPLATE),
         title=section.title or config.name,
         repo=section.repo or f"user/{config.name}",
@@ -55,7 +55,7 @@ def make(
         training=training.facts,
         time=clock(training.facts["train_seconds"]),
         versions=training.manifest["versions"],
-        prompts=config.evaluate.prompts,
+        prompts=prompts,
         samples=_samples(inputs["evaluate"]),
         checks=checks["differences"],
         files=files,
@@ -64,7 +64,11 @@ def make(
 
 
 def _data(
-    config: Config, measures: dict[str, dict[str, float]], language: str | None, model_type: str
+    config: Config,
+    measures: dict[str, dict[str, float]],
+    language: str | None,
+    model_type: str,
+    prompts: list[str],
 ) -> ModelCardData:
     """The metadata that the Hub reads, with a `model-index` of what was measured."""
     section, base = config.export, config.align.base
@@ -94,7 +98,7 @@ def _data(
         base_model=base if isinstance(base, str) and _is_hub_id(base) else None,
         model_name=section.title or config.name,
         eval_results=results or None,
-        widget=[{"text": prompt} for prompt in config.evaluate.prompts],
+        widget=[{"text": prompt} for prompt in prompts],
     )
 
 
@@ -103,7 +107,7 @@ def _is_hub_id(base: str) -> bool:
 
 
 def _language(config: Config, inputs: dict[str, Artifact]) -> str | None:
-    return config.export.language or _dump_of(inputs).get("language")
+    return config.export.language or inputs["corpus"].facts["language"]
 
 
 def _dump_of(inputs: dict[str, Artifact]) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gportuguese import model as models
-from gportuguese.config import Config, UserError
+from gportuguese.config import UserError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -31,11 +31,11 @@ class ExportError(UserError):
 
 
 def prompts_of(
-    config: Config, bpe: PreTrainedTokenizerBase, num_positions: int
+    prompts: list[str], bpe: PreTrainedTokenizerBase, num_positions: int
 ) -> list[torch.Tensor]:
     """The prompts of the report, int64 `[1, T]`, with room for what is compared after them."""
     room = max(1, num_positions - _NEW_TOKENS)
-    ids = [bpe(prompt)["input_ids"][:room] for prompt in config.evaluate.prompts]
+    ids = [bpe(prompt)["input_ids"][:room] for prompt in prompts]
     return [torch.tensor([each or [bpe.eos_token_id]]) for each in ids] or [
         torch.tensor([[bpe.eos_token_id]])
     ]
