@@ -6,8 +6,7 @@ import signal
 
 import pytest
 
-from gportuguese.config import asset_path
-from gportuguese.generate import Sampling, Writer
+from gportuguese.generate import Sampling
 from tests.live_server import serving, serving_process, slow_down
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="the page tests need playwright")
@@ -23,11 +22,6 @@ def browser():
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
         yield browser
         browser.close()
-
-
-@pytest.fixture(scope="module")
-def writer():
-    return Writer.load(asset_path("english-nano"), "cpu")
 
 
 @pytest.fixture(scope="module")

@@ -50,7 +50,7 @@ STAGES = (
         also=("tokens.block_size",),
         is_shared=True,
     ),
-    Stage("evaluate", ("train", "tokens")),
+    Stage("evaluate", ("train", "tokens"), version=2),
     Stage("export", ("dump", "corpus", "tokens", "align", "train", "evaluate"), version=2),
 )
 
