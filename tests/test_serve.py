@@ -237,6 +237,124 @@ def test_logprobs_are_the_models_own(client, writer):
     assert math.exp(found.token_logprobs[0]) <= 1
 
 
+def plain_logprobs(writer, ids):
+    """The log-probability of every token but the first, from one forward pass: `[T-1]`."""
+    with torch.no_grad():
+        logprobs_TV = writer.model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+    return logprobs_TV.gather(-1, torch.tensor(ids[1:]).unsqueeze(-1)).squeeze(-1)
+
+
+@pytest.mark.parametrize("max_tokens", [0, 1, 3])
+@pytest.mark.parametrize("kind", ["text", "ids"])
+def test_an_echoed_prompt_has_its_log_probabilities(client, writer, kind, max_tokens):
+    text = "The café in Coração 🙂, said Ana. " * 9  # longer than a run of positions
+    ids = writer.prompt_ids(text)
+    answer = client.completions.create(
+        model="nano",
+        prompt=text if kind == "text" else ids,
+        max_tokens=max_tokens,
+        temperature=0,
+        logprobs=3,
+        echo=True,
+    )
+    choice, found = answer.choices[0], answer.choices[0].logprobs
+    greedy = Sampling(max_new_tokens=max_tokens, top_k=1)
+    assert choice.text == text + writer.write(text, greedy)
+    assert choice.finish_reason == "length"
+    assert answer.usage.prompt_tokens == len(ids)
+    assert answer.usage.completion_tokens == max_tokens
+    lengths = {len(ids) + max_tokens}
+    assert {len(values) for values in found.model_dump().values()} == lengths
+    assert found.token_logprobs[0] is None
+    assert found.top_logprobs[0] is None
+    wanted = plain_logprobs(writer, ids)
+    assert found.token_logprobs[1 : len(ids)] == pytest.approx(wanted.tolist(), abs=1e-4)
+    for value, top in zip(found.token_logprobs[1:], found.top_logprobs[1:], strict=True):
+        assert len(top) == 3
+        assert value <= max(top.values())
+    # every token of whole characters stands where its offset says
+    assert found.text_offset[0] == 0
+    assert found.text_offset == sorted(found.text_offset)
+    for name, offset in zip(found.tokens, found.text_offset, strict=True):
+        if not name.startswith("bytes:"):
+            assert choice.text[offset:].startswith(name)
+
+
+def test_an_echo_is_streamed_with_its_log_probabilities(client):
+    options = {"model": "nano", "prompt": ["He was born in", "A 🙂"], "max_tokens": 4, "seed": 1}
+    options |= {"temperature": 0, "echo": True, "logprobs": 2}
+    whole = client.completions.create(**options)
+    texts = ["", ""]
+    found = [
+        {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []} for _ in "ab"
+    ]
+    for chunk in client.completions.create(**options, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+            for name, values in choice.logprobs.model_dump().items():
+                found[choice.index][name] += values
+    assert texts == [choice.text for choice in whole.choices]
+    assert found == [choice.logprobs.model_dump() for choice in whole.choices]
+
+
+def test_an_echo_without_logprobs_or_text(client, writer):
+    answer = client.completions.create(model="nano", prompt="A 🙂", max_tokens=0, echo=True)
+    assert (answer.choices[0].text, answer.choices[0].logprobs) == ("A 🙂", None)
+    # an empty prompt begins a document
+    answer = client.completions.create(
+        model="nano", prompt="", max_tokens=1, temperature=0, echo=True, logprobs=0
+    )
+    assert answer.choices[0].text == writer.write("", Sampling(max_new_tokens=1, top_k=1))
+    assert answer.choices[0].logprobs.tokens[0] == "<|endoftext|>"
+    assert answer.choices[0].logprobs.text_offset == [0, 0]
+
+
+def test_scoring_does_not_disturb_the_texts_being_written(writer):
+    scored = "In 1961, the United States of America and the city of New York " * 8
+    with Engine(writer, Limits(max_concurrent=3)) as engine:
+        done = threading.Semaphore(0)
+
+        def deliver(piece):
+            if piece.finish is not None:
+                done.release()
+
+        score = Sampling(max_new_tokens=0)
+        jobs = [
+            Job(writer.prompt_ids(scored)[:200], score, deliver, num_candidates=1, echo=scored)
+            for _ in range(4)
+        ]
+        engine.submit(jobs[:2])
+        requests = [(prompt, sampling) for prompt in PROMPTS[:2] for sampling in SAMPLINGS]
+        texts, _ = write_together(engine, writer, requests)
+        engine.submit(jobs[2:])
+        for _ in jobs:
+            assert done.acquire(timeout=60)
+    assert texts == [writer.write(prompt, sampling) for prompt, sampling in requests]
+
+
+def test_only_the_last_tokens_of_a_prompt_are_read_if_asked(client, writer):
+    text = "The city of the river is old. " * 60
+    ids = writer.prompt_ids(text)
+    assert len(ids) > 256
+    answer = client.completions.create(
+        model="nano",
+        prompt=text,
+        max_tokens=6,
+        temperature=0,
+        echo=True,
+        extra_body={"truncate_prompt_tokens": 250},
+    )
+    greedy = Sampling(max_new_tokens=6, top_k=1)
+    kept = writer.tokenizer.decode(ids[-250:])
+    assert answer.choices[0].text == kept + "".join(writer.stream(text, greedy, window=True))
+    assert answer.usage.prompt_tokens == 250
+    assert answer.usage.truncated_prompt_tokens == len(ids) - 250
+    with pytest.raises(openai.BadRequestError, match="256 tokens of prompt and 6 new ones"):
+        client.completions.create(
+            model="nano", prompt=text, max_tokens=6, extra_body={"truncate_prompt_tokens": 256}
+        )
+
+
 def test_stop_is_told(client, writer):
     whole = writer.write(PROMPTS[0], GREEDY)
     answer = client.completions.create(
@@ -287,7 +405,8 @@ def test_stop_is_told(client, writer):
         ({"logprobs": 1000}, "logprobs"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": 1}, "stream_options"),
-        ({"best_of": 2}, "best_of"),
+        ({"best_of": 2}, "unknown field"),
+        ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
         ({"suffix": "x"}, "not supported"),
         ({"temprature": 1}, "unknown field"),
     ],
