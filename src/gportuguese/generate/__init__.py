@@ -124,7 +124,9 @@ class Writer:
     def prompt_ids(self, prompt: str) -> list[int]:
         """The tokens of a prompt, at least one."""
         # an empty prompt starts a document, which is what end of text announces
-        return list(self.tokenizer(prompt)["input_ids"]) or [self.tokenizer.eos_token_id]
+        return list(self.tokenizer(prompt, verbose=False)["input_ids"]) or [
+            self.tokenizer.eos_token_id
+        ]
 
     def fitting_ids(self, prompt: str, max_new_tokens: int, window: bool) -> list[int]:
         """The tokens of a prompt that leaves room for new ones; raises `GenerateError` if not."""
