@@ -12,7 +12,7 @@ from pathlib import Path
 import uvicorn
 
 from gportuguese.generate import Writer
-from gportuguese.serve.about import About, about, model_name
+from gportuguese.serve.about import About, describe, model_name
 from gportuguese.serve.app import make_app
 from gportuguese.serve.connection import TimedProtocol
 from gportuguese.serve.engine import Engine, Limits, ServeError
@@ -22,7 +22,7 @@ __all__ = [
     "Engine",
     "Limits",
     "ServeError",
-    "about",
+    "describe",
     "make_app",
     "make_server",
     "model_name",
@@ -61,7 +61,7 @@ def run(
         folder = Path(model_dir).resolve()
         writer = Writer.load(folder, device)
         engine = Engine(writer, limits)
-        server = make_server(engine, about(folder, writer), token or None, _hosts(host))
+        server = make_server(engine, describe(folder, writer), token or None, _hosts(host))
         shown = f"[{host}]" if ":" in host else host
         _log.info("http://%s:%d  (Ctrl+C ends)", shown, listener.getsockname()[1])
         with contextlib.suppress(KeyboardInterrupt):  # raised again once all texts have ended

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -48,14 +47,14 @@ class About:
         return {**asdict(self), "card": self.card is not None}
 
 
-def about(folder: Path, writer: Writer) -> About:
+def describe(folder: Path, writer: Writer) -> About:
     """What the card in a model folder says, or the manifests of the run that it belongs to.
 
     A model is a toy if it has few parameters, or if its held-out bits per byte are far above the
-    floor of its vocabulary. The floor is one bit per character, near which the entropy of printed
-    language lies (Shannon 1951), over the bytes that a character of the vocabulary takes: about 1
-    for Latin script and 0.5 for Cyrillic. A model whose bits per byte are not known is judged by
-    its parameters.
+    floor of its vocabulary. The floor is one bit per character, the order of the entropy of printed
+    English (Shannon 1951), divided by the mean bytes per character of the vocabulary. It is about
+    1 bit per byte for Latin script and 0.5 for Cyrillic. A model whose bits per byte are not known
+    is judged by its parameters alone.
     """
     known = _of_card(folder / "README.md") or _of_run(folder)
     parameters = models.count_parameters(writer.model.parameters())
@@ -89,20 +88,21 @@ def _of_card(path: Path) -> dict[str, Any]:
         data: Any = card.data
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, TypeError, yaml.YAMLError) as error:
+    except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
         _log.warning("%s is not a model card: %s", path, error)
         return {}
     measured = {
         result.dataset_split: result.metric_value
         for result in data.eval_results or []
-        if result.metric_type == "bits_per_byte" and isinstance(result.metric_value, float)
+        if result.metric_type == "bits_per_byte" and isinstance(result.metric_value, int | float)
     }
-    language, widget = data.language or [], data.get("widget") or []
+    widget = data.get("widget")
+    examples = widget if isinstance(widget, list) else []
     return {
         "card": card.text.strip(),
         "title": data.model_name,
-        "languages": _texts([language] if isinstance(language, str) else language),
-        "prompts": _texts(item.get("text") for item in widget if isinstance(item, dict)),
+        "languages": _texts(data.language),
+        "prompts": _texts([item.get("text") for item in examples if isinstance(item, dict)]),
         "bits_per_byte": measured.get("test", measured.get("validation")),
     }
 
@@ -116,7 +116,7 @@ def _of_run(folder: Path) -> dict[str, Any]:
     known: dict[str, Any] = {"title": training["name"]}
     corpus = _manifest(root / f"corpus-{training['inputs'].get('corpus')}", "corpus")
     if corpus and (dump := _manifest(root / f"dump-{corpus['inputs'].get('dump')}", "dump")):
-        known["languages"] = _texts([dump["facts"].get("language")])
+        known["languages"] = _texts(dump["facts"].get("language"))
     for path in sorted(root.glob("evaluate-*")):
         evaluated = _manifest(path, "evaluate")
         if evaluated and evaluated["inputs"].get("train") == training["digest"]:
@@ -136,7 +136,8 @@ def _manifest(folder: Path, stage: str) -> dict[str, Any] | None:
     return manifest if isinstance(manifest, dict) and manifest.get("stage") == stage else None
 
 
-def _texts(found: Iterable[object]) -> tuple[str, ...]:
-    """The usable ones: a card from elsewhere may hold anything."""
-    texts = (text for text in found if isinstance(text, str) and text.strip())
+def _texts(found: object) -> tuple[str, ...]:
+    """The usable ones of what should be texts: a card from elsewhere may hold anything."""
+    items = found if isinstance(found, list) else [found]
+    texts = (item for item in items if isinstance(item, str) and item.strip())
     return tuple(text[:_MAX_PROMPT_CHARACTERS] for text in texts)[:_MAX_PROMPTS]
