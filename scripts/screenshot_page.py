@@ -18,8 +18,8 @@ from gportuguese.serve import Engine, Limits, describe, make_server
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"
 SHOTS = (
-    ("light", {"width": 1280, "height": 1000}, "light", "pt-BR"),
-    ("dark", {"width": 1280, "height": 1000}, "dark", "en-US"),
+    ("light", {"width": 1280, "height": 1120}, "light", "pt-BR"),
+    ("dark", {"width": 1280, "height": 1120}, "dark", "en-US"),
     ("phone", {"width": 390, "height": 844}, "light", "pt-BR"),
 )
 

@@ -560,9 +560,11 @@ def test_a_token_opens_the_api_and_only_the_right_one(writer):
         for wrong in ({}, {"Authorization": b"Bearer \xe7"}, {"Authorization": "Basic segredo"}):
             assert httpx.get(f"{url}/v1/models", headers=wrong).status_code == 401
             assert httpx.get(f"{url}/metrics", headers=wrong).status_code == 401
+            assert httpx.get(f"{url}/card", headers=wrong).status_code == 401
             assert post(url, {"prompt": "a"}, **wrong).status_code == 401
         right = {"Authorization": "Bearer segredo"}
         assert httpx.get(f"{url}/v1/models", headers=right).status_code == 200
+        assert httpx.get(f"{url}/card", headers=right).status_code == 404  # this model has none
         assert post(url, {"prompt": "a"}, **right).status_code == 200
 
 

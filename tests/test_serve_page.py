@@ -312,9 +312,10 @@ def test_again_writes_another_text_and_a_seed_the_same(open_page, url, writer):
 
     expect(text).to_have_value(written(41))
     expect(page.locator("#status")).to_have_text(re.compile("semente 41"))
-    again.click()
+    again.press("Enter")
     expect(page.get_by_label("Semente")).to_have_value("42")
     expect(text).to_have_value(written(42))
+    expect(again).to_be_focused()
     page.get_by_label("Semente").fill("")
     again.click()
     expect(page.locator("#status")).not_to_have_text(re.compile("semente 4[12]"))

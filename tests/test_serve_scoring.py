@@ -24,7 +24,7 @@ url, tokenizer, request = sys.argv[1:]
 request = json.loads(request)
 lm = LocalCompletionsAPI(
     base_url=url + "/v1/completions", model="nano", tokenizer=tokenizer,
-    tokenizer_backend="huggingface", max_length=256, **request["options"])
+    max_length=256, **request["options"])
 def instances(kind, arguments):
     return [Instance(kind, {}, tuple(each), index) for index, each in enumerate(arguments)]
 json.dump({

@@ -3,7 +3,7 @@ import { ApiError, describeModel, nextTokens, setToken, write } from "./api.js";
 import { drawBars, setStale } from "./bars.js";
 import * as colours from "./colours.js";
 import { language, say, setLanguage } from "./language.js";
-import { beginningsOf, copy, openSheet, pythonProgram, showModel } from "./model.js";
+import { copy, openSheet, pythonProgram, showBeginnings, showModel } from "./model.js";
 import { advanceSeed, chosenSeed, settings, showSettings, typedSeed } from "./settings.js";
 import * as text from "./text.js";
 
@@ -111,6 +111,7 @@ async function startWriting() {
   const started = performance.now();
   const seed = chosenSeed();
   let count = 0;
+  let hasFailed = false;
   const onText = (piece) => {
     text.append(piece);
     count += 1;
@@ -134,7 +135,10 @@ async function startWriting() {
     show("status", key, { count, seconds: Number(seconds.toFixed(1)), seed: String(seed) });
   } catch (error) {
     if (error.name === "AbortError") show("status", "stopped", { count });
-    else fail(error);
+    else {
+      hasFailed = true;
+      fail(error);
+    }
   }
   writing = null;
   const hasGrown = area.value.length > before.text.length;
@@ -142,9 +146,10 @@ async function startWriting() {
   else text.forget();
   setBusy(false);
   $("spoken").textContent = area.value.slice(before.text.length);
-  // what went wrong stays on the page: only a text that grew has new next tokens
-  if (hasGrown) ask().catch(fail);
-  else showBars();
+  if (!hasGrown) return;
+  // what went wrong stays on the page, with the bars of the text before
+  if (hasFailed) setStale(true);
+  else ask().catch(fail);
 }
 
 function stopWriting() {
@@ -160,17 +165,23 @@ function writeAgain() {
   startWriting();
 }
 
+let cameFrom = null; // the button that began the writing, if the keyboard was on one
 function setBusy(isBusy) {
-  const hadFocus = document.activeElement === $(isBusy ? "write" : "stop");
+  const focused = document.activeElement;
   $("write").hidden = isBusy;
   $("stop").hidden = !isBusy;
-  if (hadFocus) $(isBusy ? "stop" : "write").focus();
   area.readOnly = isBusy;
   area.setAttribute("aria-busy", isBusy);
   document.body.classList.toggle("busy", isBusy);
   drawButtons();
   showBars();
-  if (isBusy) show("status", "writing");
+  if (isBusy) {
+    cameFrom = focused.closest("button");
+    if (cameFrom) $("stop").focus();
+    show("status", "writing");
+  } else if (focused === $("stop")) {
+    (cameFrom?.disabled ? $("write") : cameFrom ?? $("write")).focus();
+  }
 }
 
 function drawButtons() {
@@ -205,24 +216,12 @@ function translate() {
 }
 
 function drawExamples() {
-  const { prompts, lang } = beginningsOf(model?.about);
-  $("examples").lang = lang;
-  area.placeholder = `${prompts[0]}…`;
-  const items = prompts.map((prompt) => {
-    const button = document.createElement("button");
-    button.type = "button";
-    button.textContent = `${prompt} …`;
-    button.disabled = writing !== null;
-    button.addEventListener("click", () => {
-      text.remember();
-      text.setText(prompt, []);
-      startWriting();
-    });
-    const item = document.createElement("li");
-    item.append(button);
-    return item;
+  showBeginnings(model?.about, (prompt) => {
+    text.remember();
+    text.setText(prompt, []);
+    startWriting();
   });
-  $("examples").replaceChildren(...items);
+  drawButtons();
 }
 
 async function connect() {
@@ -258,6 +257,7 @@ document.addEventListener("selectionchange", colours.describeCaret);
 $("python").addEventListener("click", () => {
   if (!model || numTokens === null) return;
   const body = request(settings().max_tokens, typedSeed());
+  if (numTokens <= body.truncate_prompt_tokens) delete body.truncate_prompt_tokens;
   openSheet("python", say("pythonNote"), pythonProgram(model, body));
 });
 for (const button of document.querySelectorAll("[data-language]")) {

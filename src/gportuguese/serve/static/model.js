@@ -29,10 +29,23 @@ export function showModel({ id, about }, onError) {
   $("toy").hidden = !about.is_toy;
 }
 
-// The beginnings to offer: the run's own prompts, or neutral ones.
-export function beginningsOf(about) {
-  const own = about?.languages.find((code) => BEGINNINGS[code]) ?? language;
-  return { prompts: about?.prompts.length ? about.prompts : BEGINNINGS[own], lang: own };
+// Beginnings to click on: the run's own prompts, or neutral ones in the language of the model.
+export function showBeginnings(about, onPick) {
+  const lang = about?.languages.find((code) => BEGINNINGS[code]) ?? language;
+  const prompts = about?.prompts.length ? about.prompts : BEGINNINGS[lang];
+  $("text").placeholder = `${prompts[0]}…`;
+  $("examples").lang = lang;
+  $("examples").replaceChildren(
+    ...prompts.map((prompt) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.textContent = `${prompt} …`;
+      button.addEventListener("click", () => onPick(prompt));
+      const item = document.createElement("li");
+      item.append(button);
+      return item;
+    }),
+  );
 }
 
 export function openSheet(title, note, text) {
@@ -46,24 +59,22 @@ export function openSheet(title, note, text) {
 // A program that asks this server for what the page would ask next.
 export function pythonProgram(model, body) {
   const { top_k, repetition_penalty, truncate_prompt_tokens, ...known } = body;
-  const own = { top_k, repetition_penalty, truncate_prompt_tokens };
-  const lines = [
+  const own = { top_k, repetition_penalty, truncate_prompt_tokens }; // not part of OpenAI's API
+  const words = Object.entries({ model: model.id, ...known, extra_body: own })
+    .filter(([, value]) => value !== undefined)
+    .map(([name, value]) => `    ${name}=${JSON.stringify(value)},`);
+  const key = hasToken() ? 'os.environ["GPT_PT_TOKEN"]' : '"none"';
+  return [
     "# pip install openai",
     ...(hasToken() ? ["import os", ""] : []),
     "from openai import OpenAI",
     "",
-    `client = OpenAI(base_url="${location.origin}/v1", api_key=${
-      hasToken() ? 'os.environ["GPT_PT_TOKEN"]' : '"none"'
-    })`,
+    `client = OpenAI(base_url="${location.origin}/v1", api_key=${key})`,
     "answer = client.completions.create(",
-    ...Object.entries({ model: model.id, ...known }).filter(([, value]) => value !== undefined).map(
-      ([name, value]) => `    ${name}=${JSON.stringify(value)},`,
-    ),
-    `    extra_body=${JSON.stringify(own)},`,
+    ...words,
     ")",
     "print(answer.choices[0].text)",
-  ];
-  return lines.join("\n");
+  ].join("\n");
 }
 
 $("sheet-close").addEventListener("click", () => $("sheet").close());
