@@ -104,6 +104,38 @@ def tiny_overrides(tiny_dump, tmp_path):
     )
 
 
+@pytest.fixture(scope="session")
+def writer():
+    """The packaged English model."""
+    from gportuguese.config import asset_path
+    from gportuguese.generate import Writer
+
+    return Writer.load(asset_path("english-nano"), "cpu")
+
+
+@pytest.fixture(scope="session")
+def llama(writer):
+    """A Llama of random weights: rotary positions and fewer key heads than query heads."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    from gportuguese.generate import Writer
+
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=len(writer.tokenizer),
+        hidden_size=32,
+        intermediate_size=64,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        num_key_value_heads=2,
+        max_position_embeddings=128,
+        bos_token_id=writer.tokenizer.eos_token_id,
+        eos_token_id=writer.tokenizer.eos_token_id,
+    )
+    return Writer(LlamaForCausalLM(config).eval(), writer.tokenizer, "cpu")
+
+
 @pytest.fixture(autouse=True)
 def mark_data(request):
     """Tests marked `data` need real Wikipedia text that users do not have."""

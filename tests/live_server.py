@@ -7,14 +7,16 @@ import sys
 import threading
 import time
 
+from gportuguese import generate
 from gportuguese.config import asset_path
-from gportuguese.serve import Engine, Limits, engine, make_server
+from gportuguese.serve import About, Engine, Limits, make_server
 
 
 @contextlib.contextmanager
-def serving(writer, token=None, hosts=("*",), **limits):
+def serving(writer, token=None, hosts=("*",), about=None, **limits):
     """The address of a live server in a thread."""
-    server = make_server(Engine(writer, "m", Limits(**limits)), "nano", token, hosts)
+    engine = Engine(writer, Limits(**limits))
+    server = make_server(engine, about or About(name="nano"), token, hosts)
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
         thread.start()
@@ -31,13 +33,13 @@ def serving(writer, token=None, hosts=("*",), **limits):
 
 def slow_down(monkeypatch):
     """Gives each token 20 ms, so that there is time to see a text being written."""
-    draw = engine.draw
+    draw = generate.draw
 
     def slow_draw(*arguments):
         time.sleep(0.02)
         return draw(*arguments)
 
-    monkeypatch.setattr(engine, "draw", slow_draw)
+    monkeypatch.setattr(generate, "draw", slow_draw)
 
 
 @contextlib.contextmanager

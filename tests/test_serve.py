@@ -7,19 +7,18 @@ import signal
 import socket
 import threading
 import time
+from dataclasses import replace
 
 import httpx
 import openai
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM
 
-from gportuguese.config import asset_path
-from gportuguese.generate import Sampling, Writer
+from gportuguese.generate import Sampling
+from gportuguese.generate.text import TextStream, TokenTexts
 from gportuguese.serve import Engine, Limits, ServeError, model_name, run
 from gportuguese.serve import connection as connections
 from gportuguese.serve.engine import BusyError, Job
-from gportuguese.serve.text import TextStream, TokenTexts
 from tests.live_server import serving, serving_process, slow_down
 
 PROMPTS = ["The history of the city", "", "In 1961, the United States of"]
@@ -32,30 +31,7 @@ SAMPLINGS = [
 ]
 
 
-@pytest.fixture(scope="module")
-def writer():
-    return Writer.load(asset_path("english-nano"), "cpu")
-
-
-@pytest.fixture(scope="module")
-def llama(writer):
-    """A Llama of random weights: rotary positions and fewer key heads than query heads."""
-    torch.manual_seed(0)
-    config = LlamaConfig(
-        vocab_size=len(writer.tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=2,
-        max_position_embeddings=128,
-        bos_token_id=writer.tokenizer.eos_token_id,
-        eos_token_id=writer.tokenizer.eos_token_id,
-    )
-    return Writer(LlamaForCausalLM(config).eval(), writer.tokenizer, "cpu")
-
-
-def write_together(engine, writer, requests, stops=()):
+def write_together(engine, writer, requests):
     """The texts and last pieces of `(prompt, sampling)` requests submitted at once."""
     texts, ends, done = [""] * len(requests), [None] * len(requests), threading.Semaphore(0)
 
@@ -66,7 +42,7 @@ def write_together(engine, writer, requests, stops=()):
                 ends[index] = piece
                 done.release()
 
-        return Job(writer.prompt_ids(prompt), sampling, deliver, stops)
+        return Job(writer.prompt_ids(prompt), sampling, deliver)
 
     engine.submit([job(index, *request) for index, request in enumerate(requests)])
     for _ in requests:
@@ -79,17 +55,15 @@ def test_a_batch_writes_what_each_text_would_get_alone(writer, llama, kind):
     writer = {"gpt2": writer, "llama": llama}[kind]
     requests = [(prompt, sampling) for prompt in PROMPTS for sampling in SAMPLINGS]
     # five rows for twelve texts: rows leave and join at every length
-    with Engine(writer, kind, Limits(max_concurrent=5)) as engine:
+    with Engine(writer, Limits(max_concurrent=5)) as engine:
         together, _ = write_together(engine, writer, requests)
         alone = [write_together(engine, writer, [request])[0][0] for request in requests]
     assert together == alone
-    # a last half character, which `write` shows as a replacement character, is no text here
-    written = [writer.write(prompt, sampling).rstrip("\ufffd") for prompt, sampling in requests]
-    assert [text.rstrip("\ufffd") for text in alone] == written
+    assert alone == [writer.write(prompt, sampling) for prompt, sampling in requests]
 
 
 def test_a_cancelled_text_leaves_the_batch_and_the_others_go_on(writer):
-    with Engine(writer, "m", Limits(max_concurrent=2, max_queue=1)) as engine:
+    with Engine(writer, Limits(max_concurrent=2, max_queue=1)) as engine:
         begun = threading.Event()
         endless = Job(
             writer.prompt_ids("A"), Sampling(max_new_tokens=250, seed=1), lambda _: begun.set()
@@ -103,7 +77,7 @@ def test_a_cancelled_text_leaves_the_batch_and_the_others_go_on(writer):
 
 
 def test_more_than_rows_and_queue_is_refused_as_a_whole(writer):
-    engine = Engine(writer, "m", Limits(max_concurrent=2, max_queue=1))  # not started: all wait
+    engine = Engine(writer, Limits(max_concurrent=2, max_queue=1))  # not started: all wait
     jobs = [Job([1], GREEDY, lambda _: None) for _ in range(4)]
     with pytest.raises(BusyError):
         engine.submit(jobs)
@@ -116,16 +90,16 @@ def test_more_than_rows_and_queue_is_refused_as_a_whole(writer):
 
 
 def test_a_late_text_ends(writer):
-    with Engine(writer, "m", Limits(time_limit=1e-6)) as engine:
+    with Engine(writer, Limits(time_limit=1e-6)) as engine:
         texts, ends = write_together(engine, writer, [("A", GREEDY)])
     assert texts == [""]
     assert ends[0].finish == "time"
 
 
 def test_a_failing_model_costs_only_its_texts(writer, monkeypatch, caplog):
-    with Engine(writer, "m", Limits()) as engine:
+    with Engine(writer, Limits()) as engine:
         with monkeypatch.context() as patch:
-            patch.setattr("gportuguese.serve.engine.draw", lambda *_: 1 / 0)
+            patch.setattr("gportuguese.generate.draw", lambda *_: 1 / 0)
             _, ends = write_together(engine, writer, [("A", GREEDY), ("In", GREEDY)])
         assert [end.finish for end in ends] == ["error", "error"]
         assert "ZeroDivisionError" in caplog.text
@@ -135,10 +109,9 @@ def test_a_failing_model_costs_only_its_texts(writer, monkeypatch, caplog):
 def test_a_stop_string_ends_the_text_before_it(writer):
     whole = writer.write("The history of the city", GREEDY)
     stop = whole[10:19]
-    with Engine(writer, "m", Limits()) as engine:
-        texts, ends = write_together(
-            engine, writer, [("The history of the city", GREEDY)], (stop, "never \x00")
-        )
+    sampling = replace(GREEDY, stop=(stop, "never \x00"))
+    with Engine(writer, Limits()) as engine:
+        texts, ends = write_together(engine, writer, [("The history of the city", sampling)])
     assert texts == [whole[: whole.index(stop)]]
     assert (ends[0].finish, ends[0].stop) == ("stop", stop)
 
@@ -170,7 +143,7 @@ def test_half_a_character_at_the_end_is_not_text():
 
 
 def test_tokens_are_named_by_their_text_or_bytes(writer):
-    texts = TokenTexts(writer.tokenizer, "m")
+    texts = TokenTexts(writer.tokenizer)
     half = writer.tokenizer.convert_tokens_to_ids("Ã")
     assert texts.name(half) == "bytes:\\xc3"
     assert texts.name(writer.tokenizer.eos_token_id) == "<|endoftext|>"
@@ -264,6 +237,124 @@ def test_logprobs_are_the_models_own(client, writer):
     assert math.exp(found.token_logprobs[0]) <= 1
 
 
+def plain_logprobs(writer, ids):
+    """The log-probability of every token but the first, from one forward pass: `[T-1]`."""
+    with torch.no_grad():
+        logprobs_TV = writer.model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
+    return logprobs_TV.gather(-1, torch.tensor(ids[1:]).unsqueeze(-1)).squeeze(-1)
+
+
+@pytest.mark.parametrize("max_tokens", [0, 1, 3])
+@pytest.mark.parametrize("kind", ["text", "ids"])
+def test_an_echoed_prompt_has_its_log_probabilities(client, writer, kind, max_tokens):
+    text = "The café in Coração 🙂, said Ana. " * 9  # longer than a run of positions
+    ids = writer.prompt_ids(text)
+    answer = client.completions.create(
+        model="nano",
+        prompt=text if kind == "text" else ids,
+        max_tokens=max_tokens,
+        temperature=0,
+        logprobs=3,
+        echo=True,
+    )
+    choice, found = answer.choices[0], answer.choices[0].logprobs
+    greedy = Sampling(max_new_tokens=max_tokens, top_k=1)
+    assert choice.text == text + writer.write(text, greedy)
+    assert choice.finish_reason == "length"
+    assert answer.usage.prompt_tokens == len(ids)
+    assert answer.usage.completion_tokens == max_tokens
+    lengths = {len(ids) + max_tokens}
+    assert {len(values) for values in found.model_dump().values()} == lengths
+    assert found.token_logprobs[0] is None
+    assert found.top_logprobs[0] is None
+    wanted = plain_logprobs(writer, ids)
+    assert found.token_logprobs[1 : len(ids)] == pytest.approx(wanted.tolist(), abs=1e-4)
+    for value, top in zip(found.token_logprobs[1:], found.top_logprobs[1:], strict=True):
+        assert len(top) == 3
+        assert value <= max(top.values())
+    # every token of whole characters stands where its offset says
+    assert found.text_offset[0] == 0
+    assert found.text_offset == sorted(found.text_offset)
+    for name, offset in zip(found.tokens, found.text_offset, strict=True):
+        if not name.startswith("bytes:"):
+            assert choice.text[offset:].startswith(name)
+
+
+def test_an_echo_is_streamed_with_its_log_probabilities(client):
+    options = {"model": "nano", "prompt": ["He was born in", "A 🙂"], "max_tokens": 4, "seed": 1}
+    options |= {"temperature": 0, "echo": True, "logprobs": 2}
+    whole = client.completions.create(**options)
+    texts = ["", ""]
+    found = [
+        {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []} for _ in "ab"
+    ]
+    for chunk in client.completions.create(**options, stream=True):
+        for choice in chunk.choices:
+            texts[choice.index] += choice.text
+            for name, values in choice.logprobs.model_dump().items():
+                found[choice.index][name] += values
+    assert texts == [choice.text for choice in whole.choices]
+    assert found == [choice.logprobs.model_dump() for choice in whole.choices]
+
+
+def test_an_echo_without_logprobs_or_text(client, writer):
+    answer = client.completions.create(model="nano", prompt="A 🙂", max_tokens=0, echo=True)
+    assert (answer.choices[0].text, answer.choices[0].logprobs) == ("A 🙂", None)
+    # an empty prompt begins a document
+    answer = client.completions.create(
+        model="nano", prompt="", max_tokens=1, temperature=0, echo=True, logprobs=0
+    )
+    assert answer.choices[0].text == writer.write("", Sampling(max_new_tokens=1, top_k=1))
+    assert answer.choices[0].logprobs.tokens[0] == "<|endoftext|>"
+    assert answer.choices[0].logprobs.text_offset == [0, 0]
+
+
+def test_scoring_does_not_disturb_the_texts_being_written(writer):
+    scored = "In 1961, the United States of America and the city of New York " * 8
+    with Engine(writer, Limits(max_concurrent=3)) as engine:
+        done = threading.Semaphore(0)
+
+        def deliver(piece):
+            if piece.finish is not None:
+                done.release()
+
+        score = Sampling(max_new_tokens=0)
+        jobs = [
+            Job(writer.prompt_ids(scored)[:200], score, deliver, num_candidates=1, echo=scored)
+            for _ in range(4)
+        ]
+        engine.submit(jobs[:2])
+        requests = [(prompt, sampling) for prompt in PROMPTS[:2] for sampling in SAMPLINGS]
+        texts, _ = write_together(engine, writer, requests)
+        engine.submit(jobs[2:])
+        for _ in jobs:
+            assert done.acquire(timeout=60)
+    assert texts == [writer.write(prompt, sampling) for prompt, sampling in requests]
+
+
+def test_only_the_last_tokens_of_a_prompt_are_read_if_asked(client, writer):
+    text = "The city of the river is old. " * 60
+    ids = writer.prompt_ids(text)
+    assert len(ids) > 256
+    answer = client.completions.create(
+        model="nano",
+        prompt=text,
+        max_tokens=6,
+        temperature=0,
+        echo=True,
+        extra_body={"truncate_prompt_tokens": 250},
+    )
+    greedy = Sampling(max_new_tokens=6, top_k=1)
+    kept = writer.tokenizer.decode(ids[-250:])
+    assert answer.choices[0].text == kept + "".join(writer.stream(text, greedy, window=True))
+    assert answer.usage.prompt_tokens == 250
+    assert answer.usage.truncated_prompt_tokens == len(ids) - 250
+    with pytest.raises(openai.BadRequestError, match="256 tokens of prompt and 6 new ones"):
+        client.completions.create(
+            model="nano", prompt=text, max_tokens=6, extra_body={"truncate_prompt_tokens": 256}
+        )
+
+
 def test_stop_is_told(client, writer):
     whole = writer.write(PROMPTS[0], GREEDY)
     answer = client.completions.create(
@@ -314,7 +405,8 @@ def test_stop_is_told(client, writer):
         ({"logprobs": 1000}, "logprobs"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": 1}, "stream_options"),
-        ({"best_of": 2}, "best_of"),
+        ({"best_of": 2}, "unknown field"),
+        ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
         ({"suffix": "x"}, "not supported"),
         ({"temprature": 1}, "unknown field"),
     ],
@@ -468,9 +560,11 @@ def test_a_token_opens_the_api_and_only_the_right_one(writer):
         for wrong in ({}, {"Authorization": b"Bearer \xe7"}, {"Authorization": "Basic segredo"}):
             assert httpx.get(f"{url}/v1/models", headers=wrong).status_code == 401
             assert httpx.get(f"{url}/metrics", headers=wrong).status_code == 401
+            assert httpx.get(f"{url}/card", headers=wrong).status_code == 401
             assert post(url, {"prompt": "a"}, **wrong).status_code == 401
         right = {"Authorization": "Bearer segredo"}
         assert httpx.get(f"{url}/v1/models", headers=right).status_code == 200
+        assert httpx.get(f"{url}/card", headers=right).status_code == 404  # this model has none
         assert post(url, {"prompt": "a"}, **right).status_code == 200
 
 

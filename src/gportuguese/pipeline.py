@@ -50,7 +50,7 @@ STAGES = (
         also=("tokens.block_size",),
         is_shared=True,
     ),
-    Stage("evaluate", ("corpus", "train", "tokens"), version=2),
+    Stage("evaluate", ("corpus", "train", "tokens"), version=3),
     Stage("export", ("dump", "corpus", "tokens", "align", "train", "evaluate"), version=3),
 )
 

@@ -165,7 +165,7 @@ def _run_generate(args: argparse.Namespace) -> None:
     writer = generate.Writer.load(args.model, init_world(RuntimeConfig(device=args.device)).device)
     if args.next_word:
         for prompt in prompts:
-            print(writer.next_word(prompt))
+            print(writer.next_word(prompt, args.window))
         return
     sampling = generate.Sampling(
         max_new_tokens=args.max_new_tokens,
@@ -176,18 +176,21 @@ def _run_generate(args: argparse.Namespace) -> None:
         seed=args.seed,
         stop=tuple(args.stop),
     )
-    start, numbers = time.monotonic(), list[int]()
+    start, number = time.monotonic(), 0
     if len(prompts) == 1:
+        row = writer.begin(prompts[0], sampling, args.window)
         print(prompts[0], end="", flush=True)
-        for piece in writer.stream(prompts[0], sampling, args.window, numbers.append):
+        for piece in writer.run(row):
             print(piece, end="", flush=True)
         print()
+        number = row.num_tokens
     else:
-        texts, number = writer.write_all(prompts, sampling, args.window)
-        numbers.append(number)
-        print("\n\n".join(map("".join, zip(prompts, texts, strict=True))))
+        rows = writer.write_all(prompts, sampling, args.window)
+        for index, (prompt, row) in enumerate(zip(prompts, rows, strict=True)):
+            print("\n" * (index > 0) + prompt + row.text, flush=True)
+            number += row.num_tokens
     seconds = time.monotonic() - start
-    print(f"{numbers[0]} tokens, {numbers[0] / seconds:.1f} a second", file=sys.stderr)
+    print(f"{number} tokens, {number / seconds:.1f} a second", file=sys.stderr)
 
 
 def _is_model(text: str) -> bool:

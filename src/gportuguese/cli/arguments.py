@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from gportuguese import __version__
 from gportuguese.pipeline import STAGES
@@ -20,6 +21,22 @@ _HELP = {
 }
 
 
+class _Command(argparse.ArgumentParser):
+    """The parser of one command, whose options may stand between its positional arguments."""
+
+    _is_intermixed = False
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Options first, then what is left: argparse would end the prompts at the first option."""
+        if self._is_intermixed:  # called by argparse's own method below
+            return super().parse_known_args(args, namespace)
+        self._is_intermixed = True
+        try:
+            return self.parse_known_intermixed_args(args, namespace)
+        finally:
+            self._is_intermixed = False
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Of all commands; `command` is the one given."""
     parser = argparse.ArgumentParser(
@@ -28,7 +45,9 @@ def make_parser() -> argparse.ArgumentParser:
         "language with a Wikipedia.",
     )
     parser.add_argument("--version", action="version", version=f"gportuguese {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands: argparse._SubParsersAction[argparse.ArgumentParser] = parser.add_subparsers(
+        metavar="COMMAND", required=True, parser_class=_Command
+    )
     for stage in STAGES:
         _add_command(commands, stage.name, _HELP[stage.name])
     _add_command(commands, "status", "which stages are done and which is next")
@@ -62,12 +81,16 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
     generate = commands.add_parser("generate", help="continue a prompt with a trained model")
     generate.set_defaults(command="generate")
     generate.add_argument("model", help="folder of a model, such as train-.../model")
-    generate.add_argument("prompt", nargs="*", help="none: one a line from standard input")
+    generate.add_argument(
+        "prompt", nargs="*", default=[], help="none: one a line from standard input"
+    )
     generate.add_argument("--next-word", action="store_true", help="only the most likely next word")
     generate.add_argument("--max-new-tokens", type=int, default=50)
     generate.add_argument("--top-k", type=int, default=40, help="0: all tokens (default: 40)")
     generate.add_argument("--top-p", type=float, default=1.0)
-    generate.add_argument("--temperature", type=float, default=1.0)
+    generate.add_argument(
+        "--temperature", type=float, default=1.0, help="0: always the most likely token"
+    )
     generate.add_argument("--repetition-penalty", type=float, default=1.0)
     generate.add_argument("--seed", type=int, default=0)
     generate.add_argument(

@@ -12,11 +12,22 @@ from pathlib import Path
 import uvicorn
 
 from gportuguese.generate import Writer
+from gportuguese.serve.about import About, describe, model_name
 from gportuguese.serve.app import make_app
 from gportuguese.serve.connection import TimedProtocol
 from gportuguese.serve.engine import Engine, Limits, ServeError
 
-__all__ = ["Engine", "Limits", "ServeError", "make_app", "make_server", "run"]
+__all__ = [
+    "About",
+    "Engine",
+    "Limits",
+    "ServeError",
+    "describe",
+    "make_app",
+    "make_server",
+    "model_name",
+    "run",
+]
 
 _log = logging.getLogger(__name__)
 
@@ -49,8 +60,8 @@ def run(
     with listener:
         folder = Path(model_dir).resolve()
         writer = Writer.load(folder, device)
-        engine = Engine(writer, str(model_dir), limits)
-        server = make_server(engine, model_name(folder), token or None, _hosts(host))
+        engine = Engine(writer, limits)
+        server = make_server(engine, describe(folder, writer), token or None, _hosts(host))
         shown = f"[{host}]" if ":" in host else host
         _log.info("http://%s:%d  (Ctrl+C ends)", shown, listener.getsockname()[1])
         with contextlib.suppress(KeyboardInterrupt):  # raised again once all texts have ended
@@ -58,7 +69,7 @@ def run(
 
 
 def make_server(
-    engine: Engine, model: str, token: str | None = None, hosts: Collection[str] = ("*",)
+    engine: Engine, model: About, token: str | None = None, hosts: Collection[str] = ("*",)
 ) -> uvicorn.Server:
     """uvicorn with limits for slow, many and long connections."""
 
@@ -79,15 +90,6 @@ def make_server(
         timeout_graceful_shutdown=5,
     )
     return uvicorn.Server(config)
-
-
-def model_name(folder: Path) -> str:
-    """What clients call the model: its folder's name, or the stage's where that says nothing.
-
-    >>> model_name(Path("artifacts/train-0f3a/model"))
-    'train-0f3a'
-    """
-    return folder.parent.name if folder.name == "model" else folder.name
 
 
 def is_loopback(host: str) -> bool:

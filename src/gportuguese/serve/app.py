@@ -16,11 +16,12 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import FileResponse, PlainTextResponse, Response, StreamingResponse
 from starlette.routing import Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from gportuguese.serve.about import About
 from gportuguese.serve.completions import Completion
 from gportuguese.serve.engine import Engine
 from gportuguese.serve.requests import RefusedError, parse_completion
@@ -45,7 +46,7 @@ _SECURITY_HEADERS = {
 class Service:
     """The handlers, and what they share."""
 
-    def __init__(self, engine: Engine, model: str, token: str | None) -> None:
+    def __init__(self, engine: Engine, model: About, token: str | None) -> None:
         self.engine = engine
         self.model = model
         self.telemetry = Telemetry(engine)
@@ -67,16 +68,24 @@ class Service:
         return Response(self.telemetry.page(), media_type="text/plain; version=0.0.4")
 
     async def models(self, request: Request) -> Response:
-        """The one model there is; `context_length` is an extra that the page reads."""
+        """The one model there is; `context_length` and `about` are extras that the page reads."""
         self._check_token(request)
         model = {
-            "id": self.model,
+            "id": self.model.name,
             "object": "model",
             "created": self._created,
             "owned_by": "gportuguese",
             "context_length": self.engine.context,
+            "about": self.model.as_json(),
         }
         return json_response({"object": "list", "data": [model]})
+
+    async def card(self, request: Request) -> Response:
+        """The model card, as its author wrote it."""
+        self._check_token(request)
+        if self.model.card is None:
+            raise RefusedError("this model has no card", status=404)
+        return PlainTextResponse(self.model.card)
 
     async def completions(self, request: Request) -> Response:
         """OpenAI's completions, whole or streamed."""
@@ -85,14 +94,14 @@ class Service:
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             raise RefusedError("send Content-Type: application/json", status=415)
         wanted = parse_completion(await _read_body(request))
-        if wanted.model not in (None, self.model):
+        if wanted.model not in (None, self.model.name):
             raise RefusedError(
-                f"no model {wanted.model!r:.80} here; this server has {self.model!r}",
+                f"no model {wanted.model!r:.80} here; this server has {self.model.name!r}",
                 status=404,
                 param="model",
                 code="model_not_found",
             )
-        completion = Completion(wanted, self.model, self.engine)
+        completion = Completion(wanted, self.model.name, self.engine)
         await completion.start()
         if wanted.stream:
             return StreamingResponse(
@@ -120,7 +129,7 @@ class Service:
 
 
 def make_app(
-    engine: Engine, model: str, token: str | None = None, hosts: Collection[str] = ("*",)
+    engine: Engine, model: About, token: str | None = None, hosts: Collection[str] = ("*",)
 ) -> Starlette:
     """The application; it starts the engine and ends it. `hosts`: names it answers to."""
     service = Service(engine, model, token)
@@ -133,6 +142,7 @@ def make_app(
     return Starlette(
         routes=[
             Route("/", service.page),
+            Route("/card", service.card),
             Route("/v1/completions", service.completions, methods=["POST"]),
             Route("/v1/models", service.models),
             Route("/healthz", service.health),
@@ -151,7 +161,7 @@ def make_app(
 class Outermost:
     """Adds the security headers to every answer and counts it."""
 
-    _COUNTED = frozenset({"/", "/v1/completions", "/v1/models", "/healthz", "/metrics"})
+    _COUNTED = frozenset({"/", "/card", "/v1/completions", "/v1/models", "/healthz", "/metrics"})
 
     def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
         self._app = app

@@ -6,7 +6,7 @@ import asyncio
 import json
 import secrets
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,8 +22,6 @@ class _Choice:
     """One continuation as far as it has come."""
 
     job: Job
-    echoed: str
-    """The prompt, where the client wants it back."""
     text: str = ""
     num_tokens: int = 0
     finish: str | None = None
@@ -45,6 +43,7 @@ class Completion:
         }
         self._choices: list[_Choice] = []
         self._num_prompt_tokens = 0
+        self._num_truncated = 0
         self._pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
 
     async def start(self) -> None:
@@ -59,11 +58,15 @@ class Completion:
             )
         for prompt in request.prompts:
             # long prompts take a while: not in the event loop
-            ids = await asyncio.to_thread(prompt_ids, self._engine, prompt, request)
+            ids, num_truncated = await asyncio.to_thread(prompt_ids, self._engine, prompt, request)
             self._num_prompt_tokens += len(ids)
-            echoed = self._echo(prompt, ids) if request.echo else ""
+            self._num_truncated += num_truncated
+            echo = None
+            if request.echo:
+                is_whole = isinstance(prompt, str) and not num_truncated
+                echo = str(prompt) if is_whole else self._engine.texts.whole(ids)
             for _ in range(request.n):
-                self._add(ids, echoed)
+                self._add(ids, echo)
         try:
             self._engine.submit([choice.job for choice in self._choices])
         except BusyError as error:
@@ -74,7 +77,7 @@ class Completion:
                 headers={"Retry-After": "2"},
             ) from error
 
-    def _add(self, ids: list[int], echoed: str) -> None:
+    def _add(self, ids: list[int], echo: str | None) -> None:
         loop, pieces, index = asyncio.get_running_loop(), self._pieces, len(self._choices)
 
         def deliver(piece: Piece) -> None:
@@ -85,15 +88,10 @@ class Completion:
             ids=ids,
             sampling=replace(self.request.sampling, seed=seed),
             deliver=deliver,
-            stops=self.request.stops,
             num_candidates=self.request.logprobs,
+            echo=echo,
         )
-        self._choices.append(_Choice(job, echoed))
-
-    def _echo(self, prompt: str | tuple[int, ...], ids: list[int]) -> str:
-        if isinstance(prompt, str):
-            return prompt
-        return b"".join(map(self._engine.texts.written, ids)).decode("utf-8", "replace")
+        self._choices.append(_Choice(job))
 
     def cancel(self) -> None:
         """Ends all texts: nobody waits for them any more."""
@@ -108,26 +106,20 @@ class Completion:
             if choice.finish == "error" or (choice.finish == "time" and not choice.num_tokens):
                 raise _failure(choice.finish)
         choices = [
-            _choice_json(index, choice, choice.echoed + choice.text, choice.candidates, 0)
+            _choice_json(index, choice, choice.text, choice.candidates)
             for index, choice in enumerate(self._choices)
         ]
         return {**self._head, "choices": choices, "usage": self._usage()}
 
     async def events(self, telemetry: Telemetry) -> AsyncIterator[str]:
         """Server-sent events: a chunk for every piece, perhaps the usage, and `[DONE]`."""
-        for index, choice in enumerate(self._choices):
-            if choice.echoed:
-                unfinished = replace(choice, finish=None)
-                yield self._chunk([_choice_json(index, unfinished, choice.echoed, [], 0)])
         async for index, piece in self._follow(telemetry):
             choice = self._choices[index]
             if piece.finish == "error" or (piece.finish == "time" and not choice.num_tokens):
                 self.cancel()
                 yield _event(_failure(piece.finish).body)
                 return
-            start = len(choice.echoed) + len(choice.text) - len(piece.text)
-            found = list(piece.candidates)
-            yield self._chunk([_choice_json(index, choice, piece.text, found, start)])
+            yield self._chunk([_choice_json(index, choice, piece.text, piece.candidates)])
         if self.request.include_usage:
             yield self._chunk([], usage=self._usage())
         yield "data: [DONE]\n\n"
@@ -161,16 +153,21 @@ class Completion:
             "prompt_tokens": self._num_prompt_tokens,
             "completion_tokens": written,
             "total_tokens": self._num_prompt_tokens + written,
+            "truncated_prompt_tokens": self._num_truncated,
         }
 
 
 def prompt_ids(
     engine: Engine, prompt: str | tuple[int, ...], request: CompletionRequest
-) -> list[int]:
-    """The tokens of a prompt; raises `RefusedError` if they do not fit the model."""
+) -> tuple[list[int], int]:
+    """The tokens of a prompt, and how many before them were cut off as the client asks.
+
+    Raises `RefusedError` if they do not fit the model.
+    """
+    limit = request.truncate_prompt_tokens
     if isinstance(prompt, str):
         # certainly too long: not worth cutting into tokens
-        if len(prompt) > engine.context * engine.texts.longest:
+        if limit is None and len(prompt) > engine.context * engine.texts.longest:
             raise RefusedError(
                 f"the prompt of {len(prompt)} characters does not fit the model's "
                 f"{engine.context} tokens",
@@ -184,15 +181,16 @@ def prompt_ids(
             raise RefusedError(
                 f"prompt: token ids go from 0 to {len(engine.texts) - 1}", param="prompt"
             )
+    kept = ids if limit is None else ids[-limit:]
     wanted = request.sampling.max_new_tokens
-    if len(ids) + wanted > engine.context:
+    if len(kept) + wanted > engine.context:
         raise RefusedError(
-            f"{len(ids)} tokens of prompt and {wanted} new ones do not fit the model's "
+            f"{len(kept)} tokens of prompt and {wanted} new ones do not fit the model's "
             f"{engine.context}; shorten one of them",
-            param="prompt" if len(ids) >= engine.context else "max_tokens",
+            param="prompt" if len(kept) >= engine.context else "max_tokens",
             code="context_length_exceeded",
         )
-    return ids
+    return kept, len(ids) - len(kept)
 
 
 def _failure(finish: str) -> RefusedError:
@@ -207,28 +205,24 @@ def _event(tree: dict[str, Any]) -> str:
 
 
 def _choice_json(
-    index: int, choice: _Choice, text: str, candidates: list[Candidates], start: int
+    index: int, choice: _Choice, text: str, candidates: Sequence[Candidates]
 ) -> dict[str, Any]:
     """A choice as OpenAI writes it; `stop_reason` is an extra that tells the ends apart."""
     wanted = choice.job.num_candidates is not None
     return {
         "index": index,
         "text": text,
-        "logprobs": _logprobs_json(candidates, start) if wanted else None,
+        "logprobs": _logprobs_json(candidates) if wanted else None,
         # clients know only "stop" and "length"
         "finish_reason": "length" if choice.finish == "time" else choice.finish,
         "stop_reason": "time_limit" if choice.finish == "time" else choice.stop,
     }
 
 
-def _logprobs_json(candidates: list[Candidates], start: int) -> dict[str, Any]:
-    offsets = []
-    for found in candidates:
-        offsets.append(start)
-        start += len(found.name)
+def _logprobs_json(candidates: Sequence[Candidates]) -> dict[str, Any]:
     return {
         "tokens": [found.name for found in candidates],
         "token_logprobs": [found.logprob for found in candidates],
-        "top_logprobs": [dict(found.top) for found in candidates],
-        "text_offset": offsets,
+        "top_logprobs": [None if found.top is None else dict(found.top) for found in candidates],
+        "text_offset": [found.offset for found in candidates],
     }

@@ -17,10 +17,9 @@ import torch
 
 from gportuguese import model as models
 from gportuguese.config import UserError
-from gportuguese.generate import Sampling, Writer
-from gportuguese.serve.batch import Batch
-from gportuguese.serve.sampling import draw, most_likely
-from gportuguese.serve.text import TextStream, TokenTexts
+from gportuguese.generate import Continuation, Sampling, Writer
+from gportuguese.generate.batch import Batch
+from gportuguese.generate.sampling import log_probabilities
 
 _log = logging.getLogger(__name__)
 
@@ -60,11 +59,14 @@ class Limits:
 
 @dataclass(frozen=True)
 class Candidates:
-    """A token that was drawn, and what else was likely: names with natural log probabilities."""
+    """A token, and what was likely in its place: names with natural log-probabilities."""
 
     name: str
-    logprob: float
-    top: tuple[tuple[str, float], ...]
+    offset: int
+    """Complete characters of the text before it, the echoed prompt included."""
+    logprob: float | None = None
+    """None for the first token of a prompt, which nothing predicts."""
+    top: tuple[tuple[str, float], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -87,9 +89,10 @@ class Job:
     ids: Sequence[int]
     sampling: Sampling
     deliver: Callable[[Piece], None]
-    stops: Sequence[str] = ()
     num_candidates: int | None = None
-    """How many likely tokens to report beside each drawn one; None reports nothing."""
+    """How many likely tokens to report beside each one; None reports nothing."""
+    echo: str | None = None
+    """The prompt's text where it is wanted back, with its tokens' probabilities if reported."""
     deadline: float = field(default=0.0, init=False)
     cancelled: bool = field(default=False, init=False)
 
@@ -98,14 +101,12 @@ class Job:
         self.cancelled = True
 
 
-class _Row:
-    """A text being written."""
+class _Row(Continuation):
+    """A text being written for a job."""
 
-    def __init__(self, job: Job, texts: TokenTexts, device: torch.device) -> None:
+    def __init__(self, job: Job, writer: Writer) -> None:
+        super().__init__(job.ids, job.sampling, writer)
         self.job = job
-        self.ids = list(job.ids)
-        self.stream = TextStream(texts, job.stops)
-        self.generator = torch.Generator(device).manual_seed(job.sampling.seed)
         self.untold = 0
         """Tokens drawn since the last piece."""
         self.candidates: list[Candidates] = []
@@ -114,12 +115,11 @@ class _Row:
 class Engine:
     """The model, its queue and its thread; a context manager, for the thread must be ended."""
 
-    def __init__(self, writer: Writer, name: str, limits: Limits) -> None:
+    def __init__(self, writer: Writer, limits: Limits) -> None:
         self.writer = writer
         self.limits = limits
-        self.texts = TokenTexts(writer.tokenizer, name)
+        self.texts = writer.texts
         self.context = min(models.num_positions(writer.model), limits.max_context)
-        self._ends = _end_ids(writer)
         self._batch = Batch(writer.model)
         self._rows: list[_Row] = []
         self._waiting: deque[Job] = deque()
@@ -194,14 +194,14 @@ class Engine:
                 if not self._waiting:
                     return
                 job = self._waiting.popleft()
-                row = _Row(job, self.texts, self.writer.model.device)
+                row = _Row(job, self.writer)
                 self._rows.append(row)
             if self._is_over(row):
                 self._rows.pop()
                 continue
             budget -= len(row.ids)
-            logits_V = self._batch.join(row.ids)
-            if self._take(row, logits_V):
+            logits_V = self._read(row)
+            if row.finish is not None or self._take(row, logits_V):
                 self._keep([other for other in self._rows if other is not row])
 
     def _step(self) -> None:
@@ -211,27 +211,42 @@ class Engine:
         if ended:
             self._keep([row for row in self._rows if row not in ended])
 
+    def _read(self, row: _Row) -> torch.Tensor:
+        """Reads a prompt, delivers what is wanted back of it; the logits of the next token."""
+        job, score = row.job, None
+        if job.echo is not None and job.num_candidates is not None:
+            row.candidates = [Candidates(self.texts.name(row.ids[0]), 0)]
+            offsets = self.texts.offsets(row.ids)
+
+            def score(start: int, logits_TV: torch.Tensor) -> None:
+                after = slice(start + 1, start + 1 + len(logits_TV))
+                tokens_T = row.ids[after]  # one fewer at the end of the prompt
+                self._note(row, logits_TV[: len(tokens_T)], tokens_T, offsets[after])
+
+        logits_V = self._batch.join(row.ids, score)
+        self._tell(row, job.echo or "", row.finish)
+        return logits_V
+
     def _take(self, row: _Row, logits_V: torch.Tensor) -> bool:
         """Draws the next token of a row and delivers what it makes certain; True at the end."""
-        job = row.job
-        token = draw(logits_V, job.sampling, row.ids, row.generator)
-        row.ids.append(token)
+        offset = len(row.job.echo or "") + row.stream.num_characters
+        text = row.take(logits_V)
         row.untold += 1
-        if job.num_candidates is not None:
-            (_, logprob), *top = most_likely(logits_V, job.num_candidates, token)
-            names = tuple((self.texts.name(other), value) for other, value in top)
-            row.candidates.append(Candidates(self.texts.name(token), logprob, names))
-        text, finish = "", None
-        if token in self._ends:
-            finish = "stop"
-        else:
-            text = row.stream.push_token(token)
-            if row.stream.stop is not None:
-                finish = "stop"
-            elif len(row.ids) - len(job.ids) == job.sampling.max_new_tokens:
-                finish = "length"
-        self._tell(row, text, finish)
-        return finish is not None or job.cancelled
+        self._note(row, logits_V.unsqueeze(0), row.ids[-1:], [offset])
+        self._tell(row, text, row.finish)
+        return row.finish is not None or row.job.cancelled
+
+    def _note(
+        self, row: _Row, logits_TV: torch.Tensor, tokens_T: Sequence[int], offsets_T: Sequence[int]
+    ) -> None:
+        """Keeps the probabilities of tokens for the next piece, if the job reports them."""
+        if row.job.num_candidates is None or not tokens_T:
+            return
+        name = self.texts.name
+        found_T = log_probabilities(logits_TV, tokens_T, row.job.num_candidates)
+        for token, offset, (logprob, top) in zip(tokens_T, offsets_T, found_T, strict=True):
+            names = tuple((name(other), value) for other, value in top)
+            row.candidates.append(Candidates(name(token), offset, logprob, names))
 
     def _tell(self, row: _Row, text: str, finish: str | None) -> None:
         if finish is not None:
@@ -280,11 +295,3 @@ def _deliver(job: Job, piece: Piece) -> None:
         job.deliver(piece)
     except RuntimeError:  # the event loop of the receiver is closed
         job.cancel()
-
-
-def _end_ids(writer: Writer) -> frozenset[int]:
-    """The tokens that end a text, as `generate()` knows them."""
-    ends = writer.model.generation_config.eos_token_id
-    if ends is None:
-        ends = writer.tokenizer.eos_token_id
-    return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)

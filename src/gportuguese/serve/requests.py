@@ -12,7 +12,6 @@ from gportuguese.generate import Sampling
 _MAX_STOPS = 4
 _MAX_STOP_CHARACTERS = 100
 _MAX_CANDIDATES = 20
-_COLDEST = 1e-3  # below it the most likely token is as good as certain, and logits may overflow
 # fields of the OpenAI API that are accepted as long as they ask for nothing
 _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
     "suffix": (None, ""),
@@ -22,7 +21,7 @@ _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
 }
 _KNOWN = {
     "model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "n",
-    "best_of", "stop", "stream", "stream_options", "seed", "logprobs", "echo", "user",
+    "stop", "stream", "stream_options", "seed", "logprobs", "echo", "truncate_prompt_tokens", "user",
     *_WITHOUT_EFFECT,
 }  # fmt: skip
 
@@ -54,11 +53,12 @@ class CompletionRequest:
     prompts: tuple[str | tuple[int, ...], ...]
     n: int
     sampling: Sampling
-    stops: tuple[str, ...]
     stream: bool
     include_usage: bool
     logprobs: int | None
     echo: bool
+    truncate_prompt_tokens: int | None
+    """Only so many last tokens of each prompt are read; None refuses a prompt that is too long."""
 
 
 def read_json(body: bytes) -> dict[str, Any]:
@@ -84,18 +84,17 @@ def parse_completion(body: bytes) -> CompletionRequest:
     """The request in a body; raises `RefusedError` naming the field at fault."""
     fields = _Fields(read_json(body))
     fields.check_names()
-    temperature = fields.number("temperature", 1.0, 0.0, 100.0)
     seed = fields.optional_integer("seed", -(2**63), 2**63 - 1)
-    n = fields.integer("n", 1, 1, 128)
-    if fields.optional_integer("best_of", 1, 128) not in (None, n):
-        raise RefusedError("best_of: only the value of n is supported", param="best_of")
+    echo = fields.truth("echo")
     sampling = Sampling(
-        max_new_tokens=fields.integer("max_tokens", 16, 1, 10**9),
-        top_k=1 if temperature < _COLDEST else fields.integer("top_k", 0, 0, 10**9),
+        # a prompt that comes back may be all that is asked for
+        max_new_tokens=fields.integer("max_tokens", 16, 0 if echo else 1, 10**9),
+        top_k=fields.integer("top_k", 0, 0, 10**9),
         top_p=fields.number("top_p", 1.0, 1e-6, 1.0),
-        temperature=max(temperature, _COLDEST),
+        temperature=fields.number("temperature", 1.0, 0.0, 100.0),
         repetition_penalty=fields.number("repetition_penalty", 1.0, 0.01, 100.0),
         seed=secrets.randbits(63) if seed is None else seed,
+        stop=_stops(fields.value("stop", [])),
     )
     options = fields.value("stream_options", {})
     if not isinstance(options, dict):
@@ -103,13 +102,13 @@ def parse_completion(body: bytes) -> CompletionRequest:
     return CompletionRequest(
         model=fields.text("model"),
         prompts=_prompts(fields.value("prompt", "")),
-        n=n,
+        n=fields.integer("n", 1, 1, 128),
         sampling=sampling,
-        stops=_stops(fields.value("stop", [])),
         stream=fields.truth("stream"),
         include_usage=options.get("include_usage") is True,
         logprobs=fields.optional_integer("logprobs", 0, _MAX_CANDIDATES),
-        echo=fields.truth("echo"),
+        echo=echo,
+        truncate_prompt_tokens=fields.optional_integer("truncate_prompt_tokens", 1, 10**9),
     )
 
 

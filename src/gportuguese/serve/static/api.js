@@ -1,7 +1,7 @@
 // The server's API: what the page knows of HTTP.
 
 export class ApiError extends Error {
-  // kind: busy | token | full | gone | broken | refused
+  // kind: busy | token | long | gone | broken | refused
   constructor(kind, values = {}) {
     super(kind);
     this.kind = kind;
@@ -15,20 +15,56 @@ export function setToken(value) {
   token = value;
 }
 
+export function hasToken() {
+  return token !== null;
+}
+
 export async function describeModel() {
   const answer = await send("/v1/models", {});
   return (await answer.json()).data[0];
 }
 
+export async function readCard() {
+  return (await send("/card", {})).text();
+}
+
 // The most likely next tokens, and the number of tokens of the prompt.
-export async function nextTokens(prompt, count, signal) {
+export async function nextTokens(prompt, count, context, signal) {
   const body = { prompt, max_tokens: 1, temperature: 0, logprobs: count };
-  const answer = await post(body, signal);
+  const answer = await post({ ...body, truncate_prompt_tokens: context - 1 }, signal);
   const { choices, usage } = await answer.json();
   const candidates = Object.entries(choices[0].logprobs.top_logprobs[0])
     .map(([name, logprob]) => ({ name, probability: Math.exp(logprob) }))
     .sort((a, b) => b.probability - a.probability);
-  return { candidates, numTokens: usage.prompt_tokens };
+  return { candidates, numTokens: usage.prompt_tokens + usage.truncated_prompt_tokens };
+}
+
+// Every token of the text that the model can read: its place in the text, its probability, and
+// the token that was most likely there.
+export async function score(text, context, signal) {
+  const body = { prompt: text, echo: true, max_tokens: 0, logprobs: 1 };
+  const answer = await post({ ...body, truncate_prompt_tokens: context }, signal);
+  const { text: read, logprobs } = (await answer.json()).choices[0];
+  // the server counts characters, a JavaScript string counts the halves of some of them
+  const units = [text.length - read.length];
+  for (const character of read) units.push(units.at(-1) + character.length);
+  const ends = [...logprobs.text_offset.slice(1), units.length - 1];
+  const tokens = [];
+  let partial = 0; // of the tokens before that are part of the same character
+  logprobs.text_offset.forEach((offset, index) => {
+    const logprob = logprobs.token_logprobs[index];
+    const [best, bestLogprob] = Object.entries(logprobs.top_logprobs[index] ?? {})[0] ?? [];
+    const [start, end] = [units[offset], units[ends[index]]];
+    if (logprob === null) return; // nothing predicts the first one
+    if (start === end) {
+      partial += logprob;
+      return;
+    }
+    const probability = Math.exp(logprob + partial);
+    tokens.push({ start, end, probability, best, bestProbability: Math.exp(bestLogprob) });
+    partial = 0;
+  });
+  return tokens;
 }
 
 // Calls onText with every piece; returns how the text ended: { reason, count }.
@@ -42,7 +78,7 @@ export async function write(body, onText, signal) {
     if (chunk.error) throw new ApiError("refused", { message: chunk.error.message });
     if (chunk.usage) end.count = chunk.usage.completion_tokens;
     for (const choice of chunk.choices) {
-      onText(choice.text);
+      if (choice.text) onText(choice.text);
       if (choice.finish_reason) end.reason = choice.stop_reason ?? choice.finish_reason;
     }
   }
@@ -85,9 +121,9 @@ async function send(path, options) {
   if (answer.ok) return answer;
   const { error = {} } = await answer.json().catch(() => ({}));
   if (answer.status === 401) throw new ApiError("token");
+  if (answer.status === 413) throw new ApiError("long");
   if (answer.status === 429 || answer.status === 503) {
-    throw new ApiError("busy", { seconds: answer.headers.get("Retry-After") ?? 5 });
+    throw new ApiError("busy", { seconds: Number(answer.headers.get("Retry-After") ?? 5) });
   }
-  if (error.code === "context_length_exceeded") throw new ApiError("full");
   throw new ApiError("refused", { message: error.message ?? answer.statusText });
 }

@@ -1,26 +1,25 @@
 // The demo page: one text that the reader and the model write in turn.
 import { ApiError, describeModel, nextTokens, setToken, write } from "./api.js";
-import { EXAMPLES, STRINGS } from "./strings.js";
+import { drawBars, setStale } from "./bars.js";
+import * as colours from "./colours.js";
+import { language, say, setLanguage } from "./language.js";
+import { copy, openSheet, pythonProgram, showBeginnings, showModel } from "./model.js";
+import { advanceSeed, chosenSeed, settings, showSettings, typedSeed } from "./settings.js";
+import * as text from "./text.js";
 
 const NUM_BARS = 10;
 const TYPING_PAUSE_MS = 350;
 
 const $ = (id) => document.getElementById(id);
-const area = $("text");
+const { area } = text;
 
-let language = navigator.language.toLowerCase().startsWith("pt") ? "pt" : "en";
-let model = null; // { id, context_length }
-let written = []; // [start, end) of what the model wrote
-let history = []; // { text, written } before every change that is not typing
+let model = null; // as /v1/models describes it
 let writing = null; // the AbortController of the text being written
 let probing = null; // and that of the question for next tokens
 let numTokens = null; // of the text, as far as the server was asked
-let lastCandidates = [];
+let candidates = [];
 let lastMessage = null; // [element id, key, values], to be repeated in the other language
-
-function say(key, values = {}) {
-  return STRINGS[language][key].replace(/\{(\w+)\}/g, (_, name) => values[name]);
-}
+let lastWriting = null; // { before, after }: what "again" takes back
 
 // ---- messages
 
@@ -42,207 +41,160 @@ function fail(error) {
   if (!(error instanceof ApiError)) throw error;
   if (error.kind === "token") {
     $("gate").hidden = false;
-    if ($("token").value) show("error", "wrongToken");
+    if ($("token").value) show("error", "wrongPassword");
     else $("token").focus();
     return;
   }
-  show("error", error.kind, { context: model?.context_length, ...error.values });
+  show("error", error.kind, error.values);
 }
 
-// ---- the text
-
-function setText(text, marks) {
-  area.value = text;
-  written = marks;
-  draw();
-}
-
-// The mirror lies behind the textarea, gives it its height and shows who wrote what.
-function draw() {
-  const text = area.value;
-  const parts = [];
-  let end = 0;
-  for (const [from, to] of written) {
-    const mark = document.createElement("mark");
-    mark.textContent = text.slice(from, to);
-    parts.push(text.slice(end, from), mark);
-    end = to;
-  }
-  parts.push(text.slice(end), "\u200b"); // so that a last empty line has a height
-  $("mirror").replaceChildren(...parts);
-  $("undo").disabled = history.length === 0 || writing !== null;
-}
-
-function remember() {
-  history.push({ text: area.value, written: written.map((span) => [...span]) });
-}
-
-function append(text) {
-  const start = area.value.length;
-  const last = written.at(-1);
-  if (last?.[1] === start) last[1] += text.length;
-  else written.push([start, start + text.length]);
-  area.value += text;
-  draw();
-}
-
-// Marks stay before the place where somebody typed, and go after it.
-let typedBefore = "";
-function noteTyping() {
-  let same = 0;
-  while (same < typedBefore.length && typedBefore[same] === area.value[same]) same += 1;
-  written = written
-    .filter(([from]) => from < same)
-    .map(([from, to]) => [from, Math.min(to, same)]);
-  draw();
-  askSoon();
-}
-
-// ---- next tokens
+// ---- next tokens and the meter
 
 let pause = null;
 function askSoon() {
   clearTimeout(pause);
-  $("bars").classList.add("stale");
+  setStale(true);
   pause = setTimeout(() => ask().catch(fail), TYPING_PAUSE_MS);
 }
 
 async function ask() {
   clearTimeout(pause);
   probing?.abort();
+  if (!model) return;
   probing = new AbortController();
-  numTokens = null;
   const { signal } = probing;
-  const found = await nextTokens(area.value, NUM_BARS, signal);
+  const found = await nextTokens(area.value, NUM_BARS, model.context_length, signal);
   // an earlier silence of the server is over
   if (!writing && lastMessage?.[0] === "error") hideMessages();
-  numTokens = found.numTokens;
-  lastCandidates = found.candidates;
+  ({ numTokens, candidates } = found);
   drawMeter();
-  drawBars();
+  showBars();
+  if (!writing) await colours.update(model.context_length);
 }
 
 function drawMeter() {
   if (!model || numTokens === null) return;
-  $("meter").textContent = say("meter", { used: numTokens, context: model.context_length });
+  const context = model.context_length;
+  const isOver = numTokens >= context; // the next token takes a place too
+  $("meter").textContent = say(isOver ? "over" : "meter", { used: numTokens, context });
+  $("slides").hidden = !isOver;
+  const note = isOver ? say("slides", { context }) : "";
+  if ($("slides").textContent !== note) $("slides").textContent = note; // read aloud once
 }
 
-function drawBars() {
-  const largest = lastCandidates[0]?.probability ?? 1;
-  const bars = lastCandidates.map(({ name, probability }) => {
-    const percent = probability.toLocaleString(language, {
-      style: "percent",
-      minimumFractionDigits: 1,
-      maximumFractionDigits: 1,
-    });
-    const bar = document.createElement("button");
-    bar.type = "button";
-    const special = /^<\|.*\|>$/.test(name) || name === "</s>";
-    const partial = name.startsWith("bytes:\\x");
-    const shown = special ? say("endOfText") : partial ? say("partOfCharacter") : visible(name);
-    bar.disabled = special || partial || writing !== null;
-    bar.classList.toggle("special", special || partial);
-    bar.style.setProperty("--share", probability / largest);
-    const label = name.trim() || (name.includes("\n") ? say("newline") : shown);
-    bar.setAttribute("aria-label", say("barLabel", { token: special ? shown : label, percent }));
-    bar.append(part("token", shown), part("track", ""), part("percent", percent));
-    bar.addEventListener("click", () => {
-      remember();
-      append(name);
-      typedBefore = area.value;
-      ask().catch(fail);
-    });
-    const item = document.createElement("li");
-    item.append(bar);
-    return item;
+function showBars() {
+  drawBars(candidates, writing !== null, (name) => {
+    text.remember();
+    text.append(name);
+    drawButtons();
+    ask().catch(fail);
   });
-  $("bars").replaceChildren(...bars);
-  $("bars").classList.toggle("stale", writing !== null);
-}
-
-function part(name, text) {
-  const span = document.createElement("span");
-  span.className = name;
-  span.textContent = text;
-  return span;
-}
-
-function visible(name) {
-  return name.replace(/ /g, "·").replace(/\n/g, "↵").replace(/\t/g, "⇥");
 }
 
 // ---- writing
 
-function settings() {
-  const names = ["temperature", "top_k", "top_p", "max_tokens", "repetition_penalty"];
-  return Object.fromEntries(names.map((name) => [name, Number($(name).value)]));
+// What to ask for next, with `left` tokens to write. The model reads all of the text while there is
+// room for a new token, and never less than three quarters of what it can read.
+function request(left, seed) {
+  const context = model.context_length;
+  const room = Math.max(context - numTokens, Math.ceil(context / 4));
+  const max_tokens = Math.min(left, room);
+  const truncate_prompt_tokens = context - max_tokens;
+  return { prompt: area.value, ...settings(), max_tokens, truncate_prompt_tokens, seed };
 }
 
 async function startWriting() {
-  if (writing) return;
+  if (writing || !model) return;
   writing = new AbortController();
   setBusy(true);
-  remember();
-  const before = area.value.length;
+  const before = text.remember();
   const started = performance.now();
-  let pieces = 0;
+  const seed = chosenSeed();
+  let count = 0;
+  let hasFailed = false;
+  const onText = (piece) => {
+    text.append(piece);
+    count += 1;
+    numTokens += 1; // nearly: a piece is a token or, within a character, a few
+    drawMeter();
+    text.scrollToEnd();
+  };
   try {
     await ask();
-    const body = settings();
-    body.max_tokens = Math.min(body.max_tokens, model.context_length - numTokens);
-    const onText = (text) => {
-      if (!text) return;
-      pieces += 1;
-      append(text);
-      $("mirror").lastChild.previousSibling?.scrollIntoView?.({ block: "nearest" });
-    };
-    const end = await write({ ...body, prompt: area.value }, onText, writing.signal);
-    const seconds = ((performance.now() - started) / 1000).toLocaleString(language, {
-      maximumFractionDigits: 1,
-    });
+    let left = settings().max_tokens;
+    let end;
+    do {
+      const [alreadyRead, alreadyWritten] = [numTokens, count];
+      end = await write(request(left, seed), onText, writing.signal);
+      left -= end.count;
+      count = alreadyWritten + end.count;
+      numTokens = alreadyRead + end.count;
+    } while (end.reason === "length" && left > 0);
+    const seconds = (performance.now() - started) / 1000;
     const key = { time_limit: "late", stop: "ended" }[end.reason] ?? "done";
-    show("status", key, { count: end.count, seconds });
+    show("status", key, { count, seconds: Number(seconds.toFixed(1)), seed: String(seed) });
   } catch (error) {
-    if (error.name === "AbortError") show("status", "stopped", { count: pieces });
-    else fail(error);
-  } finally {
-    writing = null;
-    setBusy(false);
+    if (error.name === "AbortError") show("status", "stopped", { count });
+    else {
+      hasFailed = true;
+      fail(error);
+    }
   }
-  if (area.value.length === before) history.pop();
-  $("spoken").textContent = area.value.slice(before);
-  typedBefore = area.value;
-  draw();
-  // what went wrong stays on the page: only a text that grew has new next tokens
-  if (pieces) ask().catch(fail);
-  else drawBars();
+  writing = null;
+  const hasGrown = area.value.length > before.text.length;
+  if (hasGrown) lastWriting = { before, after: area.value };
+  else text.forget();
+  setBusy(false);
+  $("spoken").textContent = area.value.slice(before.text.length);
+  if (!hasGrown) return;
+  // what went wrong stays on the page, with the bars of the text before
+  if (hasFailed) setStale(true);
+  else ask().catch(fail);
 }
 
 function stopWriting() {
   writing?.abort();
 }
 
-function setBusy(busy) {
-  const hadFocus = document.activeElement === $(busy ? "write" : "stop");
-  $("write").hidden = busy;
-  $("stop").hidden = !busy;
-  if (hadFocus) $(busy ? "stop" : "write").focus();
-  area.readOnly = busy;
-  area.setAttribute("aria-busy", busy);
-  document.body.classList.toggle("busy", busy);
-  for (const button of document.querySelectorAll("#examples button, #bars button:not(.special)")) {
-    button.disabled = busy;
+// Another continuation of the same text; the last one can be had back by "undo".
+function writeAgain() {
+  const { before } = lastWriting;
+  text.remember();
+  text.setText(before.text, before.written);
+  advanceSeed();
+  startWriting();
+}
+
+let cameFrom = null; // the button that began the writing, if the keyboard was on one
+function setBusy(isBusy) {
+  const focused = document.activeElement;
+  $("write").hidden = isBusy;
+  $("stop").hidden = !isBusy;
+  area.readOnly = isBusy;
+  area.setAttribute("aria-busy", isBusy);
+  document.body.classList.toggle("busy", isBusy);
+  drawButtons();
+  showBars();
+  if (isBusy) {
+    cameFrom = focused.closest("button");
+    if (cameFrom) $("stop").focus();
+    show("status", "writing");
+  } else if (focused === $("stop")) {
+    (cameFrom?.disabled ? $("write") : cameFrom ?? $("write")).focus();
   }
-  $("undo").disabled = busy || history.length === 0;
-  $("bars").classList.toggle("stale", busy);
-  if (busy) show("status", "writing");
+}
+
+function drawButtons() {
+  const isBusy = writing !== null;
+  $("undo").disabled = isBusy || !text.canUndo();
+  $("again").disabled = isBusy || lastWriting?.after !== area.value;
+  for (const button of document.querySelectorAll("#examples button")) button.disabled = isBusy;
 }
 
 // ---- the rest of the page
 
-function setLanguage(value) {
-  language = value;
-  document.documentElement.lang = value;
+function translate() {
+  document.documentElement.lang = language;
   for (const element of document.querySelectorAll("[data-text]")) {
     element.textContent = say(element.dataset.text);
   }
@@ -251,69 +203,68 @@ function setLanguage(value) {
     if (element.matches("button")) element.title = say(element.dataset.label);
   }
   for (const button of document.querySelectorAll("[data-language]")) {
-    button.setAttribute("aria-pressed", button.dataset.language === value);
+    button.setAttribute("aria-pressed", button.dataset.language === language);
   }
-  area.placeholder = say("placeholder");
+  $("seed").placeholder = say("seedEmpty");
   if (lastMessage) show(...lastMessage);
-  for (const slider of document.querySelectorAll("input[type=range]")) showValue(slider);
+  showSettings();
+  if (model) showModel(model, fail);
+  drawExamples();
   drawMeter();
-  drawBars();
+  showBars();
+  colours.describeCaret();
 }
 
-function showValue(slider) {
-  const value = Number(slider.value).toLocaleString(language);
-  document.querySelector(`output[for=${slider.id}]`).textContent = value;
-}
-
-function switchTheme() {
-  const root = document.documentElement;
-  const system = matchMedia("(prefers-color-scheme: dark)").matches ? "dark" : "light";
-  root.dataset.theme = (root.dataset.theme ?? system) === "dark" ? "light" : "dark";
+function drawExamples() {
+  showBeginnings(model?.about, (prompt) => {
+    text.remember();
+    text.setText(prompt, []);
+    startWriting();
+  });
+  drawButtons();
 }
 
 async function connect() {
   model = await describeModel();
-  $("model").textContent = model.id;
+  showModel(model, fail);
+  drawExamples();
   $("gate").hidden = true;
-  const longest = Math.min(200, model.context_length - 1);
-  $("max_tokens").max = longest - (longest % 5);
   hideMessages();
   await ask();
 }
 
-for (const prompt of EXAMPLES) {
-  const button = document.createElement("button");
-  button.type = "button";
-  button.textContent = `${prompt} …`;
-  button.addEventListener("click", () => {
-    remember();
-    setText(prompt, []);
-    typedBefore = prompt;
-    startWriting();
-  });
-  const item = document.createElement("li");
-  item.append(button);
-  $("examples").append(item);
-}
-area.addEventListener("beforeinput", () => (typedBefore = area.value));
-area.addEventListener("input", noteTyping);
+area.addEventListener("input", () => {
+  text.noteTyping();
+  drawButtons();
+  askSoon();
+});
 $("write").addEventListener("click", startWriting);
 $("stop").addEventListener("click", stopWriting);
+$("again").addEventListener("click", writeAgain);
 $("undo").addEventListener("click", () => {
-  const { text, written: marks } = history.pop();
-  setText(text, marks);
+  text.undo();
+  drawButtons();
   askSoon();
 });
 $("copy").addEventListener("click", async () => {
-  const copied = await navigator.clipboard?.writeText(area.value).then(() => true, () => false);
-  show("status", copied ? "copied" : "copyFailed");
+  show("status", (await copy(area.value)) ? "copied" : "copyFailed");
 });
-$("theme").addEventListener("click", switchTheme);
+$("colours").addEventListener("click", () => {
+  colours.toggle();
+  if (!writing && model) colours.update(model.context_length).catch(fail);
+});
+document.addEventListener("selectionchange", colours.describeCaret);
+$("python").addEventListener("click", () => {
+  if (!model || numTokens === null) return;
+  const body = request(settings().max_tokens, typedSeed());
+  if (numTokens <= body.truncate_prompt_tokens) delete body.truncate_prompt_tokens;
+  openSheet("python", say("pythonNote"), pythonProgram(model, body));
+});
 for (const button of document.querySelectorAll("[data-language]")) {
-  button.addEventListener("click", () => setLanguage(button.dataset.language));
-}
-for (const slider of document.querySelectorAll("input[type=range]")) {
-  slider.addEventListener("input", () => showValue(slider));
+  button.addEventListener("click", () => {
+    setLanguage(button.dataset.language);
+    translate();
+  });
 }
 $("gate").addEventListener("submit", (event) => {
   event.preventDefault(); // nothing to send: the token goes into later requests
@@ -322,10 +273,11 @@ $("gate").addEventListener("submit", (event) => {
     setToken(typed);
     connect().catch(fail);
   } else {
-    show("error", "wrongToken"); // no header can hold it
+    show("error", "wrongPassword"); // no header can hold it
   }
 });
 document.addEventListener("keydown", (event) => {
+  if ($("sheet").open) return;
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
     event.preventDefault();
     startWriting();
@@ -333,6 +285,6 @@ document.addEventListener("keydown", (event) => {
   if (event.key === "Escape") stopWriting();
 });
 
-setLanguage(language);
-draw();
+text.restore();
+translate();
 connect().catch(fail);

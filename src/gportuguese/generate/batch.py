@@ -3,13 +3,13 @@
 Rows end at the same cache position and begin at different ones: shorter rows are padded on the
 left, and an attention mask hides the padding. Rows join and leave between steps.
 
-Shapes: B rows, H heads, T cached positions, D width of a head, V vocabulary.
+Shapes: B rows, H heads, T positions, D width of a head, V vocabulary.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -17,6 +17,8 @@ from torch.nn.functional import pad
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
+
+_SCORED_AT_ONCE = 64  # positions of a prompt whose logits are in memory together
 
 
 class Batch:
@@ -37,13 +39,24 @@ class Batch:
         return len(self._lengths)
 
     @torch.inference_mode()
-    def join(self, ids: Sequence[int]) -> torch.Tensor:
-        """Reads a prompt into a new last row; the logits of its next token, `[V]`."""
+    def join(
+        self, ids: Sequence[int], score: Callable[[int, torch.Tensor], None] | None = None
+    ) -> torch.Tensor:
+        """Reads a prompt into a new last row; the logits of its next token, `[V]`.
+
+        `score` gets the logits after every token, a run of positions at a time: the index of the
+        first, and `[T, V]`.
+        """
         from transformers import DynamicCache
 
         cache = DynamicCache()
         ids_BT = torch.tensor([list(ids)], device=self._model.device)
-        logits_BTV = self._forward(ids_BT, cache)
+        if score is None:
+            logits_BTV = self._forward(ids_BT, cache, **self._last_only)
+        else:
+            for start in range(0, len(ids), _SCORED_AT_ONCE):
+                logits_BTV = self._forward(ids_BT[:, start : start + _SCORED_AT_ONCE], cache)
+                score(start, logits_BTV[0])
         if self._cache is None:
             self._cache = cache
         else:
@@ -82,9 +95,7 @@ class Batch:
             layer.values = layer.values[rows_B, :, -longest:].contiguous()
 
     def _forward(self, ids_BT: torch.Tensor, cache: Any, **options: Any) -> torch.Tensor:
-        output = self._model(
-            ids_BT, use_cache=True, **{self._cache_name: cache}, **self._last_only, **options
-        )
+        output = self._model(ids_BT, use_cache=True, **{self._cache_name: cache}, **options)
         logits_BTV: torch.Tensor = output.logits
         return logits_BTV
 

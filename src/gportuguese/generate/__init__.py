@@ -1,0 +1,181 @@
+"""Continuing prompts token by token, and the most likely next word."""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import torch
+
+from gportuguese import model as models
+from gportuguese.generate.batch import Batch
+from gportuguese.generate.sampling import GenerateError, Sampling, draw
+from gportuguese.generate.text import TextStream, TokenTexts
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+__all__ = ["Continuation", "GenerateError", "Sampling", "Writer"]
+
+_ROWS_AT_ONCE = 16  # of many prompts; more would take memory and gain little speed
+
+
+@dataclass(frozen=True)
+class Writer:
+    """A model and its tokenizer on a device."""
+
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: str
+
+    @classmethod
+    def load(cls, folder: str | Path, device: str) -> Writer:
+        """The writer of a model folder; raises `UserError` if there is none."""
+        if not (Path(folder) / "config.json").is_file():
+            raise GenerateError(f"no model in {folder}; name a folder such as train-.../model")
+        model, tokenizer = models.load_base(str(Path(folder).resolve()))
+        return cls(model.eval().to(device), tokenizer, device)
+
+    @cached_property
+    def texts(self) -> TokenTexts:
+        """The text of every token."""
+        return TokenTexts(self.tokenizer)
+
+    @cached_property
+    def end_ids(self) -> frozenset[int]:
+        """The tokens that end a text."""
+        ends = self.model.generation_config.eos_token_id
+        if ends is None:
+            ends = self.tokenizer.eos_token_id
+        return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
+
+    def next_word(self, prompt: str, window: bool = False) -> str:
+        """The most likely continuation up to the end of one word, as the model card shows.
+
+        A word may take several tokens: it ends where the next one begins.
+        """
+        text = ""
+        for piece in self.stream(prompt, Sampling(max_new_tokens=16, top_k=1), window):
+            text += piece
+            if word := re.match(r"\s*\S+(?=\s)", text):
+                return word[0]
+        return text
+
+    def write(self, prompt: str, sampling: Sampling) -> str:
+        """The continuation as one text."""
+        return "".join(self.stream(prompt, sampling))
+
+    def stream(self, prompt: str, sampling: Sampling, window: bool = False) -> Iterator[str]:
+        """Yields the continuation piece by piece, whole UTF-8 characters only.
+
+        A prompt too long for the model is refused, or with `window` loses its beginning.
+        """
+        return self.run(self.begin(prompt, sampling, window))
+
+    def begin(self, prompt: str, sampling: Sampling, window: bool = False) -> Continuation:
+        """A continuation of which nothing is written yet."""
+        return Continuation(
+            self.fitting_ids(prompt, sampling.max_new_tokens, window), sampling, self
+        )
+
+    def run(self, row: Continuation) -> Iterator[str]:
+        """Writes a continuation and yields its text piece by piece."""
+        batch = Batch(self.model)
+        logits_V = batch.join(row.ids)
+        while row.finish is None:
+            if piece := row.take(logits_V):
+                yield piece
+            if row.finish is None:
+                logits_V = batch.step([row.ids[-1]])[0]
+
+    def write_all(
+        self, prompts: Sequence[str], sampling: Sampling, window: bool = False
+    ) -> Iterator[Continuation]:
+        """Yields the whole continuations of several prompts in order, written in one batch.
+
+        Each is what its prompt alone would get.
+        """
+        rows = [self.begin(prompt, sampling, window) for prompt in prompts]
+        waiting = deque(row for row in rows if row.finish is None)
+        running, told = list[Continuation](), 0
+        batch = Batch(self.model)
+        while told < len(rows):
+            while waiting and len(running) < _ROWS_AT_ONCE:
+                row = waiting.popleft()
+                running.append(row)
+                row.take(batch.join(row.ids))
+            going = [index for index, row in enumerate(running) if row.finish is None]
+            if len(going) < len(running):
+                batch.keep(going)
+                running = [running[index] for index in going]
+            while told < len(rows) and rows[told].finish is not None:
+                yield rows[told]
+                told += 1
+            if running:
+                logits_BV = batch.step([row.ids[-1] for row in running])
+                for row, logits_V in zip(running, logits_BV, strict=True):
+                    row.take(logits_V)
+
+    def prompt_ids(self, prompt: str) -> list[int]:
+        """The tokens of a prompt, at least one."""
+        # an empty prompt starts a document, which is what end of text announces
+        return list(self.tokenizer(prompt, verbose=False)["input_ids"]) or [
+            self.tokenizer.eos_token_id
+        ]
+
+    def fitting_ids(self, prompt: str, max_new_tokens: int, window: bool) -> list[int]:
+        """The tokens of a prompt that leaves room for new ones; raises `GenerateError` if not."""
+        ids = self.prompt_ids(prompt)
+        positions = models.num_positions(self.model)
+        if window and max_new_tokens < positions:
+            ids = ids[-(positions - max_new_tokens) :]
+        if len(ids) + max_new_tokens > positions:
+            raise GenerateError(
+                f"{len(ids)} tokens of prompt and {max_new_tokens} new ones do not fit the model's "
+                f"{positions} positions; shorten one of them, or let the prompt lose its beginning (--window)"
+            )
+        return ids
+
+
+class Continuation:
+    """A text being written, one row of a batch."""
+
+    def __init__(self, prompt_ids: Sequence[int], sampling: Sampling, writer: Writer) -> None:
+        self.ids = list(prompt_ids)
+        """Prompt and continuation."""
+        self.sampling = sampling
+        self.text = ""
+        self.finish = None if sampling.max_new_tokens else "length"
+        """Why the text is over, `stop` or `length`; None while it is not."""
+        self.stream = TextStream(writer.texts, sampling.stop)
+        self._num_prompt_tokens = len(self.ids)
+        self._end_ids = writer.end_ids
+        self._generator = torch.Generator(writer.model.device).manual_seed(sampling.seed)
+
+    @property
+    def num_tokens(self) -> int:
+        """Tokens drawn so far, end of text included."""
+        return len(self.ids) - self._num_prompt_tokens
+
+    def take(self, logits_V: torch.Tensor) -> str:
+        """Draws the next token; the text that it makes certain."""
+        token = draw(logits_V, self.sampling, self.ids, self._generator)
+        self.ids.append(token)
+        piece = ""
+        if token in self._end_ids:
+            self.finish = "stop"
+        else:
+            piece = self.stream.push_token(token)
+            if self.stream.stop is not None:
+                self.finish = "stop"
+            elif self.num_tokens == self.sampling.max_new_tokens:
+                self.finish = "length"
+        if self.finish is not None:
+            piece += self.stream.finish()
+        self.text += piece
+        return piece

@@ -1,0 +1,266 @@
+"""Texts against transformers' own `generate()`, and the real command: every way out of a stream."""
+
+import signal
+import subprocess
+import sys
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gportuguese import cli
+from gportuguese.config import asset_path
+from gportuguese.generate import GenerateError, Sampling
+from gportuguese.generate.sampling import log_probabilities
+from gportuguese.generate.text import StopCutter
+
+MODEL = str(asset_path("english-nano"))
+PROMPTS = ["The history of the city", "In", "", "He was born in the United States of"]
+GREEDY = Sampling(max_new_tokens=12, top_k=1)
+SAMPLINGS = [
+    GREEDY,
+    Sampling(max_new_tokens=17, seed=5, top_k=40, temperature=0.8),
+    Sampling(max_new_tokens=30, seed=6, top_k=0, top_p=0.9, repetition_penalty=1.3),
+    Sampling(max_new_tokens=20, temperature=0, repetition_penalty=1.5),
+]
+
+
+def by_transformers(writer, prompt, sampling):
+    """What `generate()` of transformers writes."""
+    ids = torch.tensor([writer.prompt_ids(prompt)])
+    drawn = {
+        "do_sample": True,
+        "top_k": sampling.top_k,
+        "top_p": sampling.top_p,
+        "temperature": sampling.temperature,
+    }
+    torch.manual_seed(sampling.seed)
+    whole = writer.model.generate(
+        ids,
+        attention_mask=torch.ones_like(ids),
+        max_new_tokens=sampling.max_new_tokens,
+        repetition_penalty=sampling.repetition_penalty,
+        **({"do_sample": False} if sampling.is_greedy else drawn),
+    )
+    return writer.tokenizer.decode(whole[0, ids.shape[1] :], skip_special_tokens=True)
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_texts_are_those_of_transformers(writer, llama, kind, sampling):
+    writer = {"gpt2": writer, "llama": llama}[kind]
+    for prompt in PROMPTS:
+        # half a character at the end is no text; transformers shows a replacement character
+        wanted = by_transformers(writer, prompt, sampling).rstrip("\ufffd")
+        assert writer.write(prompt, sampling).rstrip("\ufffd") == wanted
+
+
+@pytest.mark.parametrize("sampling", SAMPLINGS)
+def test_several_prompts_at_once_equal_each_alone(writer, sampling):
+    prompts = PROMPTS * 5  # more than one batch holds
+    rows = list(writer.write_all(prompts, sampling))
+    assert [row.text for row in rows] == [writer.write(prompt, sampling) for prompt in prompts]
+    assert {row.num_tokens for row in rows} == {sampling.max_new_tokens}
+
+
+def test_no_new_tokens_are_no_text(writer):
+    nothing = Sampling(max_new_tokens=0)
+    assert writer.write("In", nothing) == ""
+    assert [row.text for row in writer.write_all(["In", "A"], nothing)] == ["", ""]
+
+
+def test_seed_decides_the_sample(writer):
+    texts = [writer.write("In the", Sampling(seed=seed)) for seed in (1, 1, 2)]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_next_word_is_one_whole_word(writer):
+    word = writer.next_word("He was born in the United")
+    assert word.startswith(" ")
+    assert len(word.split()) == 1
+    assert writer.write("He was born in the United", GREEDY).startswith(word)
+
+
+def test_prompt_beyond_the_positions_is_refused(writer):
+    with pytest.raises(GenerateError, match="do not fit the model's 256 positions"):
+        writer.write("a " * 300, Sampling())
+
+
+def test_a_long_prompt_loses_its_beginning_if_asked(writer):
+    greedy = Sampling(max_new_tokens=6, top_k=1)
+    ids = writer.tokenizer("The city " * 300)["input_ids"]
+    shorter = writer.tokenizer.decode(ids[-250:])
+    long_text = writer.tokenizer.decode(ids)
+    assert len(writer.tokenizer(shorter)["input_ids"]) == 250
+    got = "".join(writer.stream(long_text, greedy, window=True))
+    (row,) = writer.write_all([long_text], greedy, window=True)
+    assert got == writer.write(shorter, greedy) == row.text
+    with pytest.raises(GenerateError, match="--window"):
+        list(writer.write_all([long_text], greedy))
+
+
+def test_a_stop_ends_the_text_and_is_not_shown(writer):
+    greedy = Sampling(max_new_tokens=20, top_k=1)
+    whole = writer.write("The history of the city", greedy)
+    stop = whole.split()[3]
+    wanted = whole[: whole.index(stop)]
+    stopped = Sampling(max_new_tokens=20, top_k=1, stop=("never there", stop))
+    assert writer.write("The history of the city", stopped) == wanted
+    (row,) = writer.write_all(["The history of the city"], stopped)
+    assert (row.text, row.finish) == (wanted, "stop")
+    assert row.num_tokens < 20
+
+
+@given(
+    st.lists(st.text("ab ", max_size=3), max_size=8),
+    st.lists(st.text("ab", min_size=1, max_size=3)),
+)
+def test_cutting_at_a_stop_equals_reading_letter_by_letter(pieces, stop):
+    whole = read = "".join(pieces)
+    for end in range(1, len(whole) + 1):
+        if complete := [text for text in stop if whole[:end].endswith(text)]:
+            read = whole[: end - max(map(len, complete))]
+            break
+    cutter, got = StopCutter(tuple(stop)), ""
+    for piece in pieces:
+        got += cutter.push(piece)
+        if cutter.stop is not None:
+            break
+    assert got + cutter.finish() == read
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"top_p": 0.0}, "top_p must be above 0 and at most 1, not 0.0"),
+        ({"temperature": -1.0}, "temperature must be at least 0, not -1.0"),
+        ({"temperature": float("nan")}, "temperature must be at least 0, not nan"),
+        ({"max_new_tokens": -1}, "max_new_tokens must be at least 0, not -1"),
+        ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0, not 0.0"),
+        ({"seed": 2**63}, "seed must be between"),
+        ({"stop": ("",)}, "a stop text must not be empty"),
+    ],
+)
+def test_senseless_sampling_is_refused(option, message):
+    with pytest.raises(GenerateError, match=message) as caught:
+        Sampling(**option)
+    assert "Sampling(" not in str(caught.value)
+
+
+def test_log_probabilities_are_those_of_softmax():
+    logits = torch.randn(5, 11, generator=torch.Generator().manual_seed(0))
+    found = log_probabilities(logits, [3, 1, 4, 1, 5], 2)
+    for row, token, (value, top) in zip(logits, [3, 1, 4, 1, 5], found, strict=True):
+        wanted = row.softmax(0).log()
+        assert value == pytest.approx(wanted[token].item(), abs=1e-6)
+        assert [token for token, _ in top] == row.argsort(descending=True)[:2].tolist()
+        assert top[0][1] == pytest.approx(wanted.max().item(), abs=1e-6)
+
+
+# ---- the real command
+
+
+def run(*words, **options):
+    return subprocess.run(
+        [sys.executable, "-m", "gportuguese", "generate", *words],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        **options,
+    )
+
+
+def test_next_word_ends_its_process_quietly(writer):
+    ended = run(MODEL, "--next-word", "He was born in the United")
+    assert (ended.returncode, ended.stdout) == (
+        0,
+        writer.next_word("He was born in the United") + "\n",
+    )
+    assert "terminate" not in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_a_stream_left_early_ends_its_process_quietly(writer):
+    """Not read to the end, closed, ended by an exception: whatever comes right after."""
+    code = """
+import sys
+from gportuguese.generate import Sampling, Writer
+writer = Writer.load(sys.argv[1], "cpu")
+print(writer.next_word("He was born in the United"))
+closed = writer.stream("A", Sampling(max_new_tokens=250))
+next(closed)
+closed.close()
+open_at_exit = writer.stream("A", Sampling(max_new_tokens=250))
+next(open_at_exit)
+for piece in writer.stream("A", Sampling(max_new_tokens=250)):
+    sys.exit(7)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", code, MODEL], capture_output=True, text=True, timeout=100
+    )
+    assert (ended.returncode, ended.stdout) == (
+        7,
+        writer.next_word("He was born in the United") + "\n",
+    )
+    assert "terminate" not in ended.stderr
+
+
+def test_ctrl_c_ends_a_text_at_once():
+    command = [sys.executable, "-m", "gportuguese", "generate", MODEL, "A", "--top-k", "0"]
+    with subprocess.Popen(
+        [*command, "--max-new-tokens", "250"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    ) as process:
+        assert process.stdout.read(2)  # the prompt, and the first of the text
+        process.send_signal(signal.SIGINT)
+        _, complaints = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert b"interrupted" in complaints
+    assert b"terminate" not in complaints
+
+
+# ---- its words
+
+
+def generate(capsys, *words):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["generate", *words])
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_options_stand_anywhere(writer, capsys):
+    short = ["--max-new-tokens", "5"]
+    wanted = {
+        prompt: prompt + writer.write(prompt, Sampling(max_new_tokens=5, top_k=1))
+        for prompt in ("In", "He was", "--seed")
+    }
+    for words in (
+        [MODEL, "--top-k", "1", *short, "In"],
+        ["--top-k", "1", MODEL, *short, "In"],
+        [MODEL, "In", *short, "--top-k", "1"],
+        [MODEL, "In", *short, "--temperature", "0"],
+    ):
+        assert generate(capsys, *words) == wanted["In"] + "\n"
+    both = generate(capsys, MODEL, "In", "--top-k", "1", "He was", *short)
+    assert both == f"{wanted['In']}\n\n{wanted['He was']}\n"
+    dashed = generate(capsys, MODEL, *short, "--top-k=1", "--", "--seed")
+    assert dashed == wanted["--seed"] + "\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (
+            ["--temperature", "-1", MODEL, "In"],
+            "gpt-pt: temperature must be at least 0, not -1.0\n",
+        ),
+        ([MODEL, "--tok-k", "1", "In"], "unrecognized arguments: --tok-k"),
+        (["--top-k", "1"], "the following arguments are required: model\n"),
+    ],
+)
+def test_wrong_words_are_named(words, message, capsys):
+    with pytest.raises(SystemExit) as caught:
+        cli.main(["generate", *words])
+    assert caught.value.code == 2
+    assert message in capsys.readouterr().err
