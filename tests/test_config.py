@@ -38,17 +38,17 @@ def test_unknown_key_is_refused_with_a_suggestion_and_all_problems_come_at_once(
     ("override", "message"),
     [
         ("train.global_batch_size=9", "does not divide by runtime.micro_batch_size=8"),
-        ("tokenizer.vocab_size=100", "tokenizer.vocab_size=100: at least 257"),
+        ("tokenizer.vocab_size=100", "tokenizer.vocab_size=100: 100 must be at least 257"),
         ("align={base: {layers: 4, width: 10, heads: 3, positions: 64}}", "use method: random"),
         (
             "align={base: {layers: 4, width: 10, heads: 3, positions: 64}}",
             "does not divide by heads",
         ),
-        ("tokens.block_size=0", "tokens.block_size=0: must be at least 2"),
+        ("tokens.block_size=0", "tokens.block_size=0: 0 must be at least 2"),
         ("train.phases=[]", "train.phases=[]: at least one phase"),
         ("corpus.documents=x.jsonl", "give one of them, not both"),
         ("train.seed=true", "train.seed=true: expected int, got True"),
-        ("train.seed=-1", "must not be negative"),
+        ("train.seed=-1", "-1 must be at least 0"),
         ("runtime.device=cuda:x", "use auto, cpu, cuda or cuda:N"),
         ("runtime.device=cudafoo", "use auto, cpu, cuda or cuda:N"),
         ("nonsense", "write it as section.key=value"),
@@ -119,7 +119,7 @@ def test_set_turns_the_name_of_a_base_into_an_architecture():
         ("align.base.layers=4", "align.base.width: missing"),
         ("corpus={min_charz: 3}", "corpus.min_charz: unknown key; did you mean 'min_chars'?"),
         ("train.seed=[", "the value is not YAML"),
-        ("train.pct_start=2", "must lie between 0 and 1"),
+        ("train.pct_start=2", "2.0 must lie in (0, 1)"),
     ],
 )
 def test_what_set_got_wrong_is_said_of_the_flag(override, message):

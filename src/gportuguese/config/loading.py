@@ -122,6 +122,12 @@ def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
     if dataclasses.is_dataclass(kind):
         return _parse_section(kind, value, where, problems)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
+    if origin is typing.Annotated:
+        found = len(problems)
+        value = _parse(arguments[0], value, where, problems)
+        if len(problems) == found and (problem := arguments[1].problem(value)):
+            problems.append(f"{where}: {value!r} {problem}")
+        return value
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
             return None
@@ -158,7 +164,7 @@ def _parse_section(kind: Any, value: Any, where: str, problems: list[str]) -> An
     if not isinstance(value, dict):
         problems.append(f"{where or 'config'}: expected a section, got {value!r}")
         return None
-    hints = typing.get_type_hints(kind)
+    hints = typing.get_type_hints(kind, include_extras=True)
     values: dict[str, Any] = {}
     for key, item in value.items():
         name = f"{where}.{key}" if where else str(key)

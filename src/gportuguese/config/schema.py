@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
+
+from gportuguese.config.bounds import Matches, Within
 
 
 class UserError(Exception):
@@ -20,16 +22,16 @@ class RuntimeConfig:
 
     artifacts_dir: str = "artifacts"
     """Folder of the stage folders."""
-    device: str = "auto"
+    device: Annotated[str, Matches(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")] = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
-    micro_batch_size: int = 8
+    micro_batch_size: Annotated[int, Within("[1, inf)")] = 8
     """Sequences per forward pass; gradients accumulate up to `train.global_batch_size`."""
-    num_workers: int = 0
+    num_workers: Annotated[int, Within("[0, inf)")] = 0
     """Processes that clean pages; 0 means one per core."""
-    vocab_multiple: int = 1
+    vocab_multiple: Annotated[int, Within("[1, inf)")] = 1
     """Logits are computed for a vocabulary padded to a multiple of this: 64 suits GPUs. Padding is
     never predicted nor saved."""
-    loss_rows: int = 1024
+    loss_rows: Annotated[int, Within("[1, inf)")] = 1024
     """Tokens whose logits exist at a time; more costs memory, much less costs time."""
     activation_checkpointing: bool = False
     """Compute each block's activations again in the backward pass instead of keeping them."""
@@ -37,9 +39,9 @@ class RuntimeConfig:
     """`torch.compile` the model: meant for GPUs, does not pay on CPUs."""
     tf32: bool = False
     """On CUDA, round float32 matrix products to TF32."""
-    checkpoint_minutes: float = 15.0
+    checkpoint_minutes: Annotated[float, Within("(0, inf)")] = 15.0
     """How often a training saves where it is; also when it is told to stop."""
-    wait_hours: float = 48.0
+    wait_hours: Annotated[float, Within("(0, inf)")] = 48.0
     """How long other processes wait while the first one builds what comes before training."""
 
 
@@ -72,18 +74,18 @@ class CorpusConfig:
     """What is one document in a .txt file; blank lines stand between paragraphs."""
     language: str | None = None
     """Language of the documents (ISO 639-1), for sample prompts and the model card; null: the dump's."""
-    min_chars: int = 1800
+    min_chars: Annotated[int, Within("[0, inf)")] = 1800
     """Shorter documents (characters of clean text) are dropped."""
     max_title_chars: int = 150
     """Pages with longer titles are dropped, as in the original recipe."""
     dedup: Literal["near", "exact", "off"] = "near"
     """`exact`: drop documents whose text occurred before; `near`: and keep those that say nearly the
     same, such as templated stubs, on one side of the split."""
-    page_seconds: float = 30.0
+    page_seconds: Annotated[float, Within("(0, inf)")] = 30.0
     """A page that takes longer to clean is set aside in `quarantine.jsonl`."""
-    valid_per_mille: int = 10
+    valid_per_mille: Annotated[int, Within("[1, 1000)")] = 10
     """Validation share, by SHA-256 of the page id."""
-    test_per_mille: int = 10
+    test_per_mille: Annotated[int, Within("[0, 1000)")] = 10
     """Test share, by SHA-256 of the page id."""
 
 
@@ -91,9 +93,9 @@ class CorpusConfig:
 class TokenizerConfig:
     """Byte-level BPE."""
 
-    vocab_size: int = 50257
+    vocab_size: Annotated[int, Within("[257, inf)")] = 50257
     """Entries, the 256 bytes and `<|endoftext|>` included."""
-    min_frequency: int = 2
+    min_frequency: Annotated[int, Within("[1, inf)")] = 2
     """A pair seen less often is not merged."""
 
 
@@ -101,7 +103,7 @@ class TokenizerConfig:
 class TokensConfig:
     """How documents become blocks."""
 
-    block_size: int = 1024
+    block_size: Annotated[int, Within("[2, inf)")] = 1024
     """Tokens per training sequence."""
 
 
@@ -109,11 +111,11 @@ class TokensConfig:
 class Architecture:
     """A fresh GPT-2 instead of a trained base model."""
 
-    layers: int
-    width: int
-    heads: int
-    positions: int
-    dropout: float = 0.1
+    layers: Annotated[int, Within("[3, inf)")]
+    width: Annotated[int, Within("[1, inf)")]
+    heads: Annotated[int, Within("[1, inf)")]
+    positions: Annotated[int, Within("[2, inf)")]
+    dropout: Annotated[float, Within("[0, 1)")] = 0.1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,16 +138,16 @@ class AlignConfig:
     """fastText .vec or .bin for `wechsel`; null: trained on `source_documents`."""
     target_vectors: str | None = None
     """The same in the new language; null: trained on the training documents. Give both or none."""
-    vector_tokens: int = 50_000_000
+    vector_tokens: Annotated[int, Within("[1, inf)")] = 50_000_000
     """At most so many tokens of each language are read to train vectors and to count."""
-    calibration_tokens: int = 8192
+    calibration_tokens: Annotated[int, Within("[0, inf)")] = 8192
     """Training tokens read, three times, to make every token as likely as it is frequent: rows move along the
     mean hidden state, but for bytes, digits, marks and names. 0: rows stay as the method gives them."""
-    sharpness: float = 4.0
+    sharpness: Annotated[float, Within("(0, inf)")] = 4.0
     """Of the mixtures in `focus`; 1 is the paper's, more takes fewer tokens into each."""
     piece_weights: Literal["equal", "length"] = "equal"
     """Whether a long piece counts more in `pieces`."""
-    seed: int = 0
+    seed: Annotated[int, Within("[0, 4294967295]")] = 0
     """Seed of whatever the method draws."""
 
 
@@ -153,13 +155,13 @@ class AlignConfig:
 class PhaseConfig:
     """One one-cycle fit."""
 
-    name: str
-    epochs: int
-    trainable_groups: int
+    name: Annotated[str, Matches(r"[\w-]+", "letters, digits, - and _")]
+    epochs: Annotated[int, Within("[1, inf)")]
+    trainable_groups: Annotated[int, Within("[1, 4]")]
     """How many of the four parameter groups train, counted from the embeddings (1) to all (4)."""
-    lr_max: float
+    lr_max: Annotated[float, Within("(0, inf)")]
     """Peak learning rate of the last group."""
-    lr_ratio: float = 45.6976
+    lr_ratio: Annotated[float, Within("[1, inf)")] = 45.6976
     """`lr_max` over the peak rate of the first group; geometric in between (recipe: 2.6^4)."""
 
 
@@ -167,10 +169,10 @@ class PhaseConfig:
 class TrainConfig:
     """The fine-tuning recipe; the defaults are the published ones."""
 
-    seed: int = 0
+    seed: Annotated[int, Within("[0, inf)")] = 0
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Refused where the device cannot."""
-    global_batch_size: int = 8
+    global_batch_size: Annotated[int, Within("[1, inf)")] = 8
     """Sequences per optimizer step, all devices together."""
     epoch_tokens: int | None = None
     """Training tokens per epoch; null means every block once."""
@@ -180,24 +182,24 @@ class TrainConfig:
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon`: the matrices of the blocks by Muon (Jordan 2024), the rest by AdamW; needs PyTorch 2.9
     and a device with bf16, in which it computes."""
-    weight_decay: float = 0.01
+    weight_decay: Annotated[float, Within("[0, inf)")] = 0.01
     """Decoupled; not applied to biases and norms, as fastai does."""
-    momentums: tuple[float, ...] = (0.95, 0.85, 0.95)
+    momentums: tuple[Annotated[float, Within("[0, 1)")], ...] = (0.95, 0.85, 0.95)
     """First Adam moment, or Muon's momentum, at the start, peak and end of a cycle."""
-    beta2: float = 0.99
+    beta2: Annotated[float, Within("[0, 1)")] = 0.99
     """Second Adam moment (fastai's sqr_mom)."""
-    eps: float = 1e-5
-    pct_start: float = 0.25
+    eps: Annotated[float, Within("(0, inf)")] = 1e-5
+    pct_start: Annotated[float, Within("(0, 1)")] = 0.25
     """Share of a phase in which the rate rises."""
-    div: float = 25.0
+    div: Annotated[float, Within("(0, inf)")] = 25.0
     """`lr_max` over the first rate."""
-    div_final: float = 1e5
+    div_final: Annotated[float, Within("(0, inf)")] = 1e5
     """`lr_max` over the last rate."""
-    grad_clip: float | None = None
+    grad_clip: Annotated[float, Within("(0, inf)")] | None = None
     """Largest gradient norm; null means no clipping, as in the recipe."""
-    max_loss_rise: float | None = 3.0
+    max_loss_rise: Annotated[float, Within("(0, inf)")] | None = 3.0
     """A step whose loss is so many nats above the mean of the last 50 stops the run; null: never."""
-    dropout: float | None = None
+    dropout: Annotated[float, Within("[0, 1)")] | None = None
     """Everywhere in the model; null keeps what the base model was trained with."""
     tensorboard: bool = True
     """Write TensorBoard logs beside the weights."""
@@ -218,7 +220,7 @@ class EvaluateConfig:
     prompts: tuple[str, ...] | None = None
     """Prompts of the samples; null: by the language of the corpus (pt, en, it, es, fr, de; for others
     the openings of held-out documents)."""
-    sample_tokens: int = 50
+    sample_tokens: Annotated[int, Within("[1, inf)")] = 50
     """New tokens per sample."""
 
 

@@ -1,0 +1,42 @@
+"""Bounds of single fields, written beside the field: `rate: Annotated[float, Within("(0, inf)")] = 1`."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Within:
+    """A number in an interval; a round bracket excludes its end."""
+
+    interval: str
+
+    def problem(self, value: float) -> str | None:
+        """What is wrong with a value, None if nothing is.
+
+        >>> Within("[1, inf)").problem(0), Within("[0, 1)").problem(0.5)
+        ('must be at least 1', None)
+        """
+        low, high = self.interval[1:-1].split(", ")
+        is_high_enough = value > float(low) or (self.interval[0] == "[" and value == float(low))
+        is_low_enough = value < float(high) or (self.interval[-1] == "]" and value == float(high))
+        if is_high_enough and is_low_enough:
+            return None
+        if high == "inf":
+            return f"must be {'at least' if self.interval[0] == '[' else 'above'} {low}"
+        return f"must lie in {self.interval}"
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Text of a certain form."""
+
+    pattern: str
+    wanted: str
+    """The same for a person."""
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with a value, None if nothing is."""
+        return None if re.fullmatch(self.pattern, value) else f"must be {self.wanted}"
