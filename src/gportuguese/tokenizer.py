@@ -89,14 +89,21 @@ def make_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> PreT
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,  # transformers 4 would decode " ?" as "?"
     )
 
 
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes what transformers 4 and 5, fast and slow, and keras-hub read."""
+    """Writes files that transformers 4 and 5, fast and slow, and keras-hub read."""
     tokenizer.save_pretrained(folder)
     # transformers 5 writes tokenizer.json only; the slow tokenizer of 4 and keras-hub need these
     tokenizer.backend_tokenizer.model.save(str(folder))
+    # transformers before 4.45 cannot read merges as pairs. No part of a merge contains a space:
+    # byte-level BPE writes the space as "Ġ"
+    path = folder / "tokenizer.json"
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    tree["model"]["merges"] = list(map(" ".join, tree["model"]["merges"]))
+    path.write_text(json.dumps(tree, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def load(folder: Path) -> PreTrainedTokenizerBase:
