@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gportuguese import artifacts
 from gportuguese.config import Architecture, UserError, resolve_path
+from gportuguese.tokenizer import why_not_loaded
 
 if TYPE_CHECKING:
     from transformers import GPT2Config, PreTrainedModel, PreTrainedTokenizerBase
@@ -93,20 +94,24 @@ def load_base(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     assert path is not None
     try:
         if path.is_dir():
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             model, info = AutoModelForCausalLM.from_pretrained(
-                path, dtype=torch.float32, output_loading_info=True
+                path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
             if info["missing_keys"]:  # transformers would go on with random weights
                 raise ValueError(f"its weights lack {', '.join(sorted(info['missing_keys'])[:3])}")
         else:
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            tokenizer = AutoTokenizer.from_pretrained(
+                path.parent, gguf_file=path.name, trust_remote_code=False
+            )
             model = _load_gguf(path)
     except ImportError as error:
         hint = "" if path.is_dir() else "; for GGUF: pip install 'gportuguese[gguf]'"
         raise ModelError(f"{base}: {error}{hint}") from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{base} is not a whole causal LM with a tokenizer: {error}") from error
+        reason = why_not_loaded(error)
+        raise ModelError(f"{base} is not a whole causal LM with a tokenizer: {reason}") from error
+    vars(model.config).pop("auto_map", None)  # names code that is not saved with the model
     return model, tokenizer
 
 
@@ -121,12 +126,14 @@ def _load_gguf(path: Path) -> PreTrainedModel:
     if hasattr(transformers, "GgufConfig"):  # since 5.2x weights may stay packed
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32, **options
+        path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False, **options
     )
     tree = model.config.to_dict()
     tree.pop("quantization_config", None)
     config = type(model.config).from_dict(tree)
-    plain = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain = transformers.AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, trust_remote_code=False
+    )
     plain.load_state_dict(model.state_dict())
     return plain
 
@@ -164,7 +171,7 @@ def fresh_like(model: PreTrainedModel, vocab_size: int, end_of_text: int) -> Pre
     config.vocab_size = vocab_size
     config.bos_token_id = config.eos_token_id = end_of_text
     config.pad_token_id = None  # as in `set_end_of_text`
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
 def set_end_of_text(model: PreTrainedModel, end_of_text: int) -> None:
@@ -183,7 +190,9 @@ def load(folder: Path) -> PreTrainedModel:
     """The model of one of our folders, float32, on the CPU."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False
+    )
 
 
 def set_dropout(model: PreTrainedModel, dropout: float) -> None:

@@ -111,11 +111,21 @@ def load(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise TokenizerError(f"no tokenizer in {folder}: {error}") from error
+        raise TokenizerError(f"no tokenizer in {folder}: {why_not_loaded(error)}") from error
     check_byte_level(tokenizer, str(folder))
     return tokenizer
+
+
+def why_not_loaded(error: Exception) -> str:
+    """The reason why transformers did not load a folder.
+
+    Where a model needs Python code of its own, transformers advises an option that we do not have.
+    """
+    if "trust_remote_code" in str(error):
+        return "it needs Python code of its own (auto_map), which gportuguese never runs"
+    return str(error)
 
 
 def check_byte_level(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
