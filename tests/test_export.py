@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -147,12 +148,30 @@ def test_transformers_reads_the_same_model_and_tokenizer_from_gguf(tmp_path, kin
     assert twin_bpe(text)["input_ids"] == bpe(text)["input_ids"]
 
 
-def test_onnx_takes_any_batch_and_length(tmp_path):
-    model = gpt2()
+def llama():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=264, hidden_size=32, intermediate_size=64, num_hidden_layers=3,
+        num_attention_heads=2, max_position_embeddings=32, bos_token_id=263, eos_token_id=263,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("make", [gpt2, pytest.param(llama, marks=pytest.mark.slow)])
+def test_onnx_takes_any_batch_and_length_and_padding_on_either_side(tmp_path, make):
+    """Each prompt of a padded batch gets the logits that PyTorch gives it alone."""
+    model = make()
     logits = onnx.write(model, tmp_path / "model.onnx")
     for shape in ((1, 1), (3, 5), (2, 32)):
         ids_BT = torch.randint(264, shape)
         torch.testing.assert_close(logits(ids_BT), model(ids_BT).logits, rtol=0, atol=1e-4)
+    prompts = [torch.randint(263, (length,)) for length in (3, 11, 7)]
+    for side in ("left", "right"):
+        ids_BT = pad_sequence(prompts, True, padding_value=263, padding_side=side)
+        mask_BT = pad_sequence([torch.ones_like(ids) for ids in prompts], True, padding_side=side)
+        for row_TV, mask_T, ids_T in zip(logits(ids_BT, mask_BT), mask_BT, prompts, strict=True):
+            wanted = model(ids_T[None]).logits[0]
+            torch.testing.assert_close(row_TV[mask_T.bool()], wanted, rtol=0, atol=1e-4)
 
 
 def test_a_format_that_says_something_else_is_refused():
