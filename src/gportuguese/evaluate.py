@@ -36,7 +36,6 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     report.draw_curves(rows, out / "curves.png")
     (out / "samples.md").write_text(_samples(config, writer), encoding="utf-8")
     content = {
-        "name": config.name,
         **facts,
         "epochs": [asdict(row) for row in rows],
         "training": training.facts,
@@ -75,7 +74,7 @@ def _samples(config: Config, writer: Writer) -> str:
             repetition_penalty=1.2,
         ),
     }
-    lines = [f"# Samples of {config.name}", ""]
+    lines = ["# Samples", ""]
     for prompt in config.evaluate.prompts:
         lines += [f"## {prompt}", ""]
         for kind, sampling in kinds.items():

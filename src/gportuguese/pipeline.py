@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import logging
@@ -50,8 +51,13 @@ STAGES = (
         also=("tokens.block_size",),
         is_shared=True,
     ),
-    Stage("evaluate", ("train", "tokens")),
-    Stage("export", ("dump", "corpus", "tokens", "align", "train", "evaluate"), version=2),
+    Stage("evaluate", ("train", "tokens"), version=2),
+    Stage(
+        "export",
+        ("dump", "corpus", "tokens", "align", "train", "evaluate"),
+        version=3,
+        also=("name", "align.base"),  # the card prints both
+    ),
 )
 
 
@@ -93,6 +99,10 @@ class Pipeline:
             inputs["documents"] = self._content("documents")
         elif name == "corpus" and inputs["dump"] is not None:
             inputs["tables"] = hash_tables(str(self.open("dump").facts["language"]))
+        elif name == "export" and "dump" in inputs:
+            # the card prints the receipt, which is not the same for a dump fetched and one found
+            receipt = self.folder("dump")
+            inputs["receipt"] = receipt and receipt.name
         if None in inputs.values():
             return None
         payload = {
@@ -221,8 +231,7 @@ class Pipeline:
             if isinstance(self.config.align.base, str):
                 section["base"] = "given"
         for key in stage.also:
-            other, leaf = key.split(".")
-            section[key] = tree[other][leaf]
+            section[key] = functools.reduce(dict.__getitem__, key.split("."), tree)
         return section
 
     def _identity(self, name: str) -> str | None:
