@@ -43,19 +43,29 @@ def locate_base(base: str, download: bool) -> Path | None:
         if not path.exists():
             raise ModelError(f"no base model at {path}; set align.base")
         return path
+    return hub_folder(base, download)
+
+
+def hub_folder(repo: str, download: bool) -> Path | None:
+    """The folder of a Hub model in huggingface_hub's cache; None for one not fetched yet.
+
+    Raises `ModelError` if there is no such model.
+    """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     for weights in _WEIGHTS:
         wanted = [*_SETTINGS, weights]
         try:
-            cached = Path(snapshot_download(base, allow_patterns=wanted, local_files_only=True))
+            cached = Path(snapshot_download(repo, allow_patterns=wanted, local_files_only=True))
         except LocalEntryNotFoundError:  # nothing, or not the whole of what is wanted
             continue
         except HFValidationError as error:
-            raise ModelError(
-                f"align.base={base!r} is neither a path nor a Hub id: {error}"
-            ) from error
+            raise ModelError(f"{repo!r} is neither a path nor a Hub id: {error}") from error
         # not if only the tokenizer was ever fetched, or only the model
         if any(cached.glob(weights)) and any((cached / name).exists() for name in _VOCABULARIES):
             return cached
@@ -63,12 +73,17 @@ def locate_base(base: str, download: bool) -> Path | None:
         return None
     try:
         for weights in _WEIGHTS:
-            folder = Path(snapshot_download(base, allow_patterns=[*_SETTINGS, weights]))
+            folder = Path(snapshot_download(repo, allow_patterns=[*_SETTINGS, weights]))
             if any(folder.glob(weights)):
                 return folder
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"the Hub has no model {repo!r}, or hides it from you; check the name, or run "
+            "`hf auth login`"
+        ) from error
     except Exception as error:
-        raise ModelError(f"cannot fetch {base!r} from the Hub: {error}") from error
-    raise ModelError(f"{base!r} on the Hub holds neither {' nor '.join(_WEIGHTS)}")
+        raise ModelError(f"cannot fetch {repo!r} from the Hub: {error}") from error
+    raise ModelError(f"{repo!r} on the Hub holds neither {' nor '.join(_WEIGHTS)}")
 
 
 def identity_of(base: str | Architecture, download: bool) -> str | None:

@@ -102,7 +102,7 @@ class Pipeline:
         elif name == "export" and "dump" in inputs:
             # the card prints the receipt, which is not the same for a dump fetched and one found
             receipt = self.folder("dump")
-            inputs["receipt"] = receipt and receipt.name
+            inputs["receipt"] = None if receipt is None else receipt.name
         if None in inputs.values():
             return None
         payload = {
@@ -126,13 +126,17 @@ class Pipeline:
             states.append(StageStatus(stage.name, state, folder))
         return states
 
+    def built_folder(self, name: str) -> Path:
+        """Where a built stage is; raises `ArtifactError` if it is not there."""
+        folder = self.folder(name)
+        if folder is None or not folder.is_dir():
+            raise ArtifactError(f"no {name} at {folder or self._root}; run: gpt-pt {name}")
+        return folder
+
     def open(self, name: str) -> Artifact:
         """A built stage, checked file by file; raises `ArtifactError` if it is not there."""
         if name not in self._opened:
-            folder = self.folder(name)
-            if folder is None or not folder.is_dir():
-                raise ArtifactError(f"no {name} at {folder or self._root}; run: gpt-pt {name}")
-            self._opened[name] = artifacts.open_artifact(folder)
+            self._opened[name] = artifacts.open_artifact(self.built_folder(name))
         return self._opened[name]
 
     def find(self, name: str) -> Artifact | None:
@@ -193,6 +197,7 @@ class Pipeline:
                 "version": stage.version,
                 "digest": folder.name.rpartition("-")[2],
                 "name": self.config.name,
+                "config": as_tree(self.config),  # so that the folder alone can be exported
                 "section": self._section(stage),
                 "inputs": {name: inputs[name].digest for name in inputs},
                 "runtime": as_tree(self.config.runtime),

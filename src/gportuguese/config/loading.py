@@ -41,6 +41,14 @@ def load_config(path: str | Path | None = None, overrides: tuple[str, ...] = ())
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no settings; see configs/ for examples")
+    return config_of(tree, overrides, str(path))
+
+
+def config_of(tree: dict[str, Any], overrides: tuple[str, ...], source: str) -> Config:
+    """The `Config` of a tree as `as_tree` gives it; `source` names it in the errors.
+
+    Raises `ConfigError` listing every problem at once.
+    """
     problems: list[str] = []
     for override in overrides:
         _apply_override(tree, override, problems)
@@ -48,7 +56,7 @@ def load_config(path: str | Path | None = None, overrides: tuple[str, ...] = ())
     if config is not None and not problems:
         problems += broken_relations(config)
     if problems:
-        raise ConfigError(f"{path}:\n" + "\n".join(f"  - {problem}" for problem in problems))
+        raise ConfigError(f"{source}:\n" + "\n".join(f"  - {problem}" for problem in problems))
     return typing.cast(Config, config)
 
 

@@ -37,7 +37,7 @@ def make(
         _data(config, inputs, measures, model_type),
         template_path=str(_TEMPLATE),
         title=section.title or config.name,
-        repo=section.repo or placeholder(config.name),
+        repo=facts["repo"],
         base=_base(config, inputs),
         language=_language(config, inputs),
         parameters=facts["parameters"],
@@ -65,16 +65,6 @@ def make(
         files=files,
     )
     return made
-
-
-def placeholder(name: str) -> str:
-    """The repository in the examples of a card without `export.repo`, until it is pushed."""
-    return f"user/{name}"
-
-
-def for_repo(text: str, name: str, repo: str) -> str:
-    """The card's text with `repo` in place of the placeholder."""
-    return text.replace(f'("{placeholder(name)}")', f'("{repo}")')
 
 
 def _data(
