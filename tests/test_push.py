@@ -356,7 +356,7 @@ def test_a_hub_out_of_reach_is_tried_for_a_while(exported, host, pushed):
 
 def test_offline_mode_is_named(host, pushed, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(PushError, match="unset HF_HUB_OFFLINE"):
+    with pytest.raises(PushError, match="unset the `HF_HUB_OFFLINE`"):
         pushed()
     assert pushed.waits == []
 

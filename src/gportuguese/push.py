@@ -1,4 +1,4 @@
-"""An exported folder to the Hugging Face Hub: one commit, whatever happens on the way."""
+"""Sends an exported folder to the Hugging Face Hub as one commit, and retries until it is there."""
 
 from __future__ import annotations
 
@@ -17,7 +17,6 @@ from huggingface_hub import CommitOperationAdd, HfApi, get_session, get_token
 from huggingface_hub.errors import (
     DeviceCodeError,
     HfHubHTTPError,
-    OfflineModeIsEnabled,
     OIDCError,
 )
 from huggingface_hub.hf_api import RepoFile
@@ -34,7 +33,6 @@ log = logging.getLogger("gportuguese")
 _T = TypeVar("_T")
 
 _TRIES = 6
-_MAX_WAIT_SECONDS = 600.0
 _TIMEOUT_SECONDS = 300.0  # without a byte; the Hub may take a minute over a large commit
 # 409 and 412: somebody else's commit came in between, so look again
 _TRANSIENT = (408, 409, 412, 429, 500, 502, 503, 504)
@@ -110,7 +108,9 @@ def plan(folder: Path, repo: str) -> list[PlannedFile]:
     }
     if manifest["section"]["repo"] is None:
         text = (folder / "README.md").read_text(encoding="utf-8")
-        content = text.replace(f'("{manifest["facts"]["repo"]}")', f'("{repo}")').encode()
+        # exports of older versions do not say what to replace, and stay as they are
+        placeholder = manifest["facts"].get("repo")
+        content = text.replace(f'("{placeholder}")', f'("{repo}")').encode()
         sha256 = hashlib.sha256(content).hexdigest()
         files["README.md"] = PlannedFile("README.md", content, len(content), sha256)
     return list(files.values())
@@ -140,12 +140,11 @@ def push(
     endpoint: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Receipt:
-    """Brings a repository's branch to hold every file of an export; other files there stay.
+    """Commits every file of an export that a repository's branch lacks; other files there stay.
 
-    Repository and branch are made if absent. Only files that the Hub does not have are sent, as
-    one commit; with none, no commit is made. `token` and `endpoint` are huggingface_hub's own
-    (HF_TOKEN or `hf auth login`, HF_ENDPOINT) unless given; no message and no log line holds the
-    token.
+    Repository and branch are made if absent; with nothing to send, no commit is made. `token` and
+    `endpoint` are huggingface_hub's own (HF_TOKEN or `hf auth login`, HF_ENDPOINT) unless given. No
+    message and no log line holds the token.
 
     Raises `PushError` saying what to do, `ArtifactError` if the folder is not as it was built.
     """
@@ -276,7 +275,7 @@ def _wait_seconds(error: Exception, tries: int) -> float | None:
         wait = float(limit.reset_in_seconds)
     if headers.get("Retry-After", "").isdigit():
         wait = float(headers["Retry-After"])
-    return min(wait, _MAX_WAIT_SECONDS)
+    return min(wait, 600.0)
 
 
 def _explain(error: Exception, endpoint: str, token: str) -> tuple[str, str]:
@@ -289,8 +288,6 @@ def _explain(error: Exception, endpoint: str, token: str) -> tuple[str, str]:
         what, text = f"{endpoint} answers {status}", cause.server_message or ""
         advice = _ADVICE.get(status, again if status in _TRANSIENT else advice)
         advice = advice.format(endpoint=endpoint)
-    elif isinstance(cause, OfflineModeIsEnabled):
-        what, text, advice = "huggingface_hub is offline", "", "unset HF_HUB_OFFLINE to push"
     elif isinstance(cause, _CONNECTION_LOSS):
         what, advice = f"no connection to {endpoint}: {what}", f"check the network and {again}"
     text = " ".join(text.replace(token, "***").split())[:300]

@@ -82,11 +82,14 @@ def make_server(
 
 
 def model_name(folder: Path) -> str:
-    """What clients call the model: its folder's name, or the stage's where that says nothing.
+    """What clients call the model: its Hub id, its folder's name, or the stage's for `model`.
 
     >>> model_name(Path("artifacts/train-0f3a/model"))
     'train-0f3a'
     """
+    cached = folder.parent.parent.name  # models--USER--NAME/snapshots/COMMIT in the Hub's cache
+    if cached.startswith("models--"):
+        return cached.removeprefix("models--").replace("--", "/")
     return folder.parent.name if folder.name == "model" else folder.name
 
 
