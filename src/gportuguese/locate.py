@@ -88,7 +88,8 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
         digest = of.name.rpartition("-")[2]
         found = [f for f in found if artifacts.read_manifest(f)["inputs"]["train"] == digest]
     if not found:
-        raise LocateError(f"no {name} of {of or root}; run: gpt-pt {name}{f' {of}' if of else ''}")
+        where = f" {of or root}" if name == "export" else ""
+        raise LocateError(f"no {name} of {of or root}; run: gpt-pt {name}{where}")
     if len(found) > 1:
         built = {folder: folder.stat().st_mtime for folder in found}
         lines = [
@@ -97,7 +98,7 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
             for folder in sorted(found, key=built.__getitem__, reverse=True)
         ]
         raise LocateError(
-            "\n".join([f"{root} holds {len(found)} stages {name}; name one of them:", *lines])
+            "\n".join([f"{root} holds {len(found)} `{name}` stages; name one of them:", *lines])
         )
     return found[0]
 
@@ -105,9 +106,11 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
 def _from_hub(repo: str) -> Path:
     from gportuguese import model  # only now: it brings torch
 
-    log.info("%s is no folder here: looking for it on the Hub", repo)
     try:
-        folder = model.hub_folder(repo, download=True)
+        folder = model.hub_folder(repo, download=False)
+        if folder is None:
+            log.info("%s is no folder here: fetching it from the Hub", repo)
+            folder = model.hub_folder(repo, download=True)
     except model.ModelError as error:
         raise LocateError(
             f"no folder {repo} here, and {error}; name a model, or a run by --config"

@@ -65,7 +65,7 @@ def hub_folder(repo: str, download: bool) -> Path | None:
         except LocalEntryNotFoundError:  # nothing, or not the whole of what is wanted
             continue
         except HFValidationError as error:
-            raise ModelError(f"{repo!r} is neither a path nor a Hub id: {error}") from error
+            raise ModelError(f"{repo!r} is neither a path nor a Hub id") from error
         # not if only the tokenizer was ever fetched, or only the model
         if any(cached.glob(weights)) and any((cached / name).exists() for name in _VOCABULARIES):
             return cached
@@ -80,6 +80,11 @@ def hub_folder(repo: str, download: bool) -> Path | None:
         raise ModelError(
             f"the Hub has no model {repo!r}, or hides it from you; check the name, or run "
             "`hf auth login`"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"cannot fetch {repo!r}: the Hub cannot be reached; check the network, or unset "
+            "HF_HUB_OFFLINE"
         ) from error
     except Exception as error:
         raise ModelError(f"cannot fetch {repo!r} from the Hub: {error}") from error

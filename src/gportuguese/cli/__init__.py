@@ -194,6 +194,7 @@ def _run_generate(args: argparse.Namespace) -> None:
     if args.model is not None and (args.config is not None or args.set):
         # the config names the model, so every word is a prompt
         args.model, args.prompt = None, [args.model, *args.prompt]
+    folder = _model(args)
     prompts = args.prompt or [line.rstrip("\n") for line in sys.stdin]
     if not prompts:
         raise generate.GenerateError("no prompt; give one, or one a line on standard input")
@@ -202,7 +203,6 @@ def _run_generate(args: argparse.Namespace) -> None:
         raise generate.GenerateError(
             f"one model wanted, got {', '.join([args.model, *models])}; name one"
         )
-    folder = _model(args)
     writer = generate.Writer.load(folder, init_world(RuntimeConfig(device=args.device)).device)
     if args.next_word:
         for prompt in prompts:
