@@ -45,7 +45,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     facts: dict[str, Any] = {
         "differences": {},
         "prompts": len(prompts),
-        # in the card's examples; `push` puts its own in the place of the second
+        # in the card's examples; without `export.repo`, `push` replaces it by its --repo
         "repo": config.export.repo or f"user/{config.name}",
         "parameters": models.count_parameters(model.parameters()),
     }
