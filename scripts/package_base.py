@@ -22,7 +22,9 @@ def main() -> None:
     manifest = json.loads((run / "manifest.json").read_text(encoding="utf-8"))
     facts = manifest["facts"]
     shutil.rmtree(ASSET, ignore_errors=True)
-    model = AutoModelForCausalLM.from_pretrained(run / "model", dtype=torch.float32)
+    model = AutoModelForCausalLM.from_pretrained(
+        run / "model", dtype=torch.float32, trust_remote_code=False
+    )
     model.half().save_pretrained(ASSET)
     names = ("tokenizer.json", "tokenizer_config.json", "vocab.json", "merges.txt")
     for name in names:

@@ -74,8 +74,11 @@ def main() -> None:
     args = parser.parse_args()
     if args.package == "wechsel" and not (args.source_text and args.dictionary):
         parser.error("wechsel needs --source-text and --dictionary")
-    source, target = map(AutoTokenizer.from_pretrained, (args.base, args.aligned))
-    model = AutoModelForCausalLM.from_pretrained(args.base)
+    source, target = (
+        AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        for folder in (args.base, args.aligned)
+    )
+    model = AutoModelForCausalLM.from_pretrained(args.base, trust_remote_code=False)
     source_VD = model.get_input_embeddings().weight.detach().float()
     np.random.seed(args.seed)
     with tempfile.TemporaryDirectory() as scratch:

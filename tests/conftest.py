@@ -87,9 +87,14 @@ def tiny_dump(tmp_path_factory):
 @pytest.fixture
 def tiny_overrides(tiny_dump, tmp_path):
     """A run that takes seconds: 3 layers, 16 wide, two phases."""
+    return tiny_settings(tiny_dump, tmp_path / "artifacts")
+
+
+def tiny_settings(dump, artifacts):
+    """The settings of `tiny_overrides` for a dump and a folder of artifacts."""
     return (
-        f"dump.source={tiny_dump}",
-        f"runtime.artifacts_dir={tmp_path / 'artifacts'}",
+        f"dump.source={dump}",
+        f"runtime.artifacts_dir={artifacts}",
         "runtime.device=cpu",
         "runtime.num_workers=1",
         "runtime.micro_batch_size=4",

@@ -49,8 +49,8 @@ def test_unknown_key_is_refused_with_a_suggestion_and_all_problems_come_at_once(
         ("corpus.documents=x.jsonl", "give one of them, not both"),
         ("train.seed=true", "train.seed=true: expected int, got True"),
         ("train.seed=-1", "-1 must be at least 0"),
-        ("runtime.device=cuda:x", "use auto, cpu, cuda or cuda:N"),
-        ("runtime.device=cudafoo", "use auto, cpu, cuda or cuda:N"),
+        ("runtime.device=cuda:x", "must be auto, cpu, cuda or cuda:N"),
+        ("runtime.device=cudafoo", "must be auto, cpu, cuda or cuda:N"),
         ("nonsense", "write it as section.key=value"),
     ],
 )

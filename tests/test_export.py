@@ -1,12 +1,15 @@
 """The exported folder: what transformers makes of it, its formats and its card."""
 
 import json
+import logging
 import re
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from torch.nn.utils.rnn import pad_sequence
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -19,25 +22,37 @@ from transformers import (
 
 from gportuguese import Pipeline, init_world, load_config, tokenizer
 from gportuguese import model as models
-from gportuguese.export import ExportError, gguf, onnx
+from gportuguese.artifacts import Artifact
+from gportuguese.config import asset_path
+from gportuguese.export import ExportError, card, gguf, onnx
 from gportuguese.export.checking import check
-from tests.conftest import sentence
+from tests.conftest import sentence, tiny_settings
 from tests.test_align import byte_tokenizer
 
 FORMATS = ("bin", "onnx", "gguf-f32", "gguf-f16", "gguf-q8_0")
 PROMPT = torch.tensor([[5, 9, 250, 17]])
 
 
-def exported(overrides, *more):
-    config = load_config(None, (*overrides, *more))
+@pytest.fixture(scope="module")
+def settings(tiny_dump, tmp_path_factory):
+    """A tiny run of which all tests here share the stages."""
+    return tiny_settings(tiny_dump, tmp_path_factory.mktemp("run") / "artifacts")
+
+
+def exported(settings, *more):
+    config = load_config(None, (*settings, *more))
     pipeline = Pipeline(config)
     return pipeline, pipeline.build("export", init_world(config.runtime))
 
 
-@pytest.fixture
-def folder(tiny_overrides):
+@pytest.fixture(scope="module")
+def folder(settings):
     """The folder of a tiny run with every format."""
-    return exported(tiny_overrides, f"export.formats=[{', '.join(FORMATS)}]")
+    return exported(settings, f"export.formats=[{', '.join(FORMATS)}]")
+
+
+def card_of(artifact):
+    return ModelCard.load(artifact.folder / "README.md")
 
 
 def test_the_folder_holds_the_trained_model_in_every_format(folder):
@@ -56,6 +71,16 @@ def test_the_folder_holds_the_trained_model_in_every_format(folder):
         assert name in artifact.manifest["files"]
 
 
+def test_every_folder_with_a_tokenizer_has_it_as_old_readers_want_it(folder):
+    pipeline, artifact = folder
+    training = pipeline.open("train").folder
+    for place in (pipeline.open("tokenizer").folder, training / "model", artifact.folder):
+        merges = json.loads((place / "tokenizer.json").read_text())["model"]["merges"]
+        assert merges == (place / "merges.txt").read_text().splitlines()[1:]
+        config = json.loads((place / "tokenizer_config.json").read_text())
+        assert config["clean_up_tokenization_spaces"] is False
+
+
 def test_generation_and_tokenizer_agree_on_the_special_tokens(folder):
     _, artifact = folder
     generation = GenerationConfig.from_pretrained(artifact.folder)
@@ -70,43 +95,140 @@ def test_generation_and_tokenizer_agree_on_the_special_tokens(folder):
 
 def test_the_card_says_what_the_run_measured(folder):
     pipeline, artifact = folder
-    card = ModelCard.load(artifact.folder / "README.md")
+    found = card_of(artifact)
     measured = pipeline.open("evaluate").facts["measures"]
-    results = {
-        (result.dataset_split, result.metric_type): result.metric_value
-        for result in card.data.eval_results
-    }
-    assert results == {
-        ("validation" if split == "valid" else split, metric): round(values[metric], 6)
-        for split, values in measured.items()
-        for metric in ("loss", "accuracy", "perplexity", "bits_per_byte")
-    }
-    assert card.data.language == "pt"
-    assert card.data.pipeline_tag == "text-generation"
-    assert card.data.base_model is None
-    assert [each["text"] for each in card.data.widget] == ["o rio"]
+    for split, name in (("valid", "validation"), ("test", "test")):
+        values = measured[split]
+        assert f"| {name} | {values['loss']:.4f} | {100 * values['accuracy']:.2f} % |" in found.text
+    assert found.data.language == "pt"
+    assert found.data.pipeline_tag == "text-generation"
+    assert [each["text"] for each in found.data.widget] == ["o rio"]
     for row in (pipeline.open("train").folder / "epochs.csv").read_text().splitlines()[1:]:
         epoch, phase = row.split(",")[:2]
-        assert f"| {epoch} | {phase} |" in card.text
+        assert f"| {epoch} | {phase} |" in found.text
     documents = pipeline.open("corpus").facts["documents"]["train"]
-    assert f"{documents} documents to train on" in card.text
-    assert f"{documents} documentos de treino" in card.text
-    assert "grad_clip: null" in card.text
-    assert not re.search(r"\{[{%]|None|Undefined", card.text)
+    assert f"{documents} documents to train on" in found.text
+    assert f"{documents} documentos de treino" in found.text
+    assert "grad_clip: null" in found.text
+    assert not re.search(r"\{[{%]|None|Undefined", found.text)
 
 
-def test_the_card_of_own_documents_claims_no_wikipedia(tiny_overrides, tmp_path):
+def test_the_card_counts_every_parameter_once(folder, settings):
+    """The tiny model trains all of them only in its last phase; its head is its embedding."""
+    _, artifact = folder
+    model = models.load(artifact.folder)
+    number = sum(p.numel() for p in set(model.parameters()))
+    assert artifact.facts["parameters"] == number
+    assert f"A causal language model of {number:,} parameters" in card_of(artifact).text
+    pipeline, frozen = exported(
+        settings, "train.phases=[{name: top, epochs: 1, trainable_groups: 1, lr_max: 0.01}]"
+    )
+    assert max(pipeline.open("train").facts["trainable_parameters"].values()) < number
+    assert f"A causal language model of {number:,} parameters" in card_of(frozen).text
+
+
+def test_the_card_of_random_weights_names_no_base(folder):
+    found = card_of(folder[1])
+    assert found.data.base_model is None
+    assert "vocabulary-transfer" not in found.data.tags
+    assert "trained from random weights with" in found.text
+    assert "treinado a partir de pesos aleatórios" in found.text
+    assert not re.search("embeddings carried|embeddings\\* levados|modelo de partida", found.text)
+
+
+def test_the_card_of_a_dump_claims_only_that_dump(folder):
+    pipeline, artifact = folder
+    found = card_of(artifact)
+    receipt = pipeline.open("dump").facts
+    assert f"the MediaWiki dump `tiny.xml.bz2`, SHA-256 `{receipt['sha256'][:16]}" in found.text
+    assert (found.data.datasets, found.data.eval_results) == (None, None)
+    assert not re.search(r"(?i)wikipedia|wikimedia|encyclop", found.text + str(found.data))
+
+
+DEMO = (
+    "tokenizer.vocab_size=1000",
+    "train.phases=[{name: top, epochs: 1, trainable_groups: 2, lr_max: 0.001}]",
+    "train.epoch_tokens=4096",
+    "train.valid_tokens=2048",
+    "evaluate={tokens: 2048, prompts: [Lisboa], sample_tokens: 4}",
+    "runtime.device=cpu",
+)
+
+
+def test_the_card_of_the_demo_claims_the_packages_own_encyclopedia(tmp_path):
+    _, artifact = exported((f"runtime.artifacts_dir={tmp_path}", *DEMO))
+    found = card_of(artifact)
+    assert "the small encyclopedia `demo-ptwiki.xml.bz2` that gportuguese carries" in found.text
+    assert (found.data.datasets, found.data.eval_results) == (None, None)
+    assert not re.search("(?i)wikipedia|wikimedia", found.text + str(found.data))
+    assert "# demo" in found.text
+    assert "made from `english-nano` with" in found.text
+    assert found.data.base_model is None
+    assert found.data.language == "pt"
+
+
+def test_a_fetched_dump_is_claimed_with_its_wiki_and_date(folder):
+    pipeline, artifact = folder
+    inputs = {
+        name: pipeline.open(name) for name in ("corpus", "tokens", "align", "train", "evaluate")
+    }
+    section = {"source": None, "wiki": "ptwiki", "date": "latest", "mirror": None}
+    facts = {"date": "20260601", "sha256": "ab" * 32, "language": "be-tarask"}
+    inputs["dump"] = Artifact(artifact.folder, {"section": section, "facts": facts})
+    made = card.make(pipeline.config, inputs, artifact.facts, ["model.safetensors"])
+    assert "the Wikimedia dump `ptwiki` of 2026-06-01, SHA-256 `abab" in made.text
+    assert made.data.datasets is None
+    assert made.data.language == "be"
+    measured = pipeline.open("evaluate").facts["measures"]
+    assert {
+        (each.dataset_type, each.dataset_split, each.metric_type): each.metric_value
+        for each in made.data.eval_results
+    } == {
+        ("ptwiki-20260601", "validation" if split == "valid" else split, metric): round(value, 6)
+        for split, values in measured.items()
+        for metric, value in values.items()
+        if metric in ("loss", "accuracy", "perplexity", "bits_per_byte")
+    }
+
+
+def test_a_renamed_run_gets_a_new_card_and_is_not_trained_again(settings):
+    pipeline, before = exported(settings)
+    renamed, after = exported(settings, "name=meu-modelo")
+    assert renamed.folder("evaluate") == pipeline.folder("evaluate")
+    assert before.folder != after.folder
+    assert before.manifest["name"] != after.manifest["name"] == "meu-modelo"
+    text = (after.folder / "README.md").read_text(encoding="utf-8")
+    assert "# meu-modelo\n" in text
+    assert 'from_pretrained("user/meu-modelo")' in text
+    assert before.manifest["name"] not in text
+
+
+def test_a_base_of_another_name_gets_a_new_card(settings, tmp_path):
+    """The base enters the other digests by what it holds."""
+    for name in ("anna", "bruno"):
+        shutil.copytree(asset_path("english-nano"), tmp_path / name)
+    exported(settings)  # a digest is known once the dump is
+    anna, bruno = (
+        Pipeline(load_config(None, (*settings, "align.method=mean", f"align.base={base}")))
+        for base in (tmp_path / "anna", tmp_path / "bruno")
+    )
+    assert anna.folder("train") == bruno.folder("train")
+    assert anna.folder("export") != bruno.folder("export")
+
+
+def test_the_card_of_own_documents_claims_no_wikipedia(settings, tmp_path):
     lines = [json.dumps({"id": n, "text": sentence(n, 120)}) for n in range(120)]
     (tmp_path / "own.jsonl").write_text("\n".join(lines), encoding="utf-8")
     own = ("dump.source=null", f"corpus.documents={tmp_path / 'own.jsonl'}", "corpus.dedup=off")
-    _, artifact = exported(tiny_overrides, *own)
-    card = ModelCard.load(artifact.folder / "README.md")
-    assert card.data.language is None
-    assert card.data.datasets is None
-    assert not re.search(r"(?i)wikip|encyclop|No held-out document|nenhum documento", card.text)
-    _, artifact = exported(tiny_overrides, *own, "export={language: it, dataset: me/mine}")
-    card = ModelCard.load(artifact.folder / "README.md")
-    assert (card.data.language, card.data.datasets) == ("it", ["me/mine"])
+    _, artifact = exported(settings, *own)
+    found = card_of(artifact)
+    assert found.data.language is None
+    assert (found.data.datasets, found.data.eval_results) == (None, None)
+    assert not re.search(r"(?i)wikip|encyclop|No held-out document|nenhum documento", found.text)
+    _, artifact = exported(settings, *own, "export={language: it, dataset: me/mine}")
+    found = card_of(artifact)
+    assert (found.data.language, found.data.datasets) == ("it", ["me/mine"])
+    assert {result.dataset_type for result in found.data.eval_results} == {"me/mine"}
 
 
 def test_the_language_is_that_of_the_corpus_unless_the_export_names_another():
@@ -118,12 +240,23 @@ def test_the_language_is_that_of_the_corpus_unless_the_export_names_another():
     assert _language(load_config(None, ("export.language=pt",)), inputs) == "pt"
 
 
-def test_a_hub_model_is_named_as_the_base(tiny_overrides, monkeypatch):
-    from gportuguese.export.card import _is_hub_id
+def test_every_format_says_when_it_begins_and_when_it_was_checked(settings, caplog):
+    caplog.set_level(logging.INFO, "gportuguese")
+    exported(settings, "export.formats=[bin, gguf-f16]", "name=logged")
+    said = [
+        line for line in caplog.messages if re.match("export: .* (writing|agrees)|export: wr", line)
+    ]
+    wanted = []
+    for name in ("safetensors", "bin", "gguf-f16"):
+        wanted += [f"export: writing {name}", f"export: {name} agrees with PyTorch, "]
+    assert len(said) == len(wanted)
+    assert all(map(str.startswith, said, wanted))
 
+
+def test_a_hub_model_is_named_as_the_base():
     for base, is_id in (("gpt2", True), ("openai-community/gpt2", True), ("package:x", False),
                         ("/folder/of/mine", False), ("tests", False), ("a.gguf", False)):  # fmt: skip
-        assert _is_hub_id(base) == is_id, base
+        assert card._is_hub_id(base) == is_id, base
 
 
 def gpt2(positions=32):
@@ -157,12 +290,30 @@ def test_transformers_reads_the_same_model_and_tokenizer_from_gguf(tmp_path, kin
     assert twin_bpe(text)["input_ids"] == bpe(text)["input_ids"]
 
 
-def test_onnx_takes_any_batch_and_length(tmp_path):
-    model = gpt2()
+def llama():
+    torch.manual_seed(0)
+    config = LlamaConfig(
+        vocab_size=264, hidden_size=32, intermediate_size=64, num_hidden_layers=3,
+        num_attention_heads=2, max_position_embeddings=32, bos_token_id=263, eos_token_id=263,
+    )  # fmt: skip
+    return LlamaForCausalLM(config).eval()
+
+
+@pytest.mark.parametrize("make", [gpt2, pytest.param(llama, marks=pytest.mark.slow)])
+def test_onnx_takes_any_batch_and_length_and_padding_on_either_side(tmp_path, make):
+    """Each prompt of a padded batch gets the logits that PyTorch gives it alone."""
+    model = make()
     logits = onnx.write(model, tmp_path / "model.onnx")
     for shape in ((1, 1), (3, 5), (2, 32)):
         ids_BT = torch.randint(264, shape)
         torch.testing.assert_close(logits(ids_BT), model(ids_BT).logits, rtol=0, atol=1e-4)
+    prompts = [torch.randint(263, (length,)) for length in (3, 11, 7)]
+    for side in ("left", "right"):
+        ids_BT = pad_sequence(prompts, True, padding_value=263, padding_side=side)
+        mask_BT = pad_sequence([torch.ones_like(ids) for ids in prompts], True, padding_side=side)
+        for row_TV, mask_T, ids_T in zip(logits(ids_BT, mask_BT), mask_BT, prompts, strict=True):
+            wanted = model(ids_T[None]).logits[0]
+            torch.testing.assert_close(row_TV[mask_T.bool()], wanted, rtol=0, atol=1e-4)
 
 
 def test_a_format_that_says_something_else_is_refused():
@@ -188,9 +339,9 @@ def test_gguf_of_another_architecture_says_what_to_do(tmp_path):
         gguf.write(LlamaForCausalLM(config), tmp_path, tmp_path / "model.gguf", "f32")
 
 
-def test_formats_are_part_of_the_digest_and_nothing_else_is_built_again(tiny_overrides):
-    pipeline, plain = exported(tiny_overrides)
-    _, more = exported(tiny_overrides, "export.formats=[bin]")
+def test_formats_are_part_of_the_digest_and_nothing_else_is_built_again(settings):
+    pipeline, plain = exported(settings)
+    _, more = exported(settings, "export.formats=[bin]")
     assert plain.digest != more.digest
     assert json.loads((more.folder / "manifest.json").read_text())["inputs"]["train"] == (
         pipeline.open("train").digest

@@ -3,69 +3,98 @@
 import os
 import subprocess
 import sys
+import tempfile
 import venv
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from gportuguese import Pipeline, init_world, load_config
+from gportuguese import Pipeline, init_world, load_config, tokenizer
 from gportuguese import model as models
+from tests.conftest import tiny_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(1800)]
 
-TEXT = "o rio corre para o mar, coração! 1998"
+TEXT = "o rio custa ? Nada , diz o mar, coração !  's 1998"
 KERAS = """
 import sys, keras_hub, numpy
 model = keras_hub.models.GPT2CausalLM.from_preset(sys.argv[1])
 ids = numpy.array(model.preprocessor.tokenizer(sys.argv[2]))[None]
-logits = model({"token_ids": ids, "padding_mask": numpy.ones_like(ids)})
+read = ids[:, :32]  # as far as the tiny model reads
+logits = model({"token_ids": read, "padding_mask": numpy.ones_like(read)})
 numpy.savez(sys.argv[3], ids=ids, logits=numpy.array(logits))
 """
-TRANSFORMERS_4 = """
+TRANSFORMERS = """
 import sys, numpy, torch, transformers
-assert transformers.__version__.startswith("4."), transformers.__version__
-model = transformers.AutoModelForCausalLM.from_pretrained(sys.argv[1]).eval()
-fast = transformers.AutoTokenizer.from_pretrained(sys.argv[1])
-slow = transformers.GPT2Tokenizer.from_pretrained(sys.argv[1])
-assert fast.is_fast and not slow.is_fast
-ids = fast(sys.argv[2], return_tensors="pt")["input_ids"]
-assert slow(sys.argv[2])["input_ids"] == ids[0].tolist()
+folder, text, out, version = sys.argv[1:]
+assert transformers.__version__.startswith(version), transformers.__version__
+model = transformers.AutoModelForCausalLM.from_pretrained(folder).eval()
+fast = transformers.AutoTokenizer.from_pretrained(folder)
+slow = transformers.AutoTokenizer.from_pretrained(folder, use_fast=False)
+# transformers 5 has no slow tokenizers any more
+assert fast.is_fast and slow.is_fast == version.startswith("5")
+ids = fast(text, return_tensors="pt")["input_ids"]
+assert slow(text)["input_ids"] == ids[0].tolist()
+assert fast.decode(ids[0]) == slow.decode(ids[0]) == text
 assert slow.eos_token_id == fast.eos_token_id == model.config.eos_token_id
-numpy.savez(sys.argv[3], ids=ids.numpy(), logits=model(ids).logits.detach().numpy())
+logits = model(ids[:, :32]).logits  # as far as the tiny model reads
+numpy.savez(out, ids=ids.numpy(), logits=logits.detach().numpy())
 """
 
 
-@pytest.fixture
-def artifact(tiny_overrides):
-    config = load_config(None, tiny_overrides)
+@pytest.fixture(scope="module")
+def artifact(tiny_dump, tmp_path_factory):
+    config = load_config(None, tiny_settings(tiny_dump, tmp_path_factory.mktemp("artifacts")))
     return Pipeline(config).build("export", init_world(config.runtime))
 
 
-def check(artifact, program, python, tmp_path, tolerance, **environment):
-    """The logits that `program` finds equal ours within `tolerance`."""
+def check(artifact, program, python, tmp_path, tolerance, *more, **environment):
+    """The ids and logits that `program` finds equal ours, logits within `tolerance`."""
     out = tmp_path / "found.npz"
-    words = [python, "-c", program, str(artifact.folder), TEXT, str(out)]
+    words = [python, "-c", program, str(artifact.folder), TEXT, str(out), *more]
     subprocess.run(words, check=True, env={**os.environ, **environment}, cwd=tmp_path)
     found = np.load(out)
+    assert found["ids"][0].tolist() == tokenizer.load(artifact.folder)(TEXT)["input_ids"]
     model = models.load(artifact.folder).eval()
     with torch.no_grad():
-        wanted = model(torch.from_numpy(found["ids"]).long()).logits
+        wanted = model(torch.from_numpy(found["ids"][:, :32]).long()).logits
     np.testing.assert_allclose(found["logits"], wanted.numpy(), rtol=0, atol=tolerance)
 
 
-def test_keras_hub_reads_the_folder_for_tensorflow(artifact, tmp_path):
-    venv.create(tmp_path / "keras", with_pip=True)
-    python = str(tmp_path / "keras" / "bin" / "python")
+@pytest.fixture
+def installed():
+    """A folder for packages, gone after the test: pytest would keep it."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
+
+
+def test_keras_hub_reads_the_folder_for_tensorflow(artifact, installed, tmp_path):
+    venv.create(installed, with_pip=True)
+    python = str(installed / "bin" / "python")
     packages = ["tensorflow-cpu", "keras-hub", "safetensors"]
     subprocess.run([python, "-m", "pip", "install", "--quiet", *packages], check=True)
     check(artifact, KERAS, python, tmp_path, 1e-4, KERAS_BACKEND="tensorflow")
 
 
-def test_transformers_4_reads_the_folder_with_both_tokenizers(artifact, tmp_path):
-    """Its own release before our torch."""
-    target = tmp_path / "transformers4"
-    packages = ["transformers<5", "tokenizers<=0.23.0", "huggingface_hub<1"]
-    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
-    subprocess.run([*install, str(target), *packages], check=True)
-    check(artifact, TRANSFORMERS_4, sys.executable, tmp_path, 0, PYTHONPATH=str(target))
+@pytest.mark.parametrize(
+    ("version", "tokenizers", "tolerance"),
+    [
+        ("4.40.2", "tokenizers<0.20", 1e-5),  # its attention rounds in another order
+        ("4.44.2", "tokenizers<0.20", 0),
+        ("4.57", "tokenizers<0.23", 0),
+        ("5", None, 0),  # the one of this environment
+    ],
+)
+def test_transformers_reads_the_folder_with_both_tokenizers(
+    artifact, installed, tmp_path, version, tokenizers, tolerance
+):
+    """Each release with the tokenizers of its time stands before ours on the path; torch is ours."""
+    path = [str(installed), os.environ.get("PYTHONPATH", "")]
+    if tokenizers is not None:
+        packages = [f"transformers=={version}.*", tokenizers, "huggingface_hub<1"]
+        install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+        subprocess.run([*install, path[0], *packages], check=True)
+    environment = {"PYTHONPATH": os.pathsep.join(path)}
+    check(artifact, TRANSFORMERS, sys.executable, tmp_path, tolerance, version, **environment)

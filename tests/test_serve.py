@@ -588,6 +588,7 @@ def test_what_cannot_be_served_is_told_before_the_model_is_loaded(tmp_path):
     with pytest.raises(ServeError, match="--max-concurrent >= 1"):
         Limits(max_concurrent=0)
     assert model_name(tmp_path / "train-1" / "model") == "train-1"
+    assert model_name(tmp_path / "models--anna--gpt2-pt" / "snapshots" / "ab12") == "anna/gpt2-pt"
 
 
 @pytest.mark.slow  # a process of its own, that gets the signal

@@ -1,4 +1,5 @@
 import functools
+import json
 
 import pytest
 import torch
@@ -55,6 +56,39 @@ def test_saved_folder_loads_alike_from_every_file(tmp_path):
     assert str(tmp_path) not in (tmp_path / "tokenizer_config.json").read_text()
 
 
+def test_merges_are_saved_as_strings_which_every_release_of_transformers_reads(tmp_path):
+    tokenizer.save(trained(), tmp_path)
+    merges = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"][
+        "merges"
+    ]
+    lines = (tmp_path / "merges.txt").read_text(encoding="utf-8").splitlines()
+    assert merges == [line for line in lines if not line.startswith("#version")]
+    assert all(merge.count(" ") == 1 for merge in merges)
+
+
+def test_no_token_is_written_with_white_space():
+    stand_ins = tokenizer.stand_ins_of(bytes(range(256)))
+    assert not any(character.isspace() for character in stand_ins)
+    vocab, merges = tokenizer.train(iter(["a   b \t\n c\u00a0d\u2003e \u0085 f " * 50]), 265, 2)
+    assert len(merges) == 8
+    assert not any(c.isspace() for pair in (*merges, vocab) for token in pair for c in token)
+
+
+def test_spaces_before_marks_survive_a_saved_tokenizer(tmp_path):
+    tokenizer.save(trained(), tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert config["clean_up_tokenization_spaces"] is False
+    loaded = tokenizer.load(tmp_path)
+    text = "custa ? Nada , diz"
+    assert loaded.decode(loaded(text)["input_ids"]) == text
+    tokenizer.save(loaded, tmp_path / "again")  # as `train` and `export` do
+    assert (tmp_path / "again" / "tokenizer.json").read_bytes() == (
+        tmp_path / "tokenizer.json"
+    ).read_bytes()
+    again = json.loads((tmp_path / "again" / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert again["clean_up_tokenization_spaces"] is False
+
+
 def test_corpus_too_small_for_the_vocabulary_says_how_far_it_goes():
     with pytest.raises(TokenizerError, match=r"fills only \d+ of tokenizer.vocab_size=5000"):
         tokenizer.train(iter(["um dois um dois"]), 5000, 2)
@@ -100,8 +134,6 @@ def test_packaged_base_is_byte_level_and_whole():
 
 @pytest.mark.data
 def test_gpt2s_own_files_give_the_byte_strings_of_its_vocabulary():
-    import json
-
     folder = SHARED / "gpt2_tokenizer"
     vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
     lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()

@@ -76,18 +76,7 @@ def open_artifact(folder: Path) -> Artifact:
     Raises `ArtifactError` naming what is missing, changed or was added.
     """
     again = f"remove {folder} to build it again"
-    try:
-        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-        is_whole = manifest.pop("checksum") == digest_of(manifest)
-    except FileNotFoundError as error:
-        raise ArtifactError(f"{folder} has no {MANIFEST}; {again}") from error
-    except (ValueError, KeyError, AttributeError, TypeError) as error:
-        raise ArtifactError(f"{folder / MANIFEST} is damaged; {again}") from error
-    if not is_whole or manifest["digest"] != folder.name.rpartition("-")[2]:
-        raise ArtifactError(
-            f"{folder / MANIFEST} was changed, or belongs to another folder: its digest does not "
-            f"match; {again}"
-        )
+    manifest = read_manifest(folder)
     found = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -105,6 +94,24 @@ def open_artifact(folder: Path) -> Artifact:
     if extra := sorted(found - set(manifest["files"])):
         raise ArtifactError(f"{folder / extra[0]} does not belong there; remove it")
     return Artifact(folder, manifest)
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """The manifest of a stage folder; raises `ArtifactError` if it is missing or was changed."""
+    again = f"remove {folder} to build it again"
+    try:
+        manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+        is_whole = manifest.pop("checksum") == digest_of(manifest)
+    except FileNotFoundError as error:
+        raise ArtifactError(f"{folder} has no {MANIFEST}; {again}") from error
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ArtifactError(f"{folder / MANIFEST} is damaged; {again}") from error
+    if not is_whole or manifest["digest"] != folder.name.rpartition("-")[2]:
+        raise ArtifactError(
+            f"{folder / MANIFEST} was changed, or belongs to another folder: its digest does not "
+            f"match; {again}"
+        )
+    return dict(manifest)
 
 
 def partial_of(folder: Path) -> Path:

@@ -37,7 +37,6 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     report.draw_curves(rows, out / "curves.png")
     (out / "samples.md").write_text(_samples(config, prompts, writer), encoding="utf-8")
     content = {
-        "name": config.name,
         **facts,
         "epochs": [asdict(row) for row in rows],
         "training": training.facts,
@@ -76,7 +75,7 @@ def _samples(config: Config, prompts: list[str], writer: Writer) -> str:
             repetition_penalty=1.2,
         ),
     }
-    lines = [f"# Samples of {config.name}", ""]
+    lines = ["# Samples", ""]
     for prompt in prompts:
         lines += [f"## {prompt}", ""]
         for kind, sampling in kinds.items():

@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gportuguese import artifacts
 from gportuguese.config import Architecture, UserError, resolve_path
+from gportuguese.tokenizer import why_not_loaded
 
 if TYPE_CHECKING:
     from transformers import GPT2Config, PreTrainedModel, PreTrainedTokenizerBase
@@ -42,19 +43,29 @@ def locate_base(base: str, download: bool) -> Path | None:
         if not path.exists():
             raise ModelError(f"no base model at {path}; set align.base")
         return path
+    return hub_folder(base, download)
+
+
+def hub_folder(repo: str, download: bool) -> Path | None:
+    """The folder of a Hub model in huggingface_hub's cache; None for one not fetched yet.
+
+    Raises `ModelError` if there is no such model.
+    """
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub.errors import (
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     for weights in _WEIGHTS:
         wanted = [*_SETTINGS, weights]
         try:
-            cached = Path(snapshot_download(base, allow_patterns=wanted, local_files_only=True))
+            cached = Path(snapshot_download(repo, allow_patterns=wanted, local_files_only=True))
         except LocalEntryNotFoundError:  # nothing, or not the whole of what is wanted
             continue
         except HFValidationError as error:
-            raise ModelError(
-                f"align.base={base!r} is neither a path nor a Hub id: {error}"
-            ) from error
+            raise ModelError(f"{repo!r} is neither a path nor a Hub id") from error
         # not if only the tokenizer was ever fetched, or only the model
         if any(cached.glob(weights)) and any((cached / name).exists() for name in _VOCABULARIES):
             return cached
@@ -62,12 +73,22 @@ def locate_base(base: str, download: bool) -> Path | None:
         return None
     try:
         for weights in _WEIGHTS:
-            folder = Path(snapshot_download(base, allow_patterns=[*_SETTINGS, weights]))
+            folder = Path(snapshot_download(repo, allow_patterns=[*_SETTINGS, weights]))
             if any(folder.glob(weights)):
                 return folder
+    except RepositoryNotFoundError as error:
+        raise ModelError(
+            f"the Hub has no model {repo!r}, or hides it from you; check the name, or run "
+            "`hf auth login`"
+        ) from error
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"cannot fetch {repo!r}: the Hub cannot be reached; check the network, or unset "
+            "HF_HUB_OFFLINE"
+        ) from error
     except Exception as error:
-        raise ModelError(f"cannot fetch {base!r} from the Hub: {error}") from error
-    raise ModelError(f"{base!r} on the Hub holds neither {' nor '.join(_WEIGHTS)}")
+        raise ModelError(f"cannot fetch {repo!r} from the Hub: {error}") from error
+    raise ModelError(f"{repo!r} on the Hub holds neither {' nor '.join(_WEIGHTS)}")
 
 
 def identity_of(base: str | Architecture, download: bool) -> str | None:
@@ -93,20 +114,24 @@ def load_base(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     assert path is not None
     try:
         if path.is_dir():
-            tokenizer = AutoTokenizer.from_pretrained(path)
+            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             model, info = AutoModelForCausalLM.from_pretrained(
-                path, dtype=torch.float32, output_loading_info=True
+                path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
             if info["missing_keys"]:  # transformers would go on with random weights
                 raise ValueError(f"its weights lack {', '.join(sorted(info['missing_keys'])[:3])}")
         else:
-            tokenizer = AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name)
+            tokenizer = AutoTokenizer.from_pretrained(
+                path.parent, gguf_file=path.name, trust_remote_code=False
+            )
             model = _load_gguf(path)
     except ImportError as error:
         hint = "" if path.is_dir() else "; for GGUF: pip install 'gportuguese[gguf]'"
         raise ModelError(f"{base}: {error}{hint}") from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        raise ModelError(f"{base} is not a whole causal LM with a tokenizer: {error}") from error
+        reason = why_not_loaded(error)
+        raise ModelError(f"{base} is not a whole causal LM with a tokenizer: {reason}") from error
+    vars(model.config).pop("auto_map", None)  # names code that is not saved with the model
     return model, tokenizer
 
 
@@ -121,12 +146,14 @@ def _load_gguf(path: Path) -> PreTrainedModel:
     if hasattr(transformers, "GgufConfig"):  # since 5.2x weights may stay packed
         options["quantization_config"] = transformers.GgufConfig(dequantize=True)
     model = transformers.AutoModelForCausalLM.from_pretrained(
-        path.parent, gguf_file=path.name, dtype=torch.float32, **options
+        path.parent, gguf_file=path.name, dtype=torch.float32, trust_remote_code=False, **options
     )
     tree = model.config.to_dict()
     tree.pop("quantization_config", None)
     config = type(model.config).from_dict(tree)
-    plain = transformers.AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    plain = transformers.AutoModelForCausalLM.from_config(
+        config, dtype=torch.float32, trust_remote_code=False
+    )
     plain.load_state_dict(model.state_dict())
     return plain
 
@@ -164,7 +191,7 @@ def fresh_like(model: PreTrainedModel, vocab_size: int, end_of_text: int) -> Pre
     config.vocab_size = vocab_size
     config.bos_token_id = config.eos_token_id = end_of_text
     config.pad_token_id = None  # as in `set_end_of_text`
-    return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
 def set_end_of_text(model: PreTrainedModel, end_of_text: int) -> None:
@@ -183,7 +210,9 @@ def load(folder: Path) -> PreTrainedModel:
     """The model of one of our folders, float32, on the CPU."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
+    return AutoModelForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, trust_remote_code=False
+    )
 
 
 def set_dropout(model: PreTrainedModel, dropout: float) -> None:

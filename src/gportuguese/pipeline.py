@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import logging
@@ -51,7 +52,12 @@ STAGES = (
         is_shared=True,
     ),
     Stage("evaluate", ("corpus", "train", "tokens"), version=3),
-    Stage("export", ("dump", "corpus", "tokens", "align", "train", "evaluate"), version=3),
+    Stage(
+        "export",
+        ("dump", "corpus", "tokens", "align", "train", "evaluate"),
+        version=3,
+        also=("name", "align.base"),  # the card prints both
+    ),
 )
 
 
@@ -93,6 +99,10 @@ class Pipeline:
             inputs["documents"] = self._content("documents")
         elif name == "corpus" and inputs["dump"] is not None:
             inputs["tables"] = hash_tables(str(self.open("dump").facts["language"]))
+        elif name == "export" and "dump" in inputs:
+            # the card prints the receipt, which is not the same for a dump fetched and one found
+            receipt = self.folder("dump")
+            inputs["receipt"] = None if receipt is None else receipt.name
         if None in inputs.values():
             return None
         payload = {
@@ -116,13 +126,17 @@ class Pipeline:
             states.append(StageStatus(stage.name, state, folder))
         return states
 
+    def built_folder(self, name: str) -> Path:
+        """Where a built stage is; raises `ArtifactError` if it is not there."""
+        folder = self.folder(name)
+        if folder is None or not folder.is_dir():
+            raise ArtifactError(f"no {name} at {folder or self._root}; run: gpt-pt {name}")
+        return folder
+
     def open(self, name: str) -> Artifact:
         """A built stage, checked file by file; raises `ArtifactError` if it is not there."""
         if name not in self._opened:
-            folder = self.folder(name)
-            if folder is None or not folder.is_dir():
-                raise ArtifactError(f"no {name} at {folder or self._root}; run: gpt-pt {name}")
-            self._opened[name] = artifacts.open_artifact(folder)
+            self._opened[name] = artifacts.open_artifact(self.built_folder(name))
         return self._opened[name]
 
     def find(self, name: str) -> Artifact | None:
@@ -183,6 +197,7 @@ class Pipeline:
                 "version": stage.version,
                 "digest": folder.name.rpartition("-")[2],
                 "name": self.config.name,
+                "config": as_tree(self.config),  # so that the folder alone can be exported
                 "section": self._section(stage),
                 "inputs": {name: inputs[name].digest for name in inputs},
                 "runtime": as_tree(self.config.runtime),
@@ -221,8 +236,7 @@ class Pipeline:
             if isinstance(self.config.align.base, str):
                 section["base"] = "given"
         for key in stage.also:
-            other, leaf = key.split(".")
-            section[key] = tree[other][leaf]
+            section[key] = functools.reduce(dict.__getitem__, key.split("."), tree)
         return section
 
     def _identity(self, name: str) -> str | None:

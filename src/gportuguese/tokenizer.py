@@ -88,14 +88,21 @@ def make_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> PreT
         bos_token=END_OF_TEXT,
         eos_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,
+        clean_up_tokenization_spaces=False,  # transformers 4 would decode " ?" as "?"
     )
 
 
 def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Writes what transformers 4 and 5, fast and slow, and keras-hub read."""
+    """Writes files that transformers 4 and 5, fast and slow, and keras-hub read."""
     tokenizer.save_pretrained(folder)
     # transformers 5 writes tokenizer.json only; the slow tokenizer of 4 and keras-hub need these
     tokenizer.backend_tokenizer.model.save(str(folder))
+    # transformers before 4.45 cannot read merges as pairs. No part of a merge contains a space:
+    # byte-level BPE writes the space as "Ġ"
+    path = folder / "tokenizer.json"
+    tree = json.loads(path.read_text(encoding="utf-8"))
+    tree["model"]["merges"] = list(map(" ".join, tree["model"]["merges"]))
+    path.write_text(json.dumps(tree, indent=2, ensure_ascii=False), encoding="utf-8")
 
 
 def load(folder: Path) -> PreTrainedTokenizerBase:
@@ -103,11 +110,21 @@ def load(folder: Path) -> PreTrainedTokenizerBase:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder)
+        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
     except (OSError, ValueError) as error:
-        raise TokenizerError(f"no tokenizer in {folder}: {error}") from error
+        raise TokenizerError(f"no tokenizer in {folder}: {why_not_loaded(error)}") from error
     check_byte_level(tokenizer, str(folder))
     return tokenizer
+
+
+def why_not_loaded(error: Exception) -> str:
+    """The reason why transformers did not load a folder.
+
+    Where a model needs Python code of its own, transformers advises an option that we do not have.
+    """
+    if "trust_remote_code" in str(error):
+        return "it needs Python code of its own (auto_map), which gportuguese never runs"
+    return str(error)
 
 
 def check_byte_level(tokenizer: PreTrainedTokenizerBase, name: str) -> None:

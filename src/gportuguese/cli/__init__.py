@@ -20,6 +20,8 @@ from gportuguese.config import Config, UserError, as_tree, load_config, shipped_
 from gportuguese.pipeline import Pipeline
 from gportuguese.world import init_world, leave_world
 
+log = logging.getLogger("gportuguese")
+
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """Runs one command and exits: 0 done, 2 a problem the user can mend, 130 interrupted."""
@@ -69,7 +71,8 @@ def _config(args: argparse.Namespace) -> Config:
 
 
 def _run_stage(args: argparse.Namespace) -> None:
-    config = _config(args)
+    has_run = args.command == "export" and args.run is not None
+    config = _config_of_run(args) if has_run else _config(args)
     world = init_world(config.runtime)
     artifact = Pipeline(config).build(args.command, world)
     if not world.is_main:
@@ -135,34 +138,77 @@ def _run_lr_find(args: argparse.Namespace) -> None:
     print(f"suggested lr_max: {rate:.2e}\n{picture}")
 
 
+def _config_of_run(args: argparse.Namespace) -> Config:
+    """The config of the run that a command names by a folder, which is logged."""
+    from gportuguese import locate
+
+    _check_one_run(args.run, args.config)
+    folder = locate.find_stage(args.run, "train")
+    log.info("run: %s", folder)
+    config = locate.config_of_run(folder, tuple(args.set))
+    if Pipeline(config).folder("train") != folder:
+        raise locate.LocateError(
+            f"{folder} would be trained anew: a setting, an input or the program has changed since "
+            "it was built; to do that, run: gpt-pt export --config CONFIG"
+        )
+    return config
+
+
+def _model(args: argparse.Namespace) -> Path:
+    """The folder of the model that a command names: by a folder, a Hub id, or a run's config."""
+    if args.model is not None:
+        from gportuguese import locate
+
+        _check_one_run(args.model, args.config, *args.set)
+        return locate.find_model(args.model)
+    folder = Pipeline(_config(args)).built_folder("train") / "model"
+    log.info("model: %s", folder)
+    return folder
+
+
+def _check_one_run(named: str, *also: object) -> None:
+    if any(also):
+        raise UserError(f"{named} is given, so leave out --config and --set: they name another run")
+
+
 def _run_push(args: argparse.Namespace) -> None:
-    config = _config(args)
-    if config.export.repo is None:  # the card's examples name the repository
-        config = load_config(args.config, (*args.set, f"export.repo={args.repo}"))
-    artifact = Pipeline(config).build("export", init_world(config.runtime))
+    if args.run is not None:
+        from gportuguese import locate
+
+        _check_one_run(args.run, args.config, *args.set)
+        folder = locate.find_stage(args.run, "export")
+    else:
+        config = _config(args)
+        folder = Pipeline(config).build("export", init_world(config.runtime)).folder
     from gportuguese import push
 
+    log.info("export: %s", folder)
     where = {"private": args.private, "revision": args.revision}
-    print(push.listing(push.plan(artifact.folder), args.repo, **where), flush=True)
+    print(push.listing(push.plan(folder, args.repo), args.repo, **where), flush=True)
     if args.dry_run:
         return
-    receipt = push.push(artifact.folder, args.repo, **where)
+    receipt = push.push(folder, args.repo, **where)
     print(f"sent {len(receipt.sent)} files: {receipt.url}")
-    print(push.write_receipt(artifact.folder, receipt))
+    print(push.write_receipt(folder, receipt))
 
 
 def _run_generate(args: argparse.Namespace) -> None:
     from gportuguese import generate
     from gportuguese.config import RuntimeConfig
 
+    if args.model is not None and (args.config is not None or args.set):
+        # the config names the model, so every word is a prompt
+        args.model, args.prompt = None, [args.model, *args.prompt]
+    folder = _model(args)
     prompts = args.prompt or [line.rstrip("\n") for line in sys.stdin]
     if not prompts:
         raise generate.GenerateError("no prompt; give one, or one a line on standard input")
-    if models := [prompt for prompt in args.prompt if _is_model(prompt)]:
+    models = [prompt for prompt in args.prompt if _is_model(prompt)]
+    if models and args.model is not None:
         raise generate.GenerateError(
             f"one model wanted, got {', '.join([args.model, *models])}; name one"
         )
-    writer = generate.Writer.load(args.model, init_world(RuntimeConfig(device=args.device)).device)
+    writer = generate.Writer.load(folder, init_world(RuntimeConfig(device=args.device)).device)
     if args.next_word:
         for prompt in prompts:
             print(writer.next_word(prompt, args.window))
@@ -204,7 +250,7 @@ def _run_serve(args: argparse.Namespace) -> None:
     from gportuguese.config import RuntimeConfig
 
     serve.run(
-        args.model,
+        _model(args),
         host=args.host,
         port=args.port,
         device=init_world(RuntimeConfig(device=args.device)).device,

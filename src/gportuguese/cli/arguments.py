@@ -19,6 +19,8 @@ _HELP = {
     "evaluate": "report, epoch table, curves and samples of the trained model",
     "export": "the folder that users load, with its model card and other formats",
 }
+_MODEL = "folder of a run's artifacts, a stage or a model, or a Hub id; none: the run of --config"
+_RUN_FOLDER = "folder of a run's artifacts, or a stage in it, instead of --config"
 
 
 class _Command(argparse.ArgumentParser):
@@ -49,13 +51,16 @@ def make_parser() -> argparse.ArgumentParser:
         metavar="COMMAND", required=True, parser_class=_Command
     )
     for stage in STAGES:
-        _add_command(commands, stage.name, _HELP[stage.name])
+        command = _add_command(commands, stage.name, _HELP[stage.name])
+        if stage.name == "export":
+            command.add_argument("run", nargs="?", help=_RUN_FOLDER)
     _add_command(commands, "status", "which stages are done and which is next")
     config = _add_command(commands, "config", "print the resolved config")
     config.add_argument("--list", action="store_true", help="the shipped configs, one a line")
     _add_plan(commands)
     _add_command(commands, "lr-find", "fastai's learning-rate finder for phase one")
     push = _add_command(commands, "push", "send the exported folder to the Hub")
+    push.add_argument("run", nargs="?", help=_RUN_FOLDER)
     push.add_argument("--repo", required=True, help="user/name or organization/name")
     push.add_argument("--private", action="store_true", help="make a new repository private")
     push.add_argument("--revision", help="branch, made if absent (default: main)")
@@ -78,12 +83,9 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    generate = commands.add_parser("generate", help="continue a prompt with a trained model")
-    generate.set_defaults(command="generate")
-    generate.add_argument("model", help="folder of a model, such as train-.../model")
-    generate.add_argument(
-        "prompt", nargs="*", default=[], help="none: one a line from standard input"
-    )
+    generate = _add_command(commands, "generate", "continue a prompt with a trained model")
+    generate.add_argument("model", nargs="?", help=f"{_MODEL} (--config: only prompts follow)")
+    generate.add_argument("prompt", nargs="*", help="none: one a line from standard input")
     generate.add_argument("--next-word", action="store_true", help="only the most likely next word")
     generate.add_argument("--max-new-tokens", type=int, default=50)
     generate.add_argument("--top-k", type=int, default=40, help="0: all tokens (default: 40)")
@@ -104,14 +106,12 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         "--window", action="store_true", help="a prompt too long for the model loses its beginning"
     )
     generate.add_argument("--device", default="auto")
-    generate.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "the demo page and an OpenAI-compatible server of completions"
-    serve = commands.add_parser("serve", help=text, description=text)
-    serve.set_defaults(command="serve")
-    serve.add_argument("model", help="folder of a model, such as train-.../model")
+    serve = _add_command(commands, "serve", text)
+    serve.add_argument("model", nargs="?", help=_MODEL)
     serve.add_argument(
         "--host", default="127.0.0.1", help="any other than this machine's own needs a token"
     )
@@ -121,7 +121,6 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument("--max-concurrent", type=int, default=8, help="texts written at once")
     serve.add_argument("--max-queue", type=int, default=32, help="texts that wait; then 429")
     serve.add_argument("--time-limit", type=float, default=60.0, help="seconds for one text")
-    serve.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
 def _add_command(

@@ -1,6 +1,6 @@
 """The one configuration that every part of a run receives."""
 
-from gportuguese.config.loading import as_tree, asset_path, load_config, resolve_path
+from gportuguese.config.loading import as_tree, asset_path, config_of, load_config, resolve_path
 from gportuguese.config.schema import (
     AlignConfig,
     Architecture,
@@ -34,6 +34,7 @@ __all__ = [
     "UserError",
     "as_tree",
     "asset_path",
+    "config_of",
     "load_config",
     "resolve_path",
     "shipped_configs",

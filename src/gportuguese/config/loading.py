@@ -45,11 +45,19 @@ def load_config(path: str | Path | None = None, overrides: tuple[str, ...] = ())
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no settings; gpt-pt config --list names examples")
+    return config_of(tree, overrides, str(path))
+
+
+def config_of(tree: dict[str, Any], overrides: tuple[str, ...], source: str) -> Config:
+    """The `Config` of a tree as `as_tree` gives it; `source` names it in the errors.
+
+    Raises `ConfigError` listing every problem at once.
+    """
     changed = copy.deepcopy(tree)
     refused = [problem for each in overrides if (problem := _apply(changed, each))]
     config, problems = _checked(changed)
     if refused or problems:
-        raise ConfigError(_with_origins(path, tree, overrides, refused))
+        raise ConfigError(_with_origins(source, tree, overrides, refused))
     return typing.cast(Config, config)
 
 
@@ -77,7 +85,7 @@ def _checked(tree: dict[str, Any]) -> tuple[Config | None, list[str]]:
 
 
 def _with_origins(
-    path: Path, tree: dict[str, Any], overrides: tuple[str, ...], refused: list[str]
+    source: str, tree: dict[str, Any], overrides: tuple[str, ...], refused: list[str]
 ) -> str:
     """All problems, those of the file under its name and the others with the flag that made them."""
     origins = dict.fromkeys(_checked(tree)[1])
@@ -90,7 +98,7 @@ def _with_origins(
         for problem, override in origins.items()
         if override is not None
     ]
-    return "\n".join([*([f"{path}:", *of_file] if of_file else []), *refused, *of_flags])
+    return "\n".join([*([f"{source}:", *of_file] if of_file else []), *refused, *of_flags])
 
 
 def _flag(override: str) -> str:

@@ -233,13 +233,13 @@ class ExportConfig:
     title: str | None = None
     """Name of the model; null: that of the run."""
     repo: str | None = None
-    """`user/name` in the card's examples; null: `user/` and the run's name."""
+    """`user/name` in the card's examples; null: `push` puts its `--repo` there."""
     language: str | None = None
     """ISO 639-1, for the Hub; null: that of the corpus."""
     license: str = "mit"
     """Of the model, as the Hub names it."""
     dataset: str | None = None
-    """Hub id of what it was trained on; null: wikimedia/wikipedia, or none for documents of your own."""
+    """Hub id of the data set it was trained on, if that is on the Hub; null: the card names none."""
 
 
 @dataclass(frozen=True, kw_only=True)

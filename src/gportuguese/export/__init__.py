@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from gportuguese.export.checking import ExportError, check, prompts_of
 from gportuguese.world import World
 
 __all__ = ["ExportError", "build"]
+
+log = logging.getLogger("gportuguese")
 
 TOP_K, MAX_NEW_TOKENS = 40, 50  # how the published card samples
 
@@ -38,14 +42,22 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     model.save_pretrained(out)
     tokenizer.save(bpe, out)
     prompts = prompts_of(inputs["evaluate"].facts["prompts"], bpe, models.num_positions(model))
-    facts: dict[str, Any] = {"differences": {}, "prompts": len(prompts)}
+    facts: dict[str, Any] = {
+        "differences": {},
+        "prompts": len(prompts),
+        # in the card's examples; without `export.repo`, `push` replaces it by its --repo
+        "repo": config.export.repo or f"user/{config.name}",
+        "parameters": models.count_parameters(model.parameters()),
+    }
     for name in ("safetensors", *config.export.formats):
+        log.info("export: writing %s", name)
+        start = time.monotonic()
         facts["differences"][name] = check(name, model, prompts, _write(name, model, out))
+        log.info("export: %s agrees with PyTorch, %.1f s", name, time.monotonic() - start)
     shutil.copy(inputs["evaluate"].folder / "curves.png", out / "curves.png")
     text = card.make(config, inputs, facts, _names_of(out))
     (out / "README.md").write_text(str(text), encoding="utf-8")
     ModelCard.load(out / "README.md")  # its metadata parse and its results are whole
-    facts["parameters"] = models.count_parameters(model.parameters())
     return facts
 
 

@@ -1,7 +1,12 @@
-"""The model as ONNX: `input_ids`, `attention_mask` to `logits`, any batch and length, no cache."""
+"""The model as ONNX: `input_ids`, `attention_mask` to `logits`, any batch and length, no cache.
+
+Prompts of one batch may differ in length and be padded on either side: positions are counted from
+the attention mask inside the graph.
+"""
 
 from __future__ import annotations
 
+import inspect
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -21,15 +26,22 @@ class _Logits(torch.nn.Module):
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
+        # a model without positions (ALiBi), or one that counts them itself (OPT), takes none
+        self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
         """Logits `[B, T, V]`."""
-        outputs = self.model(input_ids=input_ids, attention_mask=attention_mask, use_cache=False)
-        return outputs.logits  # type: ignore[no-any-return]
+        inputs = {"input_ids": input_ids, "attention_mask": attention_mask}
+        if self.takes_positions:
+            inputs["position_ids"] = (attention_mask.cumsum(-1) - 1).clamp(min=0)
+        return self.model(**inputs, use_cache=False).logits  # type: ignore[no-any-return]
 
 
-def write(model: PreTrainedModel, path: Path) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Writes the file, and returns what ONNX Runtime makes of ids `[B, T]`: logits `[B, T, V]`.
+def write(model: PreTrainedModel, path: Path) -> Callable[..., torch.Tensor]:
+    """Writes the file, and returns a function that runs it in ONNX Runtime.
+
+    The function takes ids and, optionally, the attention mask, both `[B, T]`, and returns logits
+    `[B, T, V]`.
 
     Raises `ExportError` without the packages of the `export` extra.
     """
@@ -55,8 +67,9 @@ def write(model: PreTrainedModel, path: Path) -> Callable[[torch.Tensor], torch.
         )
     session = onnxruntime.InferenceSession(str(path))
 
-    def logits(ids_BT: torch.Tensor) -> torch.Tensor:
-        feed = {"input_ids": ids_BT.numpy(), "attention_mask": torch.ones_like(ids_BT).numpy()}
+    def logits(ids_BT: torch.Tensor, mask_BT: torch.Tensor | None = None) -> torch.Tensor:
+        mask_BT = torch.ones_like(ids_BT) if mask_BT is None else mask_BT
+        feed = {"input_ids": ids_BT.numpy(), "attention_mask": mask_BT.numpy()}
         return torch.from_numpy(session.run(None, feed)[0])
 
     return logits

@@ -12,6 +12,7 @@ from gportuguese import loss
 from gportuguese import model as models
 from gportuguese.config import Architecture, Config
 from gportuguese.model import ModelError
+from gportuguese.tokenizer import why_not_loaded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -54,7 +55,7 @@ def make_model(shape: Any) -> PreTrainedModel:
     """A model of the shape in float32, on the device that factories make tensors on."""
     from transformers import AutoModelForCausalLM
 
-    return AutoModelForCausalLM.from_config(shape, dtype=torch.float32)
+    return AutoModelForCausalLM.from_config(shape, dtype=torch.float32, trust_remote_code=False)
 
 
 def cut_model(
@@ -107,9 +108,10 @@ def _read(path: Path, base: str) -> Any:
 
     try:
         if path.is_dir():
-            return AutoConfig.from_pretrained(path)
-        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name)
+            return AutoConfig.from_pretrained(path, trust_remote_code=False)
+        return AutoConfig.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
     except ImportError as error:
         raise ModelError(f"{base}: {error}; pip install 'gportuguese[gguf]'") from error
     except (OSError, ValueError, KeyError) as error:
-        raise ModelError(f"{base}: no model config can be read from {path}: {error}") from error
+        reason = why_not_loaded(error)
+        raise ModelError(f"{base}: no model config can be read from {path}: {reason}") from error

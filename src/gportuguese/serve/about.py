@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -70,11 +71,14 @@ def describe(folder: Path, writer: Writer) -> About:
 
 
 def model_name(folder: Path) -> str:
-    """What clients call the model: its folder's name, or the stage's where that says nothing.
+    """What clients call the model: its Hub id, its folder's name, or the stage's for `model`.
 
     >>> model_name(Path("artifacts/train-0f3a/model"))
     'train-0f3a'
     """
+    cached = folder.parent.parent.name  # models--USER--NAME/snapshots/COMMIT in the Hub's cache
+    if cached.startswith("models--"):
+        return cached.removeprefix("models--").replace("--", "/")
     return folder.parent.name if folder.name == "model" else folder.name
 
 
@@ -96,11 +100,12 @@ def _of_card(path: Path) -> dict[str, Any]:
         for result in data.eval_results or []
         if result.metric_type == "bits_per_byte" and isinstance(result.metric_value, int | float)
     }
+    heading = re.search(r"^# (.+)", card.text, re.MULTILINE)
     widget = data.get("widget")
     examples = widget if isinstance(widget, list) else []
     return {
         "card": card.text.strip(),
-        "title": data.model_name,
+        "title": data.model_name or (heading[1] if heading else None),
         "languages": _texts(data.language),
         "prompts": _texts([item.get("text") for item in examples if isinstance(item, dict)]),
         "bits_per_byte": measured.get("test", measured.get("validation")),
@@ -115,14 +120,14 @@ def _of_run(folder: Path) -> dict[str, Any]:
         return {}
     known: dict[str, Any] = {"title": training["name"]}
     corpus = _manifest(root / f"corpus-{training['inputs'].get('corpus')}", "corpus")
-    if corpus and (dump := _manifest(root / f"dump-{corpus['inputs'].get('dump')}", "dump")):
-        known["languages"] = _texts(dump["facts"].get("language"))
+    if corpus:
+        known["languages"] = _texts(corpus["facts"].get("language"))
     for path in sorted(root.glob("evaluate-*")):
         evaluated = _manifest(path, "evaluate")
         if evaluated and evaluated["inputs"].get("train") == training["digest"]:
             measures = evaluated["facts"]["measures"]
             held_out = measures.get("test") or measures.get("valid") or {}
-            known["prompts"] = _texts(evaluated["section"]["prompts"])
+            known["prompts"] = _texts(evaluated["facts"]["prompts"])
             known["bits_per_byte"] = held_out.get("bits_per_byte")
     return known
 

@@ -1,0 +1,119 @@
+"""Which folder a command means: a run's artifacts, a stage, the model in it, or a model of the Hub."""
+
+from __future__ import annotations
+
+import logging
+import time
+from pathlib import Path
+
+from gportuguese import artifacts
+from gportuguese.config import Config, UserError, config_of, resolve_path
+
+log = logging.getLogger("gportuguese")
+
+_DIGEST = "?" * 12
+
+
+class LocateError(UserError):
+    """There is no model or no run where the user says, or more than one."""
+
+
+def find_model(source: str) -> Path:
+    """The folder of a model, which is logged.
+
+    `source` is an artifacts folder with one trained model, a stage folder, the `model` folder in it,
+    any folder that transformers reads, or a Hub id, which is fetched. Raises `UserError` if there is
+    no such model, or if there are several.
+    """
+    path = resolve_path(source)
+    if path.is_dir():
+        stage = _only_stage(path, "train") if _is_artifacts(path, "train") else path
+        folder = stage / "model" if (stage / "model" / "config.json").is_file() else stage
+        if not (folder / "config.json").is_file():
+            raise LocateError(
+                f"no model in {path}; name an artifacts folder, a stage folder such as "
+                "train-0123456789ab, a folder that transformers reads, or a Hub id"
+            )
+    elif path.exists() or source.startswith(("package:", ".", "/", "~")) or source.count("/") > 1:
+        what = "is a file" if path.exists() else "is not there"
+        raise LocateError(f"{path} {what}; name the folder of a model, or a run by --config")
+    else:
+        folder = _from_hub(source)
+    log.info("model: %s", folder)
+    return folder
+
+
+def find_stage(source: str, name: str) -> Path:
+    """The folder of a run's built `train` or `export` stage.
+
+    `source` is an artifacts folder with one such stage, that stage's folder, that of the other of the
+    two, or the `model` folder in it. Raises `UserError` if there is no such stage, or if there are
+    several.
+    """
+    path = resolve_path(source).resolve()
+    if path.name == "model" and (path.parent / artifacts.MANIFEST).is_file():
+        path = path.parent
+    if not path.is_dir():
+        raise LocateError(f"{path} is no folder; name a run's artifacts folder or a stage in it")
+    stage = path.name.rpartition("-")[0]
+    if stage == name:
+        return path
+    if (stage, name) == ("export", "train"):
+        return path.with_name(f"train-{artifacts.read_manifest(path)['inputs']['train']}")
+    if (stage, name) == ("train", "export"):
+        return _only_stage(path.parent, "export", of=path)
+    return _only_stage(path, name)
+
+
+def config_of_run(folder: Path, overrides: tuple[str, ...]) -> Config:
+    """The config that a stage folder was built from, with `section.key=value`s.
+
+    Raises `LocateError` for a folder that does not hold it.
+    """
+    tree = artifacts.read_manifest(folder).get("config")
+    if tree is None:
+        raise LocateError(f"{folder} does not hold its config; give the run's --config instead")
+    tree["runtime"]["artifacts_dir"] = str(folder.parent)
+    return config_of(tree, overrides, f"the config of {folder}")
+
+
+def _is_artifacts(path: Path, name: str) -> bool:
+    return any(path.glob(f"{name}-{_DIGEST}"))
+
+
+def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
+    """The one stage of this name in an artifacts folder, or the one built on the `train` stage `of`."""
+    found = list(root.glob(f"{name}-{_DIGEST}"))
+    if of is not None:
+        digest = of.name.rpartition("-")[2]
+        found = [f for f in found if artifacts.read_manifest(f)["inputs"]["train"] == digest]
+    if not found:
+        where = f" {of or root}" if name == "export" else ""
+        raise LocateError(f"no {name} of {of or root}; run: gpt-pt {name}{where}")
+    if len(found) > 1:
+        built = {folder: folder.stat().st_mtime for folder in found}
+        lines = [
+            f"  {folder} ({artifacts.read_manifest(folder)['name']}, "
+            f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(built[folder]))})"
+            for folder in sorted(found, key=built.__getitem__, reverse=True)
+        ]
+        raise LocateError(
+            "\n".join([f"{root} holds {len(found)} `{name}` stages; name one of them:", *lines])
+        )
+    return found[0]
+
+
+def _from_hub(repo: str) -> Path:
+    from gportuguese import model  # only now: it brings torch
+
+    try:
+        folder = model.hub_folder(repo, download=False)
+        if folder is None:
+            log.info("%s is no folder here: fetching it from the Hub", repo)
+            folder = model.hub_folder(repo, download=True)
+    except model.ModelError as error:
+        raise LocateError(
+            f"no folder {repo} here, and {error}; name a model, or a run by --config"
+        ) from error
+    assert folder is not None
+    return folder

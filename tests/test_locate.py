@@ -1,0 +1,133 @@
+"""Commands find a model or a run by any of its folders, and say which they took."""
+
+import os
+import re
+from pathlib import Path
+
+import pytest
+
+from gportuguese import Pipeline, init_world, load_config, locate
+from gportuguese.artifacts import building, publish
+from gportuguese.config import UserError, as_tree, asset_path, config_of
+from gportuguese.locate import LocateError, find_model, find_stage
+from tests.conftest import tiny_settings
+from tests.test_cli import gpt_pt, sets
+
+
+@pytest.fixture(scope="module")
+def run(tiny_dump, tmp_path_factory):
+    """A run that is trained and exported: its settings, and its stages by name."""
+    settings = tiny_settings(tiny_dump, tmp_path_factory.mktemp("run") / "artifacts")
+    pipeline = Pipeline(load_config(None, settings))
+    pipeline.build("export", init_world(pipeline.config.runtime))
+    return settings, {stage.name: pipeline.folder(stage.name) for stage in pipeline.stages()}
+
+
+def test_a_model_is_found_by_any_folder_of_its_run(run, caplog):
+    caplog.set_level("INFO", "gportuguese")
+    _, stages = run
+    model = stages["train"] / "model"
+    for place in (stages["train"].parent, stages["train"], model):
+        assert find_model(str(place)) == model
+        assert caplog.messages[-1] == f"model: {model}"
+    for stage in ("export", "align"):
+        assert find_model(str(stages[stage])) == stages[stage]
+    assert find_model("package:english-nano") == asset_path("english-nano")
+
+
+def test_a_stage_is_found_by_any_folder_of_its_run(run):
+    _, stages = run
+    model = stages["train"] / "model"
+    for name in ("train", "export"):
+        for place in (stages["train"].parent, stages["train"], model, stages["export"]):
+            assert find_stage(str(place), name) == stages[name]
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("{corpus}", "no model in .*/corpus-"),
+        ("{corpus}/nothing/at/all", "nothing/at/all is not there; name the folder of a model"),
+        ("./here", "here is not there"),
+        ("{yaml}", "my.yaml is a file; name the folder of a model, or a run by --config"),
+        ("Era uma vez", "no folder Era uma vez here, and 'Era uma vez' is neither a path nor"),
+        ("some/model", "no folder some/model here, and cannot fetch 'some/model': the Hub cannot"),
+    ],
+)
+def test_what_is_no_model_is_refused_with_a_sentence(run, tmp_path, capsys, source, message):
+    _, stages = run
+    (tmp_path / "my.yaml").write_text("name: my\n", encoding="utf-8")
+    given = source.format(corpus=stages["corpus"], yaml=tmp_path / "my.yaml")
+    assert gpt_pt("generate", given) == 2  # before it waits for prompts
+    error = capsys.readouterr().err
+    assert re.search(message, error)
+    assert "Traceback" not in error
+
+
+def test_of_several_runs_in_a_folder_none_is_guessed(tmp_path):
+    for time, name in enumerate(("old", "new")):
+        for stage in ("train", "export"):
+            folder = tmp_path / f"{stage}-{time:012d}"
+            with building(folder, resumable=False) as partial:
+                (partial / "model").mkdir()
+                (partial / "model" / "config.json").write_text("{}", encoding="utf-8")
+                manifest = {"digest": f"{time:012d}", "name": name, "inputs": {"train": "0" * 12}}
+                publish(partial, folder, manifest)
+            os.utime(folder, (time, time))
+    newest_first = r"holds 2 `train` stages; name one of them:\n.*1 \(new, .*\n.*0 \(old, "
+    with pytest.raises(LocateError, match=newest_first):
+        find_model(str(tmp_path))
+    with pytest.raises(LocateError, match=newest_first):
+        find_stage(str(tmp_path), "train")
+    with pytest.raises(LocateError, match="holds 2 `export` stages"):
+        find_stage(str(tmp_path / "train-000000000000"), "export")
+    with pytest.raises(LocateError, match=r"no export of .*-000000000001; run: gpt-pt export .*1"):
+        find_stage(str(tmp_path / "train-000000000001"), "export")
+    assert find_model(str(tmp_path / "train-000000000001")).parent.name == "train-000000000001"
+
+
+def test_generate_takes_the_run_of_its_config_and_then_only_prompts(run, capsys):
+    settings, stages = run
+    words = ("--max-new-tokens", "3")
+    assert gpt_pt("generate", *sets(settings), *words, "o rio", "a lua") == 0
+    said = capsys.readouterr()
+    assert f"model: {stages['train'] / 'model'}" in said.err
+    assert [text[:5] for text in said.out.split("\n\n")] == ["o rio", "a lua"]
+    assert gpt_pt("generate", *sets(settings), "--set", "name=other", *words, "o rio") == 0
+    assert gpt_pt("generate", *sets(settings), "--set", "train.seed=1", "o rio") == 2
+    assert re.search("no train at .*; run: gpt-pt train", capsys.readouterr().err)
+
+
+def test_export_takes_the_folder_of_a_run(run, capsys, monkeypatch):
+    _, stages = run
+    monkeypatch.chdir(stages["train"])
+    assert gpt_pt("export", "model") == 0
+    said = capsys.readouterr()
+    assert said.out.strip() == str(stages["export"])
+    assert f"run: {stages['train']}" in said.err
+    assert gpt_pt("export", str(stages["train"].parent), "--set", "export.formats=[bin]") == 0
+    assert (Path(capsys.readouterr().out.strip()) / "pytorch_model.bin").is_file()
+
+
+def test_export_of_a_folder_never_trains(run, capsys):
+    _, stages = run
+    assert gpt_pt("export", str(stages["train"]), "--set", "train.seed=1") == 2
+    assert "would be trained anew" in capsys.readouterr().err
+    assert not list(stages["train"].parent.glob("train-*.partial"))
+
+
+@pytest.mark.parametrize("command", ["export", "push", "serve"])
+def test_a_folder_and_a_config_are_not_both_taken(run, capsys, command):
+    _, stages = run
+    repo = ["--repo", "anna/x"] if command == "push" else []
+    assert gpt_pt(command, str(stages["train"]), "--config", "my.yaml", *repo) == 2
+    assert "leave out --config" in capsys.readouterr().err
+
+
+def test_a_config_comes_back_from_its_manifest(run):
+    settings, stages = run
+    config = load_config(None, settings)
+    assert config_of(as_tree(config), (), "here") == config
+    assert locate.config_of_run(stages["train"], ()) == config
+    with pytest.raises(UserError, match=rf"the config of {stages['train']}:\n.*seed"):
+        locate.config_of_run(stages["train"], ("train.sed=1",))
