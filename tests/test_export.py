@@ -173,8 +173,10 @@ def test_a_fetched_dump_is_claimed_with_its_wiki_and_date(folder):
         name: pipeline.open(name) for name in ("corpus", "tokens", "align", "train", "evaluate")
     }
     section = {"source": None, "wiki": "ptwiki", "date": "latest", "mirror": None}
-    facts = {"date": "20260601", "sha256": "ab" * 32, "language": "be-tarask"}
+    facts = {"date": "20260601", "sha256": "ab" * 32}
     inputs["dump"] = Artifact(artifact.folder, {"section": section, "facts": facts})
+    corpus_facts = {**inputs["corpus"].facts, "language": "be-tarask"}
+    inputs["corpus"] = Artifact(inputs["corpus"].folder, {"facts": corpus_facts})
     made = card.make(pipeline.config, inputs, artifact.facts, ["model.safetensors"])
     assert "the Wikimedia dump `ptwiki` of 2026-06-01, SHA-256 `abab" in made.text
     assert made.data.datasets is None

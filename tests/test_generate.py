@@ -256,7 +256,7 @@ def test_options_stand_anywhere(writer, capsys):
             "gpt-pt: temperature must be at least 0, not -1.0\n",
         ),
         ([MODEL, "--tok-k", "1", "In"], "unrecognized arguments: --tok-k"),
-        (["--top-k", "1"], "the following arguments are required: model\n"),
+        (["--top-k", "1"], "gpt-pt: no train at artifacts; run: gpt-pt train\n"),
     ],
 )
 def test_wrong_words_are_named(words, message, capsys):

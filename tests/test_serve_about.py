@@ -48,7 +48,8 @@ def test_a_toy_is_small_or_far_from_the_floor_of_its_vocabulary(judged, tmp_path
 
 
 def test_a_run_and_its_export_say_the_same(tiny_overrides):
-    config = load_config(None, (*tiny_overrides, "name=minha"))
+    # only a card that names its data set has results
+    config = load_config(None, (*tiny_overrides, "name=minha", "export.dataset=eu/meus-textos"))
     pipeline = Pipeline(config)
     exported = pipeline.build("export", init_world(config.runtime)).folder
     trained = pipeline.open("train").folder / "model"
@@ -88,7 +89,7 @@ def test_a_run_and_its_export_say_the_same(tiny_overrides):
         (
             b"---\nlanguage: [pt, 5, '']\nwidget: [text, {text: 7}, {text: Oi}, {messages: []}]\n"
             b"model-index: nonsense\n---\n# m\n",
-            {"card": "# m", "languages": ("pt",), "prompts": ("Oi",)},
+            {"card": "# m", "title": "m", "languages": ("pt",), "prompts": ("Oi",)},
         ),
         (b"---\nwidget: 7\nlanguage: {a: b}\n---\nx", {"card": "x"}),
         (b"---\nmodel-index: [{name: m, results: [{}]}]\n---\nx", {"card": "x"}),
@@ -99,9 +100,9 @@ def test_any_readme_may_lie_beside_a_model(writer, tmp_path, readme, expected):
     if readme is not None:
         (tmp_path / "README.md").write_bytes(readme)
     found = describe(tmp_path, writer)
-    known = {"card": found.card, "languages": found.languages, "prompts": found.prompts}
-    assert known == {"card": None, "languages": (), "prompts": (), **expected}
-    assert (found.title, found.bits_per_byte) == (None, None)
+    keys = ("card", "title", "languages", "prompts", "bits_per_byte")
+    nothing = {"card": None, "title": None, "languages": (), "prompts": (), "bits_per_byte": None}
+    assert {key: getattr(found, key) for key in keys} == {**nothing, **expected}
 
 
 @pytest.mark.parametrize("manifest", ["[", "[1]", "{}", '{"stage": "other"}'])
