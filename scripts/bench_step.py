@@ -231,7 +231,7 @@ def ours(args, ids, turn) -> None:
         table,
         Checkpoints(scratch, model, table, 1e6, world),
         TensorBoardLog(scratch, 0),
-        Meter(lambda amount, note: None),
+        Meter(lambda *_, **__: None),
     ]
     learner.fit_phase(learn, config.train.phases[-1], config.train, cbs)
 

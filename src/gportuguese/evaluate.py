@@ -11,10 +11,10 @@ from typing import Any
 from gportuguese import artifacts, metrics, report
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks.epoch_table import read_epochs
-from gportuguese.callbacks.precision import autocast
 from gportuguese.config import Config
 from gportuguese.corpus import Split
 from gportuguese.generate import Sampling, Writer
+from gportuguese.precision import autocast
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
 from gportuguese.world import World, keep_freed_memory
 

@@ -7,6 +7,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gportuguese.callbacks import (
+    Accumulation,
+    DataParallel,
+    Guard,
+    LogitsOnly,
+    Precision,
+    StepLoss,
+    TrainableGroups,
+)
+
+# isort: split
+# after the callbacks, which import fastai without its warnings
 import numpy as np
 import torch
 from fastai.callback.core import (
@@ -21,21 +33,12 @@ from fastai.optimizer import OptimWrapper
 
 from gportuguese import model as models
 from gportuguese.artifacts import Artifact
-from gportuguese.callbacks import (
-    Accumulation,
-    DataParallel,
-    Guard,
-    LogitsOnly,
-    Precision,
-    StepLoss,
-    TrainableGroups,
-)
 from gportuguese.callbacks.guard import TrainingStopped
-from gportuguese.callbacks.precision import check_precision
 from gportuguese.callbacks.resume import Position
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.loss import HeadLoss
 from gportuguese.optimizer import make_optimizer
+from gportuguese.precision import check_machine
 from gportuguese.tokens import BlockLoader, load_ids
 from gportuguese.world import World, WorldError, keep_freed_memory, seed_everything
 
@@ -234,7 +237,7 @@ def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world:
     """The rate that fastai's `lr_find` suggests for the first phase; draws the curve."""
     from matplotlib.figure import Figure
 
-    check_precision(world.device, config.train)
+    check_machine(world.device, config)
     keep_freed_memory()
     seed_everything(config.train.seed, 0)
     model = models.load(inputs["align"].folder)

@@ -137,7 +137,7 @@ class Pipeline:
         trained = self.folder("train") if "train" in wanted else None
         if "train" in wanted and not (trained is not None and trained.is_dir()):
             # what a device cannot do is said before hours of other work
-            from gportuguese.callbacks.precision import check_precision
+            from gportuguese.precision import check_precision
 
             log.info("training on %s", world.device)
             check_precision(world.device, self.config.train)

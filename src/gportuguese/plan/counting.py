@@ -22,7 +22,6 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
 from gportuguese import model as models
-from gportuguese.callbacks.precision import autocast
 from gportuguese.config import Config
 from gportuguese.learner import prepare_model
 from gportuguese.loss import HeadLoss
@@ -30,6 +29,7 @@ from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.kernels import Kernels
 from gportuguese.plan.ledger import PARTS, Ledger
 from gportuguese.plan.shape import is_head_last, make_model
+from gportuguese.precision import autocast
 from gportuguese.world import World
 
 if TYPE_CHECKING:

@@ -13,13 +13,13 @@ from typing import Any
 import torch
 
 from gportuguese import model as models
-from gportuguese.callbacks.precision import DTYPES, autocast, product_flops
 from gportuguese.config import Config
 from gportuguese.learner import prepare_model
 from gportuguese.loss import HeadLoss
 from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.counting import Step
 from gportuguese.plan.shape import cut_model
+from gportuguese.precision import DTYPES, autocast, product_flops
 from gportuguese.world import World, keep_freed_memory
 
 _PRODUCT = 512  # rows and columns of the matrix product that is timed
