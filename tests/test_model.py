@@ -12,8 +12,8 @@ from transformers import (
     masking_utils,
 )
 
+from gportuguese import base, tokenizer
 from gportuguese import model as models
-from gportuguese import tokenizer
 from gportuguese.config import Architecture, asset_path
 from gportuguese.model import ModelError, count_parameters, decay_flags, parameter_groups
 
@@ -87,7 +87,7 @@ def test_missing_base_is_named():
 
 
 def test_hub_model_without_network_is_a_clear_error():
-    assert models.locate_base("no-such-owner/no-such-model", download=False) is None
+    assert base.locate_base("no-such-owner/no-such-model", download=False) is None
     with pytest.raises(ModelError, match="cannot fetch 'no-such-owner/no-such-model'"):
         models.load_base("no-such-owner/no-such-model")
 
@@ -179,16 +179,16 @@ def test_a_truncated_base_is_refused(tmp_path, keep):
 
 def test_files_that_loading_does_not_read_do_not_change_the_identity(tmp_path):
     shutil.copytree(asset_path("english-nano"), tmp_path / "base")
-    before = models.identity_of(str(tmp_path / "base"), download=False)
+    before = base.identity_of(str(tmp_path / "base"), download=False)
     (tmp_path / "base" / "README.md").write_text("other", encoding="utf-8")
     (tmp_path / "base" / "onnx").mkdir()
     (tmp_path / "base" / "pytorch_model.bin").write_bytes(
         b"read only where there are no safetensors"
     )
-    assert models.identity_of(str(tmp_path / "base"), download=False) == before
+    assert base.identity_of(str(tmp_path / "base"), download=False) == before
     with (tmp_path / "base" / "merges.txt").open("a", encoding="utf-8") as file:
         file.write("a b\n")
-    assert models.identity_of(str(tmp_path / "base"), download=False) != before
+    assert base.identity_of(str(tmp_path / "base"), download=False) != before
 
 
 def test_weights_that_lack_a_tensor_are_refused(tmp_path):
@@ -222,9 +222,9 @@ def test_of_a_hub_model_what_was_fetched_is_all_that_is_looked_for(tmp_path, mon
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    assert models.locate_base("some/model", download=False) == tmp_path
+    assert base.locate_base("some/model", download=False) == tmp_path
     (tmp_path / "tokenizer.json").unlink()
-    assert models.locate_base("some/model", download=False) is None
+    assert base.locate_base("some/model", download=False) is None
 
 
 def test_a_hub_model_of_which_only_the_tokenizer_was_fetched_is_not_there_yet(
@@ -232,6 +232,6 @@ def test_a_hub_model_of_which_only_the_tokenizer_was_fetched_is_not_there_yet(
 ):
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
-    assert models.locate_base("some/model", download=False) is None
+    assert base.locate_base("some/model", download=False) is None
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    assert models.locate_base("some/model", download=False) == tmp_path
+    assert base.locate_base("some/model", download=False) == tmp_path

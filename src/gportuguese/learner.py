@@ -37,6 +37,7 @@ from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.callbacks.resume import Position
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.loss import HeadLoss
+from gportuguese.model import prepare_model
 from gportuguese.optimizer import make_optimizer
 from gportuguese.precision import check_machine
 from gportuguese.tokens import BlockLoader, load_ids
@@ -120,21 +121,6 @@ def make_loaders(config: Config, tokens: Artifact, world: World) -> Loaders:
         ),
         device=torch.device(world.device),
     )
-
-
-def prepare_model(model: PreTrainedModel, config: Config, world: World) -> None:
-    """Puts a model on the device and makes it as fast as the config asks; its parameters stay."""
-    section, runtime = config.train, config.runtime
-    model.config.use_cache = False
-    if section.dropout is not None:
-        models.set_dropout(model, section.dropout)
-    models.fuse_activations(model)
-    models.skip_packing_search()
-    if runtime.activation_checkpointing:
-        models.checkpoint_activations(models.block_list(model))
-    if runtime.tf32:
-        torch.set_float32_matmul_precision("high")
-    model.to(world.device)
 
 
 def make_learner(

@@ -152,7 +152,7 @@ def _bar(description: str, total: float | None) -> Iterator[_Update]:
     bars.start()
 
     def update(description: str, share: float, note: str) -> None:
-        note = f"{100 * share:.0f} %, {note}"
+        note = f"{100 * share:3.0f} %, {note}"
         bars.update(task, description=description, completed=share, note=note)
 
     try:

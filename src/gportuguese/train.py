@@ -24,13 +24,13 @@ from gportuguese.callbacks import (
     TensorBoardLog,
     TrainableGroups,
 )
-from gportuguese.callbacks.epoch_table import EpochRow, EpochTime
+from gportuguese.callbacks.epoch_table import EpochRow
 from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.callbacks.resume import Position, newest
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.learner import fit_phase, make_learner, make_loaders
 from gportuguese.precision import autocast
-from gportuguese.progress import clock, track, tracked
+from gportuguese.progress import track, tracked
 from gportuguese.tokens import BlockLoader, documents_of, load_token_bytes
 from gportuguese.world import World, keep_freed_memory, peak_memory_bytes, seed_everything
 
@@ -196,20 +196,18 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _log_row(rows: list[EpochRow], took: EpochTime) -> None:
-    row, before = rows[-1], rows[-2] if len(rows) > 1 else None
-    loss, bits = (
-        f"{getattr(row, name):.4f}"
-        if before is None
-        else f"{getattr(before, name):.4f} -> {getattr(row, name):.4f}"
-        for name in ("loss", "bits_per_byte")
-    )
+def _log_row(rows: list[EpochRow]) -> None:
+    *_, before, row = [rows[0], *rows]
+
+    def change(name: str) -> str:
+        old, new = getattr(before, name), getattr(row, name)
+        return f"{new:.3f}" if row.epoch == 0 else f"{old:.3f} -> {new:.3f}"
+
+    # short enough for one line of 80 columns with the time before it
     log.info(
-        "epoch %d (%s): loss %s, bits per byte %s, accuracy %.2f %%, %s",
+        "epoch %d (%s): loss %s, bits/byte %s",
         row.epoch,
         row.phase,
-        loss,
-        bits,
-        100 * row.accuracy,
-        clock(took.train_seconds + took.valid_seconds),
+        change("loss"),
+        change("bits_per_byte"),
     )

@@ -83,7 +83,7 @@ class EpochTable(Callback):
         bytes_per_token: torch.Tensor,
         rows: list[EpochRow],
         times: list[EpochTime],
-        on_row: Callable[[list[EpochRow], EpochTime], None],
+        on_row: Callable[[list[EpochRow]], None],
         world: World,
     ) -> None:
         self.folder, self.bytes_per_token, self.world = folder, bytes_per_token, world
@@ -147,7 +147,7 @@ class EpochTable(Callback):
         self.times.append(EpochTime(row.epoch, round(train_seconds, 2), round(valid, 2)))
         if self.world.is_main:
             write_epochs(self.folder / "epochs.csv", self.rows)
-        self.on_row(self.rows, self.times[-1])
+        self.on_row(self.rows)
 
 
 class TensorBoardLog(Callback):

@@ -23,8 +23,8 @@ from torch.utils.checkpoint import checkpoint
 
 from gportuguese import model as models
 from gportuguese.config import Config
-from gportuguese.learner import prepare_model
 from gportuguese.loss import HeadLoss
+from gportuguese.model import prepare_model
 from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.kernels import Kernels
 from gportuguese.plan.ledger import PARTS, Ledger

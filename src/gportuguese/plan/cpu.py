@@ -14,8 +14,8 @@ import torch
 
 from gportuguese import model as models
 from gportuguese.config import Config
-from gportuguese.learner import prepare_model
 from gportuguese.loss import HeadLoss
+from gportuguese.model import prepare_model
 from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.counting import Step
 from gportuguese.plan.shape import cut_model

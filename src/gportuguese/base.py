@@ -1,0 +1,72 @@
+"""The base model's files: where they are and what they hold; loads no torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gportuguese import artifacts
+from gportuguese.config import Architecture, UserError, resolve_path
+
+_SETTINGS = ("*.json", "merges.txt", "vocab.txt", "tokenizer.model")
+_VOCABULARIES = ("tokenizer.json", "vocab.json")
+_WEIGHTS = (
+    "*.safetensors",
+    "pytorch_model*.bin",
+)  # the second only where there is none of the first
+
+
+class ModelError(UserError):
+    """The base model cannot be had or cannot be used."""
+
+
+def locate_base(base: str, download: bool) -> Path | None:
+    """The folder or .gguf file of a base model; None for a Hub model not fetched yet.
+
+    Raises `ModelError` if there is no such model.
+    """
+    path = resolve_path(base)
+    if path.exists() or base.startswith(("package:", ".", "/", "~")) or path.suffix == ".gguf":
+        if not path.exists():
+            raise ModelError(f"no base model at {path}; set align.base")
+        return path
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    for weights in _WEIGHTS:
+        wanted = [*_SETTINGS, weights]
+        try:
+            cached = Path(snapshot_download(base, allow_patterns=wanted, local_files_only=True))
+        except LocalEntryNotFoundError:  # nothing, or not the whole of what is wanted
+            continue
+        except HFValidationError as error:
+            raise ModelError(
+                f"align.base={base!r} is neither a path nor a Hub id: {error}"
+            ) from error
+        # not if only the tokenizer was ever fetched, or only the model
+        if any(cached.glob(weights)) and any((cached / name).exists() for name in _VOCABULARIES):
+            return cached
+    if not download:
+        return None
+    try:
+        for weights in _WEIGHTS:
+            folder = Path(snapshot_download(base, allow_patterns=[*_SETTINGS, weights]))
+            if any(folder.glob(weights)):
+                return folder
+    except Exception as error:
+        raise ModelError(f"cannot fetch {base!r} from the Hub: {error}") from error
+    raise ModelError(f"{base!r} on the Hub holds neither {' nor '.join(_WEIGHTS)}")
+
+
+def identity_of(base: str | Architecture, download: bool) -> str | None:
+    """The content hash that a base model enters the digests with; None if not fetched yet."""
+    if isinstance(base, Architecture):
+        return "fresh"  # all of it stands in the config section
+    path = locate_base(base, download)
+    if path is None:
+        return None
+    if path.is_file():
+        return artifacts.remembered_hash(path)
+    # what loading reads: a README or another program's files beside it change nothing
+    weights = next(filter(None, (sorted(path.glob(pattern)) for pattern in _WEIGHTS)), [])
+    settings = {file for pattern in _SETTINGS for file in path.glob(pattern)}
+    return artifacts.hash_files(sorted({*settings, *weights}))
