@@ -15,6 +15,7 @@ from gportuguese.config import Config
 from gportuguese.corpus import Split
 from gportuguese.generate import Sampling, Writer
 from gportuguese.precision import autocast
+from gportuguese.progress import tracked
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
 from gportuguese.world import World, keep_freed_memory
 
@@ -59,7 +60,8 @@ def _measure(
     )
     token_bytes = load_token_bytes(tokens.folder, world.device)
     context = partial(autocast, world.device, config.train.precision)
-    return metrics.measure(writer.model, loader, token_bytes, context)
+    batches = tracked(f"evaluate: {split}", loader, len(loader))
+    return metrics.measure(writer.model, batches, token_bytes, context)
 
 
 def _samples(config: Config, writer: Writer) -> str:

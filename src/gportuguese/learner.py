@@ -40,6 +40,7 @@ from gportuguese.loss import HeadLoss
 from gportuguese.model import prepare_model
 from gportuguese.optimizer import make_optimizer
 from gportuguese.precision import check_machine
+from gportuguese.progress import Advance, track
 from gportuguese.tokens import BlockLoader, load_ids
 from gportuguese.world import World, WorldError, keep_freed_memory, seed_everything
 
@@ -210,6 +211,20 @@ def learning_rates(phase: PhaseConfig) -> list[float]:
     return [float(rate) for rate in rates for _ in range(2)]
 
 
+class _FinderMeter(Callback):
+    """Reports each step of the search."""
+
+    order = 80
+
+    def __init__(self, advance: Advance) -> None:
+        self.advance = advance
+
+    def after_step(self) -> None:
+        self.advance(
+            1, f"loss {self.learn.guard.running_loss:.3f}, lr {self.opt.hypers[-1]['lr']:.1e}"
+        )
+
+
 class _FinderGuard(Guard):
     """Clips gradients as the training does, and ends the search where they are not finite."""
 
@@ -234,7 +249,9 @@ def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world:
     groups = models.parameter_groups(model)
     phase = config.train.phases[0]
     learn.add_cb(TrainableGroups(groups, phase.trainable_groups))
-    with tempfile.TemporaryDirectory() as scratch:  # fastai keeps the weights there meanwhile
+    with tempfile.TemporaryDirectory() as scratch, track("lr-find", _FINDER_STEPS) as advance:
+        learn.add_cb(_FinderMeter(advance))
+        # fastai keeps the weights there meanwhile
         learn.path = Path(scratch)
         suggestion = learn.lr_find(
             num_it=_FINDER_STEPS * learn.step_loss.passes_per_step,

@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from gportuguese.artifacts import Artifact
-from gportuguese.callbacks.epoch_table import EpochRow, read_epochs
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+    from gportuguese.callbacks.epoch_table import EpochRow
 
 _SHORT_TITLES = {
     "after ... epochs": "epochs",
@@ -30,6 +31,8 @@ def epochs_markdown(artifact: Artifact) -> str:
     kept = artifact.folder / "epochs.md"
     if kept.exists():
         return kept.read_text(encoding="utf-8").rstrip()
+    from gportuguese.callbacks.epoch_table import read_epochs  # only now: it loads fastai
+
     times = {time["epoch"]: time for time in artifact.facts["times"]}
     header = f"| {' | '.join(_SHORT_TITLES)} |"
     lines, total = [header, "| --- " * len(_SHORT_TITLES) + "|"], 0.0
@@ -50,14 +53,12 @@ def epochs_table(markdown: str) -> Table:
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False)
-    for title, short in _SHORT_TITLES.items():
-        is_phase = title == "phase"
-        table.add_column(
-            short,
-            justify="left" if is_phase else "right",
-            overflow="fold" if is_phase else "ellipsis",
-        )
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, collapse_padding=True)
+    for short in _SHORT_TITLES.values():
+        if short == "phase":
+            table.add_column(short, overflow="fold")
+        else:
+            table.add_column(short, justify="right", no_wrap=True)
     for line in markdown.splitlines()[2:]:
         table.add_row(*(cell.strip() for cell in line.strip("| ").split("|")))
     return table
