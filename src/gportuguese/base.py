@@ -52,6 +52,11 @@ def locate_base(base: str, download: bool) -> Path | None:
             folder = Path(snapshot_download(base, allow_patterns=[*_SETTINGS, weights]))
             if any(folder.glob(weights)):
                 return folder
+    except LocalEntryNotFoundError as error:
+        raise ModelError(
+            f"cannot fetch {base!r}: the Hub cannot be reached; connect, or set align.base to a "
+            "folder or a .gguf file"
+        ) from error
     except Exception as error:
         raise ModelError(f"cannot fetch {base!r} from the Hub: {error}") from error
     raise ModelError(f"{base!r} on the Hub holds neither {' nor '.join(_WEIGHTS)}")

@@ -145,6 +145,12 @@ def load(folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32)
 
 
+@_without_bars()
+def save(model: PreTrainedModel, folder: Path) -> None:
+    """Writes a model's config and weights as safetensors."""
+    model.save_pretrained(folder)
+
+
 def set_dropout(model: PreTrainedModel, dropout: float) -> None:
     """Makes every dropout of the model `dropout`, in its modules and in its config."""
     for key, value in vars(model.config).items():

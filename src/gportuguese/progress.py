@@ -80,10 +80,10 @@ def busy(description: str) -> Iterator[None]:
         yield
 
 
-def clock(seconds: float) -> str:
+def short_clock(seconds: float) -> str:
     """Minutes and seconds, with hours where there are any.
 
-    >>> clock(465), clock(20911)
+    >>> short_clock(465), short_clock(20911)
     ('7:45', '5:48:31')
     """
     minutes, rest = divmod(round(seconds), 60)
@@ -117,7 +117,7 @@ class _Task:
             seconds_left = elapsed * max(self.total - self.done, 0) / self.done
         parts = [note] if note else []
         if seconds_left is not None and math.isfinite(seconds_left):
-            parts.append(f"{clock(seconds_left)} left")
+            parts.append(f"{short_clock(seconds_left)} left")
         self.update(
             self.description, self.done / self.total if self.total else 1.0, ", ".join(parts)
         )

@@ -152,7 +152,7 @@ def _save_phase(folder: Path, model: PreTrainedModel) -> None:
         shutil.rmtree(left, ignore_errors=True)
     scratch.mkdir(parents=True)
     model.config.use_cache = True
-    model.save_pretrained(scratch)
+    models.save(model, scratch)
     model.config.use_cache = False
     artifacts.rename_whole(scratch, folder)
 

@@ -77,7 +77,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             draw_map(vocabularies, kinds, source_VD, target_VD, out / "map.png")
     models.set_end_of_text(model, int(target.eos_token_id))
     target.model_max_length = models.num_positions(model)
-    model.save_pretrained(out)
+    models.save(model, out)
     tokenizer.save(target, out)
     if kinds is None:
         kinds = np.full(len(target), "random")

@@ -55,7 +55,9 @@ def make_parser() -> argparse.ArgumentParser:
         "language with a Wikipedia.",
     )
     parser.add_argument("--version", action="version", version=f"gportuguese {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    commands: argparse._SubParsersAction[argparse.ArgumentParser] = parser.add_subparsers(
+        metavar="COMMAND", required=True, parser_class=argparse.ArgumentParser
+    )
     for stage in STAGES:
         _add_command(commands, stage.name, _HELP[stage.name])
     _add_command(commands, "status", "which stages are done and which is next")
