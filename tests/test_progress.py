@@ -1,5 +1,4 @@
 import io
-import logging
 import math
 import sys
 from types import SimpleNamespace
@@ -15,14 +14,14 @@ from gportuguese.progress import busy, short_clock, track, tracked
 
 
 @pytest.fixture
-def terminal(monkeypatch):
+def terminal(monkeypatch, caplog):
     """Standard error as a terminal of 80 columns; returns what was written to it."""
     written = io.StringIO()
     screen = Console(file=written, force_terminal=True, width=80, highlight=False)
     monkeypatch.setattr(progress, "console", lambda: screen)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
-    monkeypatch.setattr(logging.getLogger("gportuguese"), "level", logging.INFO)
-    return written
+    with caplog.at_level("INFO", "gportuguese"):
+        yield written
 
 
 def test_a_bar_hides_the_one_around_it_and_all_leave_the_terminal(terminal):
