@@ -87,7 +87,7 @@ def _run_stage(args: argparse.Namespace) -> None:
         return
     if args.command in ("train", "evaluate"):
         _print_epochs(artifact)
-    prompts = list(config.evaluate.prompts)
+    prompts = list(config.evaluate.prompts or ())
     if args.command == "train":
         _show_samples(prompts[:2], artifact.folder / "model", world)
     print(artifact.folder, flush=True)
