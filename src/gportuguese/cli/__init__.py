@@ -162,12 +162,13 @@ def _run_plan(args: argparse.Namespace) -> None:
 def _run_lr_find(args: argparse.Namespace) -> None:
     config = _config(args)
     world, pipeline = init_world(config.runtime), Pipeline(config)
-    inputs = {name: pipeline.build(name, world) for name in ("align", "tokens")}
+    inputs = {"align": pipeline.build("align", world), "tokens": pipeline.open("tokens")}
     with busy("loading fastai"):
         from gportuguese import learner
 
     picture = inputs["align"].folder.parent / f"lr-find-{inputs['align'].digest}.png"
-    rate = learner.find_rate(config, inputs, picture, world)
+    with busy("lr-find"):
+        rate = learner.find_rate(config, inputs, picture, world)
     print(f"suggested lr_max: {rate:.2e}\n{picture}", flush=True)
     show_following([f"{command_line('train', args)} --set train.phases.0.lr_max={rate:.2e}"])
 
