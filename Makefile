@@ -1,12 +1,13 @@
-# make setup: a virtual environment with the project in it
-# make check: everything CI checks
-# make demo:  the whole pipeline on what the package carries, offline
-# make gpu:   tests, speed and a transfer on the GPU of this machine, into docs/results/gpu.md
+# make setup:  a virtual environment with the project in it
+# make check:  everything CI checks
+# make demo:   the whole pipeline on what the package carries, offline
+# make gpu:    tests, speed and a transfer on the GPU of this machine, into docs/results/gpu.md
+# make compat: the tests under the oldest PyTorch of pyproject.toml, in an environment of its own (several GB)
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: setup check demo gpu
+.PHONY: setup check compat demo gpu
 
 setup: $(BIN)/gpt-pt
 
@@ -21,6 +22,18 @@ check: setup
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
+
+# torchvision's minor number is that of torch plus 15
+OLDEST = $(shell sed -n 's/^  "torch>=2\.\([0-9]*\)".*/\1/p' pyproject.toml)
+COMPAT = .venv-compat
+
+compat: $(COMPAT)/bin/gpt-pt
+	$(COMPAT)/bin/python -m pytest
+
+$(COMPAT)/bin/gpt-pt:
+	$(PYTHON) -m venv $(COMPAT)
+	$(COMPAT)/bin/python -m pip install --quiet --upgrade pip
+	$(COMPAT)/bin/python -m pip install --quiet --editable '.[dev]' 'torch==2.$(OLDEST).0' "torchvision==0.$$(($(OLDEST) + 15)).0"
 
 demo: setup
 	$(BIN)/gpt-pt train

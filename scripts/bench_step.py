@@ -433,7 +433,7 @@ def ours(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
         table,
         checkpoints := Checkpoints(scratch, model, table, 1e6, world),
         TensorBoardLog(scratch, 0),
-        Meter(lambda amount, note: None),
+        Meter(lambda *_, **__: None),
     ]
     learner.fit_phase(learn, config.train.phases[-1], config.train, cbs)
     checkpoints.leave()

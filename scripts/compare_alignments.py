@@ -39,8 +39,8 @@ from torch.nn import functional
 from gportuguese import Pipeline, init_world, load_config, tokenizer
 from gportuguese import model as models
 from gportuguese.artifacts import hash_file
-from gportuguese.callbacks.precision import autocast, check_precision
 from gportuguese.config import AlignConfig
+from gportuguese.precision import autocast, check_precision
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
 
 MARKS = (0, 100_000, 250_000, 500_000, 1_000_000, 2_000_000)

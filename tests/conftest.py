@@ -3,11 +3,14 @@
 import bz2
 import logging
 import os
+import tempfile
 from pathlib import Path
 
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# remembered hashes of outside files, away from the user's own
+os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gportuguese-tests-")
 
 from hypothesis import settings
 

@@ -1,6 +1,8 @@
 """Folders are whole or absent, whoever interferes."""
 
 import json
+import os
+import time
 
 import pytest
 
@@ -96,3 +98,58 @@ def test_other_errors_pass_through(tmp_path):
         building(tmp_path / f"x-{DIGEST}", resumable=False),
     ):
         raise RuntimeError("something else")
+
+
+@pytest.fixture
+def large(tmp_path, monkeypatch):
+    """A file whose hash is worth remembering, last changed a minute ago, and the hashes made."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(artifacts, "_SETTLED_NS", 0)
+    made, real = [], artifacts.hash_file
+    monkeypatch.setattr(artifacts, "hash_file", lambda path: made.append(path) or real(path))
+    path = tmp_path / "large"
+    path.write_bytes(bytes(2 << 20))
+    return path, made
+
+
+def test_a_file_is_hashed_again_only_where_it_changed(large):
+    path, made = large
+    first = artifacts.remembered_hash(path)
+    assert artifacts.remembered_hash(path) == first
+    assert len(made) == 1
+    stat = path.stat()
+    time.sleep(0.01)
+    with path.open("r+b") as file:  # as long as before, and dated back
+        file.write(b"x")
+    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    second = artifacts.remembered_hash(path)
+    assert second != first
+    other = path.with_name("other")
+    other.write_bytes(bytes(2 << 20))
+    other.replace(path)
+    assert artifacts.remembered_hash(path) == first
+    assert len(made) == 3
+
+
+def test_what_was_changed_just_now_is_not_remembered(large, monkeypatch):
+    path, made = large
+    monkeypatch.setattr(artifacts, "_SETTLED_NS", 60 * 10**9)
+    for _ in range(2):
+        artifacts.remembered_hash(path)
+    assert len(made) == 2
+
+
+@pytest.mark.parametrize("content", ["{", "[]", "null"])
+def test_damaged_memory_is_no_memory(large, content):
+    path, made = large
+    first = artifacts.remembered_hash(path)
+    artifacts._hashes_path().write_text(content, encoding="utf-8")
+    assert artifacts.remembered_hash(path) == first
+    assert len(made) == 2
+
+
+def test_without_a_folder_to_remember_in_files_are_hashed(large, monkeypatch):
+    path, made = large
+    monkeypatch.setenv("XDG_CACHE_HOME", str(path))  # a file
+    assert artifacts.remembered_hash(path) == artifacts.remembered_hash(path)
+    assert len(made) == 2

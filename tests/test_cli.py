@@ -78,6 +78,38 @@ def test_importing_starts_nothing():
     assert float(seconds) < 0.3
 
 
+def test_status_loads_neither_torch_nor_other_heavy_packages(tiny_overrides, tmp_path):
+    source = tmp_path / "english.jsonl"
+    source.write_text('{"text": "a"}\n', encoding="utf-8")
+    words = sets((*tiny_overrides, "align={base: package:english-nano, method: bridge}"))
+    words += ["--set", f"align.source_documents={source}"]
+    assert gpt_pt("corpus", *sets(tiny_overrides)) == 0
+    code = (
+        "import sys; from gportuguese import cli\n"
+        "try: cli.main(sys.argv[1:])\n"
+        "finally: print(*({'torch', 'transformers', 'fastai', 'datasets'} & set(sys.modules)))"
+    )
+    command = [sys.executable, "-c", code, "status", *words]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    *stages, following, heavy = run.stdout.splitlines()
+    assert [line.split()[1] for line in stages[:3]] == ["done", "done", "missing"]
+    assert following.startswith("next: gpt-pt tokenizer --set ")
+    assert heavy == ""
+
+
+@pytest.mark.parametrize(
+    ("word", "hint"),
+    [
+        ("trian", "did you mean 'train'?"),
+        ("lrfind", "did you mean 'lr-find'?"),
+        ("x", "known: dump"),
+    ],
+)
+def test_a_mistyped_command_is_guessed(word, hint, capsys):
+    assert gpt_pt(word) == 2
+    assert f"no command {word!r}; {hint}" in capsys.readouterr().err
+
+
 def test_module_and_help():
     run = subprocess.run(
         [sys.executable, "-m", "gportuguese", "--help"], capture_output=True, text=True, check=True

@@ -5,9 +5,9 @@ import torch
 from fastai.callback.core import Callback
 from fastai.learner import Recorder
 
-from gportuguese import Pipeline, init_world, learner, load_config
+from gportuguese import Pipeline, init_world, learner, load_config, precision
 from gportuguese import model as models
-from gportuguese.callbacks import TrainableGroups, precision
+from gportuguese.callbacks import TrainableGroups
 from gportuguese.config import PhaseConfig, TrainConfig
 from gportuguese.loss import HeadLoss
 from gportuguese.world import WorldError
@@ -152,3 +152,17 @@ def test_a_gpu_without_bf16_is_refused(monkeypatch):
         precision.check_precision("cuda:0", TrainConfig(precision="bf16"))
     with pytest.raises(WorldError, match=r"muon computes in bf16: V100 .* train\.optimizer=adamw"):
         precision.check_precision("cuda:0", TrainConfig(precision="fp16", optimizer="muon"))
+
+
+def test_compiling_is_refused_before_anything_is_built_where_pytorch_is_too_old(
+    tiny_overrides, tmp_path, monkeypatch
+):
+    monkeypatch.delattr(torch.compiler, "is_exporting", raising=False)
+    monkeypatch.setattr(torch, "__version__", "2.6.0")
+    config = load_config(None, (*tiny_overrides, "runtime.compile=true"))
+    pipeline, world = Pipeline(config), init_world(config.runtime)
+    with pytest.raises(WorldError, match=r"needs PyTorch 2\.7 or later, .* this is 2\.6\.0"):
+        pipeline.build("train", world)
+    assert not (tmp_path / "artifacts").exists()
+    with pytest.raises(WorldError, match=r"set runtime\.compile=false"):
+        learner.find_rate(config, {}, tmp_path / "lr.png", world)

@@ -13,14 +13,17 @@ from transformers import (
     masking_utils,
 )
 
+from gportuguese import base, tokenizer
 from gportuguese import model as models
-from gportuguese import tokenizer
 from gportuguese.callbacks import TrainableGroups
 from gportuguese.config import Architecture, asset_path
 from gportuguese.model import ModelError, count_parameters, decay_flags, parameter_groups
 
 # PyTorch 2.14: torch.compile itself reads `.grad` of an input that is no leaf
 NON_LEAF = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
+needs_compile = pytest.mark.skipif(
+    not hasattr(torch.compiler, "is_exporting"), reason="needs PyTorch 2.7"
+)
 
 
 def llama(layers=4, tied=False):
@@ -92,7 +95,7 @@ def test_missing_base_is_named():
 
 
 def test_hub_model_without_network_is_a_clear_error():
-    assert models.locate_base("no-such-owner/no-such-model", download=False) is None
+    assert base.locate_base("no-such-owner/no-such-model", download=False) is None
     with pytest.raises(ModelError, match="cannot fetch 'no-such-owner/no-such-model'"):
         models.load_base("no-such-owner/no-such-model")
 
@@ -117,7 +120,7 @@ def test_fused_activations_compute_the_same():
 
 @NON_LEAF
 @pytest.mark.parametrize("make", [gpt2, llama])
-@pytest.mark.parametrize("is_compiled", [False, True])
+@pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=needs_compile)])
 def test_attention_gets_no_mask(make, is_compiled, monkeypatch):
     """An explicit one, though it says the same, is what fast attention refuses."""
     model = make().eval()
@@ -216,16 +219,16 @@ def test_a_truncated_base_is_refused(tmp_path, keep):
 
 def test_files_that_loading_does_not_read_do_not_change_the_identity(tmp_path):
     shutil.copytree(asset_path("english-nano"), tmp_path / "base")
-    before = models.identity_of(str(tmp_path / "base"), download=False)
+    before = base.identity_of(str(tmp_path / "base"), download=False)
     (tmp_path / "base" / "README.md").write_text("other", encoding="utf-8")
     (tmp_path / "base" / "onnx").mkdir()
     (tmp_path / "base" / "pytorch_model.bin").write_bytes(
         b"read only where there are no safetensors"
     )
-    assert models.identity_of(str(tmp_path / "base"), download=False) == before
+    assert base.identity_of(str(tmp_path / "base"), download=False) == before
     with (tmp_path / "base" / "merges.txt").open("a", encoding="utf-8") as file:
         file.write("a b\n")
-    assert models.identity_of(str(tmp_path / "base"), download=False) != before
+    assert base.identity_of(str(tmp_path / "base"), download=False) != before
 
 
 def test_weights_that_lack_a_tensor_are_refused(tmp_path):
@@ -259,9 +262,9 @@ def test_of_a_hub_model_what_was_fetched_is_all_that_is_looked_for(tmp_path, mon
         return str(tmp_path)
 
     monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
-    assert models.locate_base("some/model", download=False) == tmp_path
+    assert base.locate_base("some/model", download=False) == tmp_path
     (tmp_path / "tokenizer.json").unlink()
-    assert models.locate_base("some/model", download=False) is None
+    assert base.locate_base("some/model", download=False) is None
 
 
 def test_a_hub_model_of_which_only_the_tokenizer_was_fetched_is_not_there_yet(
@@ -269,6 +272,6 @@ def test_a_hub_model_of_which_only_the_tokenizer_was_fetched_is_not_there_yet(
 ):
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
-    assert models.locate_base("some/model", download=False) is None
+    assert base.locate_base("some/model", download=False) is None
     (tmp_path / "model.safetensors").write_bytes(b"weights")
-    assert models.locate_base("some/model", download=False) == tmp_path
+    assert base.locate_base("some/model", download=False) == tmp_path

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -408,6 +409,7 @@ def test_what_does_not_fit_is_said_with_a_remedy(capsys):
     assert gpt_pt("plan", *words, "--tokens", "10_000_000", "--no-measure") == 0
     out = capsys.readouterr().out
     assert "V100, 16 GB: does not fit" in out
+    assert re.search(r"this machine, \d+ GB, [\d.]+ GB free now: ", out)
     assert "H100, 80 GB: fits" in out
     assert "--set runtime.micro_batch_size=32 (tensors" in out
     assert "--set runtime.loss_rows=1024 (tensors" in out

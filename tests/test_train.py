@@ -4,6 +4,7 @@ import torch
 from gportuguese import Pipeline, init_world, load_config, loss, train
 from gportuguese import model as models
 from gportuguese.callbacks.epoch_table import read_epochs
+from tests.test_model import needs_compile
 
 
 def run(overrides, *more):
@@ -47,6 +48,7 @@ def test_a_padded_vocabulary_trains_and_saves_the_same_model(tiny_overrides, tmp
         torch.testing.assert_close(got[name], weight, rtol=1e-3, atol=1e-4)
 
 
+@needs_compile
 @pytest.mark.parametrize("more", [(), ("runtime.activation_checkpointing=true",)])
 def test_a_compiled_model_trains_the_same(tiny_overrides, tmp_path, monkeypatch, more):
     """Through phases that thaw it, and validation between them; without the compiler's back end."""

@@ -10,8 +10,9 @@ import os
 import platform
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib import metadata
 from pathlib import Path
@@ -22,6 +23,8 @@ from gportuguese.config import UserError
 MANIFEST = "manifest.json"
 SCRATCH = "scratch"  # folder for what a resumable stage needs only until it is published
 _FULL_BYTES = 1 << 20  # with less than this free, a failed write is put down to the disk
+_REMEMBERED_BYTES = 1 << 20
+_SETTLED_NS = 3 * 10**9
 _PACKAGES = ("gportuguese", "torch", "transformers", "tokenizers", "fastai", "datasets")
 
 
@@ -62,42 +65,55 @@ def hash_file(path: Path) -> str:
     return sha.hexdigest()
 
 
+def remembered_hash(path: Path) -> str:
+    """SHA-256 of a file in hex, hashed again only where the file has changed since the last time.
+
+    What tells is path, size and times, as for git. Times have a granularity: a file that was changed
+    within the last seconds is not remembered. Small files are always hashed.
+    """
+    stat = path.stat()
+    if stat.st_size < _REMEMBERED_BYTES:
+        return hash_file(path)
+    key = str(path.resolve())
+    state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+    known = _read_hashes().get(key)
+    if known is not None and known[0] == state:
+        return str(known[1])
+    sha256 = hash_file(path)
+    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
+        hashes = {name: value for name, value in _read_hashes().items() if Path(name).exists()}
+        with suppress(OSError):  # without a folder to write to, the file is hashed again next time
+            _hashes_path().parent.mkdir(parents=True, exist_ok=True)
+            write_json(_hashes_path(), {**hashes, key: [state, sha256]})
+    return sha256
+
+
+def _hashes_path() -> Path:
+    folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
+    return Path(folder).expanduser() / "gportuguese" / "hashes.json"
+
+
+def _read_hashes() -> dict[str, Any]:
+    try:
+        hashes = json.loads(_hashes_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError, RuntimeError):  # none yet, damaged, or no home folder
+        return {}
+    return hashes if isinstance(hashes, dict) else {}
+
+
 def hash_files(paths: list[Path]) -> str:
     """SHA-256 over the names and contents of files of one folder, in the order given."""
     sha = hashlib.sha256()
     for path in paths:
-        sha.update(f"{path.name}\0{hash_file(path)}\n".encode())
+        sha.update(f"{path.name}\0{remembered_hash(path)}\n".encode())
     return sha.hexdigest()
 
 
-def open_artifact(folder: Path) -> Artifact:
-    """The artefact in `folder`, with its manifest and every file checked against SHA-256.
+def read_manifest(folder: Path) -> Artifact:
+    """The artefact in `folder`, its manifest checked, its files not looked at.
 
-    Raises `ArtifactError` naming what is missing, changed or was added.
+    Raises `ArtifactError` for a manifest that is missing or was changed.
     """
-    again = f"remove {folder} to build it again"
-    manifest = read_manifest(folder)
-    found = {
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.is_file() and path != folder / MANIFEST
-    }
-    for name, listed in manifest["files"].items():
-        path = folder / name
-        if name not in found:
-            raise ArtifactError(f"{path} is missing; {again}")
-        if path.stat().st_size != listed["size"] or hash_file(path) != listed["sha256"]:
-            raise ArtifactError(
-                f"{path} was changed since it was built: its digest does not match {MANIFEST}; "
-                f"{again}"
-            )
-    if extra := sorted(found - set(manifest["files"])):
-        raise ArtifactError(f"{folder / extra[0]} does not belong there; remove it")
-    return Artifact(folder, manifest)
-
-
-def read_manifest(folder: Path) -> dict[str, Any]:
-    """The manifest of a stage folder; raises `ArtifactError` if it is missing or was changed."""
     again = f"remove {folder} to build it again"
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
@@ -111,7 +127,33 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"{folder / MANIFEST} was changed, or belongs to another folder: its digest does not "
             f"match; {again}"
         )
-    return dict(manifest)
+    return Artifact(folder, manifest)
+
+
+def open_artifact(folder: Path) -> Artifact:
+    """The artefact in `folder`, with its manifest and every file checked against SHA-256.
+
+    Raises `ArtifactError` naming what is missing, changed or was added.
+    """
+    again = f"remove {folder} to build it again"
+    artifact = read_manifest(folder)
+    found = {
+        path.relative_to(folder).as_posix()
+        for path in folder.rglob("*")
+        if path.is_file() and path != folder / MANIFEST
+    }
+    for name, listed in artifact.manifest["files"].items():
+        path = folder / name
+        if name not in found:
+            raise ArtifactError(f"{path} is missing; {again}")
+        if path.stat().st_size != listed["size"] or hash_file(path) != listed["sha256"]:
+            raise ArtifactError(
+                f"{path} was changed since it was built: its digest does not match {MANIFEST}; "
+                f"{again}"
+            )
+    if extra := sorted(found - set(artifact.manifest["files"])):
+        raise ArtifactError(f"{folder / extra[0]} does not belong there; remove it")
+    return artifact
 
 
 def partial_of(folder: Path) -> Path:

@@ -11,10 +11,11 @@ from typing import Any
 from gportuguese import artifacts, metrics, report
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks.epoch_table import read_epochs
-from gportuguese.callbacks.precision import autocast
 from gportuguese.config import Config
 from gportuguese.corpus import Split, prompts_of
 from gportuguese.generate import Sampling, Writer
+from gportuguese.precision import autocast
+from gportuguese.progress import tracked
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
 from gportuguese.world import World, keep_freed_memory
 
@@ -59,7 +60,8 @@ def _measure(
     )
     token_bytes = load_token_bytes(tokens.folder, world.device)
     context = partial(autocast, world.device, config.train.precision)
-    return metrics.measure(writer.model, loader, token_bytes, context)
+    batches = tracked(f"evaluate: {split}", loader, len(loader))
+    return metrics.measure(writer.model, batches, token_bytes, context)
 
 
 def _samples(config: Config, prompts: list[str], writer: Writer) -> str:

@@ -8,6 +8,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gportuguese.callbacks import (
+    Accumulation,
+    DataParallel,
+    Guard,
+    LogitsOnly,
+    Precision,
+    StepLoss,
+    TrainableGroups,
+)
+
+# isort: split
+# after the callbacks, which import fastai without its warnings
 import numpy as np
 import torch
 from fastai.callback.core import (
@@ -22,21 +34,14 @@ from fastai.optimizer import OptimWrapper
 
 from gportuguese import model as models
 from gportuguese.artifacts import Artifact
-from gportuguese.callbacks import (
-    Accumulation,
-    DataParallel,
-    Guard,
-    LogitsOnly,
-    Precision,
-    StepLoss,
-    TrainableGroups,
-)
 from gportuguese.callbacks.guard import TrainingStopped
-from gportuguese.callbacks.precision import check_precision
 from gportuguese.callbacks.resume import Position
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.loss import HeadLoss
+from gportuguese.model import prepare_model
 from gportuguese.optimizer import make_optimizer
+from gportuguese.precision import check_machine
+from gportuguese.progress import Advance, track
 from gportuguese.tokens import BlockLoader, load_ids
 from gportuguese.world import World, WorldError, keep_freed_memory, seed_everything
 
@@ -118,21 +123,6 @@ def make_loaders(config: Config, tokens: Artifact, world: World) -> Loaders:
         ),
         device=torch.device(world.device),
     )
-
-
-def prepare_model(model: PreTrainedModel, config: Config, world: World) -> None:
-    """Puts a model on the device and makes it as fast as the config asks; its parameters stay."""
-    section, runtime = config.train, config.runtime
-    model.config.use_cache = False
-    if section.dropout is not None:
-        models.set_dropout(model, section.dropout)
-    models.fuse_activations(model)
-    models.skip_packing_search()
-    if runtime.activation_checkpointing:
-        models.checkpoint_activations(models.block_list(model))
-    if runtime.tf32:
-        torch.set_float32_matmul_precision("high")
-    model.to(world.device)
 
 
 def make_learner(
@@ -230,6 +220,20 @@ def learning_rates(phase: PhaseConfig) -> list[float]:
     return [float(rate) for rate in rates for _ in range(2)]
 
 
+class _FinderMeter(Callback):
+    """Reports each step of the search."""
+
+    order = 80
+
+    def __init__(self, advance: Advance) -> None:
+        self.advance = advance
+
+    def after_step(self) -> None:
+        self.advance(
+            1, f"loss {self.learn.guard.running_loss:.3f}, lr {self.opt.hypers[-1]['lr']:.1e}"
+        )
+
+
 class _FinderGuard(Guard):
     """Clips gradients as the training does, and ends the search where they are not finite."""
 
@@ -243,7 +247,7 @@ def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world:
     """The rate that fastai's `lr_find` suggests for the first phase; draws the curve."""
     from matplotlib.figure import Figure
 
-    check_precision(world.device, config.train)
+    check_machine(world.device, config)
     keep_freed_memory()
     seed_everything(config.train.seed, 0)
     model = models.load(inputs["align"].folder)
@@ -254,7 +258,9 @@ def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world:
     groups = models.parameter_groups(model)
     phase = config.train.phases[0]
     learn.add_cb(TrainableGroups(groups, phase.trainable_groups))
-    with tempfile.TemporaryDirectory() as scratch:  # fastai keeps the weights there meanwhile
+    with tempfile.TemporaryDirectory() as scratch, track("lr-find", _FINDER_STEPS) as advance:
+        learn.add_cb(_FinderMeter(advance))
+        # fastai keeps the weights there meanwhile
         learn.path = Path(scratch)
         suggestion = learn.lr_find(
             num_it=_FINDER_STEPS * learn.step_loss.passes_per_step,

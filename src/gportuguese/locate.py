@@ -6,7 +6,7 @@ import logging
 import time
 from pathlib import Path
 
-from gportuguese import artifacts
+from gportuguese import artifacts, base
 from gportuguese.config import Config, UserError, config_of, resolve_path
 
 log = logging.getLogger("gportuguese")
@@ -59,7 +59,7 @@ def find_stage(source: str, name: str) -> Path:
     if stage == name:
         return path
     if (stage, name) == ("export", "train"):
-        return path.with_name(f"train-{artifacts.read_manifest(path)['inputs']['train']}")
+        return path.with_name(f"train-{artifacts.read_manifest(path).manifest['inputs']['train']}")
     if (stage, name) == ("train", "export"):
         return _only_stage(path.parent, "export", of=path)
     return _only_stage(path, name)
@@ -70,7 +70,7 @@ def config_of_run(folder: Path, overrides: tuple[str, ...]) -> Config:
 
     Raises `LocateError` for a folder that does not hold it.
     """
-    tree = artifacts.read_manifest(folder).get("config")
+    tree = artifacts.read_manifest(folder).manifest.get("config")
     if tree is None:
         raise LocateError(f"{folder} does not hold its config; give the run's --config instead")
     tree["runtime"]["artifacts_dir"] = str(folder.parent)
@@ -86,14 +86,16 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
     found = list(root.glob(f"{name}-{_DIGEST}"))
     if of is not None:
         digest = of.name.rpartition("-")[2]
-        found = [f for f in found if artifacts.read_manifest(f)["inputs"]["train"] == digest]
+        found = [
+            f for f in found if artifacts.read_manifest(f).manifest["inputs"]["train"] == digest
+        ]
     if not found:
         where = f" {of or root}" if name == "export" else ""
         raise LocateError(f"no {name} of {of or root}; run: gpt-pt {name}{where}")
     if len(found) > 1:
         built = {folder: folder.stat().st_mtime for folder in found}
         lines = [
-            f"  {folder} ({artifacts.read_manifest(folder)['name']}, "
+            f"  {folder} ({artifacts.read_manifest(folder).manifest['name']}, "
             f"{time.strftime('%Y-%m-%d %H:%M', time.localtime(built[folder]))})"
             for folder in sorted(found, key=built.__getitem__, reverse=True)
         ]
@@ -104,14 +106,12 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
 
 
 def _from_hub(repo: str) -> Path:
-    from gportuguese import model  # only now: it brings torch
-
     try:
-        folder = model.hub_folder(repo, download=False)
+        folder = base.hub_folder(repo, download=False)
         if folder is None:
             log.info("%s is no folder here: fetching it from the Hub", repo)
-            folder = model.hub_folder(repo, download=True)
-    except model.ModelError as error:
+            folder = base.hub_folder(repo, download=True)
+    except base.ModelError as error:
         raise LocateError(
             f"no folder {repo} here, and {error}; name a model, or a run by --config"
         ) from error

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,99 +15,35 @@ from safetensors import SafetensorError
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from gportuguese import artifacts
-from gportuguese.config import Architecture, UserError, resolve_path
+from gportuguese.base import ModelError, locate_base
+from gportuguese.config import Architecture, Config
 from gportuguese.tokenizer import why_not_loaded
+from gportuguese.world import World
 
 if TYPE_CHECKING:
     from transformers import GPT2Config, PreTrainedModel, PreTrainedTokenizerBase
 
 NUM_GROUPS = 4
-_SETTINGS = ("*.json", "merges.txt", "vocab.txt", "tokenizer.model")
-_VOCABULARIES = ("tokenizer.json", "vocab.json")
-_WEIGHTS = (
-    "*.safetensors",
-    "pytorch_model*.bin",
-)  # the second only where there is none of the first
 
 
-class ModelError(UserError):
-    """The base model cannot be had or cannot be used."""
+@contextmanager
+def _without_bars() -> Iterator[None]:
+    """transformers without its progress bars; afterwards they are as the caller had them."""
+    from transformers import modeling_gguf_pytorch_utils as gguf
+    from transformers.utils import logging
 
-
-def locate_base(base: str, download: bool) -> Path | None:
-    """The folder or .gguf file of a base model; None for a Hub model not fetched yet.
-
-    Raises `ModelError` if there is no such model.
-    """
-    path = resolve_path(base)
-    if path.exists() or base.startswith(("package:", ".", "/", "~")) or path.suffix == ".gguf":
-        if not path.exists():
-            raise ModelError(f"no base model at {path}; set align.base")
-        return path
-    return hub_folder(base, download)
-
-
-def hub_folder(repo: str, download: bool) -> Path | None:
-    """The folder of a Hub model in huggingface_hub's cache; None for one not fetched yet.
-
-    Raises `ModelError` if there is no such model.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    for weights in _WEIGHTS:
-        wanted = [*_SETTINGS, weights]
-        try:
-            cached = Path(snapshot_download(repo, allow_patterns=wanted, local_files_only=True))
-        except LocalEntryNotFoundError:  # nothing, or not the whole of what is wanted
-            continue
-        except HFValidationError as error:
-            raise ModelError(f"{repo!r} is neither a path nor a Hub id") from error
-        # not if only the tokenizer was ever fetched, or only the model
-        if any(cached.glob(weights)) and any((cached / name).exists() for name in _VOCABULARIES):
-            return cached
-    if not download:
-        return None
+    was_enabled, bar = logging.is_progress_bar_enabled(), gguf.tqdm
+    logging.disable_progress_bar()
+    gguf.tqdm = partial(bar, disable=True)  # the one that does not heed the setting
     try:
-        for weights in _WEIGHTS:
-            folder = Path(snapshot_download(repo, allow_patterns=[*_SETTINGS, weights]))
-            if any(folder.glob(weights)):
-                return folder
-    except RepositoryNotFoundError as error:
-        raise ModelError(
-            f"the Hub has no model {repo!r}, or hides it from you; check the name, or run "
-            "`hf auth login`"
-        ) from error
-    except LocalEntryNotFoundError as error:
-        raise ModelError(
-            f"cannot fetch {repo!r}: the Hub cannot be reached; check the network, or unset "
-            "HF_HUB_OFFLINE"
-        ) from error
-    except Exception as error:
-        raise ModelError(f"cannot fetch {repo!r} from the Hub: {error}") from error
-    raise ModelError(f"{repo!r} on the Hub holds neither {' nor '.join(_WEIGHTS)}")
+        yield
+    finally:
+        gguf.tqdm = bar
+        if was_enabled:
+            logging.enable_progress_bar()
 
 
-def identity_of(base: str | Architecture, download: bool) -> str | None:
-    """The content hash that a base model enters the digests with; None if not fetched yet."""
-    if isinstance(base, Architecture):
-        return "fresh"  # all of it stands in the config section
-    path = locate_base(base, download)
-    if path is None:
-        return None
-    if path.is_file():
-        return artifacts.hash_file(path)
-    # what loading reads: a README or another program's files beside it change nothing
-    weights = next(filter(None, (sorted(path.glob(pattern)) for pattern in _WEIGHTS)), [])
-    settings = {file for pattern in _SETTINGS for file in path.glob(pattern)}
-    return artifacts.hash_files(sorted({*settings, *weights}))
-
-
+@_without_bars()
 def load_base(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model (float32, on the CPU) and tokenizer of a folder, a GGUF file or a Hub model."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -206,6 +144,7 @@ def set_end_of_text(model: PreTrainedModel, end_of_text: int) -> None:
     model.generation_config.pad_token_id = end_of_text
 
 
+@_without_bars()
 def load(folder: Path) -> PreTrainedModel:
     """The model of one of our folders, float32, on the CPU."""
     from transformers import AutoModelForCausalLM
@@ -213,6 +152,12 @@ def load(folder: Path) -> PreTrainedModel:
     return AutoModelForCausalLM.from_pretrained(
         folder, dtype=torch.float32, trust_remote_code=False
     )
+
+
+@_without_bars()
+def save(model: PreTrainedModel, folder: Path) -> None:
+    """Writes a model's config and weights as safetensors."""
+    model.save_pretrained(folder)
 
 
 def set_dropout(model: PreTrainedModel, dropout: float) -> None:
@@ -225,6 +170,21 @@ def set_dropout(model: PreTrainedModel, dropout: float) -> None:
             module.p = dropout
         elif isinstance(getattr(module, "attention_dropout", None), float):
             module.attention_dropout = dropout
+
+
+def prepare_model(model: PreTrainedModel, config: Config, world: World) -> None:
+    """Puts a model on the device and makes it as fast as the config asks; its parameters stay."""
+    section, runtime = config.train, config.runtime
+    model.config.use_cache = False
+    if section.dropout is not None:
+        set_dropout(model, section.dropout)
+    fuse_activations(model)
+    skip_packing_search()
+    if runtime.activation_checkpointing:
+        checkpoint_activations(block_list(model))
+    if runtime.tf32:
+        torch.set_float32_matmul_precision("high")
+    model.to(world.device)
 
 
 def skip_packing_search() -> None:

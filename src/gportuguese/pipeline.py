@@ -12,9 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from gportuguese import artifacts, dump
+from gportuguese import artifacts, base, dump
 from gportuguese.artifacts import Artifact, ArtifactError
 from gportuguese.config import Config, as_tree
+from gportuguese.progress import busy
 from gportuguese.wikitext import hash_tables
 from gportuguese.world import World
 
@@ -97,8 +98,9 @@ class Pipeline:
             inputs["resources"] = self._content("resources")
         if name == "corpus" and self.config.corpus.documents is not None:
             inputs["documents"] = self._content("documents")
-        elif name == "corpus" and inputs["dump"] is not None:
-            inputs["tables"] = hash_tables(str(self.open("dump").facts["language"]))
+        elif name == "corpus" and (found := self.folder("dump")) and found.is_dir():
+            language = artifacts.read_manifest(found).facts["language"]
+            inputs["tables"] = hash_tables(str(language))
         elif name == "export" and "dump" in inputs:
             # the card prints the receipt, which is not the same for a dump fetched and one found
             receipt = self.folder("dump")
@@ -146,23 +148,28 @@ class Pipeline:
 
     def build(self, name: str, world: World) -> Artifact:
         """Builds a stage and every missing one before it; nothing that is there is built again."""
+        with busy("looking at what is built"):
+            self._build(name, world)
+            return self.open(name)
+
+    def _build(self, name: str, world: World) -> None:
         names = [stage.name for stage in self.stages()]
         wanted = self._needed(name)
         trained = self.folder("train") if "train" in wanted else None
         if "train" in wanted and not (trained is not None and trained.is_dir()):
             # what a device cannot do is said before hours of other work
-            from gportuguese.callbacks.precision import check_precision
+            with busy("loading PyTorch"):
+                from gportuguese.precision import check_machine
 
             log.info("training on %s", world.device)
-            check_precision(world.device, self.config.train)
+            check_machine(world.device, self.config)
         for stage in self.stages()[: names.index(name) + 1]:
             if stage.name in wanted:
                 self._build_stage(stage, world)
-        return self.open(name)
 
     def _build_stage(self, stage: Stage, world: World) -> None:
         if stage.name == "align":
-            with world.main_first("the base model"):
+            with world.main_first("the base model"), busy("the base model"):
                 self._fetch_base()
         folder = self.folder(stage.name)
         assert folder is not None
@@ -190,8 +197,9 @@ class Pipeline:
                     partial = stack.enter_context(artifacts.building(folder, stage.resumable))
                 else:
                     partial = artifacts.partial_of(folder)
-            module = importlib.import_module(f"gportuguese.{stage.name}")
-            facts = module.build(self.config, inputs, partial, world)
+            with busy(stage.name):
+                module = importlib.import_module(f"gportuguese.{stage.name}")
+                facts = module.build(self.config, inputs, partial, world)
             manifest = {
                 "stage": stage.name,
                 "version": stage.version,
@@ -229,9 +237,9 @@ class Pipeline:
         if stage.name == "corpus" and self.config.corpus.documents is not None:
             section["documents"] = "own"
         if stage.name == "align":
-            from gportuguese import align  # only now: it brings torch
+            from gportuguese.align_files import FILES  # only now: it brings numpy
 
-            for key in align.FILES:  # a file is what it holds, wherever it lies
+            for key in FILES:  # a file is what it holds, wherever it lies
                 del section[key]
             if isinstance(self.config.align.base, str):
                 section["base"] = "given"
@@ -245,7 +253,8 @@ class Pipeline:
         if folder is None:
             return None
         if name == "dump":
-            return str(self.open("dump").facts["sha256"]) if folder.is_dir() else None
+            # its manifest tells; the files are checked when a stage is to read them
+            return str(artifacts.read_manifest(folder).facts["sha256"]) if folder.is_dir() else None
         return folder.name.rpartition("-")[2]
 
     def _content(self, what: str) -> str | None:
@@ -256,18 +265,16 @@ class Pipeline:
 
     def _hash_content(self, what: str, download: bool) -> str | None:
         if what == "dump":
-            return artifacts.hash_file(dump.local_path(self.config.dump))
+            return artifacts.remembered_hash(dump.local_path(self.config.dump))
         if what == "base":
-            from gportuguese import model
-
-            return model.identity_of(self.config.align.base, download)
+            return base.identity_of(self.config.align.base, download)
         if what == "resources":
-            from gportuguese import align
+            from gportuguese import align_files
 
             return artifacts.digest_of(
                 {
-                    key: [artifacts.hash_file(path) for path in paths]
-                    for key, paths in align.resource_files(self.config.align).items()
+                    key: [artifacts.remembered_hash(path) for path in paths]
+                    for key, paths in align_files.resource_files(self.config.align).items()
                 }
             )
         from gportuguese import corpus
@@ -275,7 +282,7 @@ class Pipeline:
         sha = hashlib.sha256()
         for path in corpus.document_files(self.config.corpus):
             name = corpus.document_name(path, self.config.corpus)
-            sha.update(f"{name}\0{artifacts.hash_file(path)}\n".encode())
+            sha.update(f"{name}\0{artifacts.remembered_hash(path)}\n".encode())
         return sha.hexdigest()
 
     def _fetch_base(self) -> None:

@@ -1,73 +1,180 @@
-"""How far a long step is: a bar on a terminal, one line per interval anywhere else."""
+"""How far a long step is: a bar on a terminal, one line per interval anywhere else.
+
+Bars and log lines share one console, so that neither overwrites the other.
+"""
 
 from __future__ import annotations
 
+import functools
 import logging
+import math
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import Progress
 
 log = logging.getLogger("gportuguese")
 
 LINE_SECONDS = 15.0
+_BAR_WIDTH = 30
+_REFRESHES_PER_SECOND = 4
+_bars: Progress | None = None
+
+T = TypeVar("T")
+
+
+class Advance(Protocol):
+    """Reports that `amount` more of the total is done, and how it goes."""
+
+    def __call__(
+        self,
+        amount: float,
+        note: str = "",
+        *,
+        description: str | None = None,
+        seconds_left: float | None = None,
+    ) -> None:
+        """The time left follows from the mean rate so far unless it is given; nan: not known yet."""
+
+
+@functools.cache
+def console() -> Console:
+    """The console of log lines and bars; it writes to standard error."""
+    from rich.console import Console
+
+    return Console(stderr=True, highlight=False)
 
 
 @contextmanager
-def track(description: str, total: float) -> Iterator[Callable[[float, str], None]]:
-    """Yields `advance(amount, note)`: `amount` of `total` is done, `note` says how it goes."""
-    if not log.isEnabledFor(logging.INFO):  # another process speaks for this one
+def track(description: str, total: float) -> Iterator[Advance]:
+    """Yields `advance(amount, note)`, which reports progress towards `total`."""
+    if not log.isEnabledFor(logging.INFO):  # another process reports for this one
         yield _silence
     elif sys.stderr.isatty():
-        yield from _bar(description, total)
+        with _bar(description, total) as update:
+            yield _Task(description, total, update)
     else:
-        yield from _lines(description, total)
+        yield _Task(description, total, _lines())
 
 
-def _silence(amount: float, note: str = "") -> None:
+def tracked(description: str, items: Iterable[T], total: int) -> Iterator[T]:
+    """The items, with progress reported after each."""
+    with track(description, total) as advance:
+        for item in items:
+            yield item
+            advance(1)
+
+
+@contextmanager
+def busy(description: str) -> Iterator[None]:
+    """Shows on a terminal that work of unknown length is under way."""
+    if log.isEnabledFor(logging.INFO) and sys.stderr.isatty():
+        with _bar(description, None):
+            yield
+    else:
+        yield
+
+
+def short_clock(seconds: float) -> str:
+    """Minutes and seconds, with hours where there are any.
+
+    >>> short_clock(465), short_clock(20911)
+    ('7:45', '5:48:31')
+    """
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+
+
+_Update = Callable[[str, float, str], None]
+"""Shows description, share done and note."""
+
+
+class _Task:
+    """Counts what is done and estimates the time left."""
+
+    def __init__(self, description: str, total: float, update: _Update) -> None:
+        self.description, self.total, self.update = description, total, update
+        self.start, self.done = time.monotonic(), 0.0
+
+    def __call__(
+        self,
+        amount: float,
+        note: str = "",
+        *,
+        description: str | None = None,
+        seconds_left: float | None = None,
+    ) -> None:
+        self.done += amount
+        self.description = description or self.description
+        if seconds_left is None and self.done > 0:
+            elapsed = time.monotonic() - self.start
+            seconds_left = elapsed * max(self.total - self.done, 0) / self.done
+        parts = [note] if note else []
+        if seconds_left is not None and math.isfinite(seconds_left):
+            parts.append(f"{short_clock(seconds_left)} left")
+        self.update(
+            self.description, self.done / self.total if self.total else 1.0, ", ".join(parts)
+        )
+
+
+def _silence(amount: float, note: str = "", **_: object) -> None:
     pass
 
 
-def _bar(description: str, total: float) -> Iterator[Callable[[float, str], None]]:
-    from rich.console import Console
-    from rich.progress import (
-        BarColumn,
-        Progress,
-        TaskProgressColumn,
-        TextColumn,
-        TimeElapsedColumn,
-        TimeRemainingColumn,
-    )
+def _lines() -> _Update:
+    last = time.monotonic()
 
-    columns = (
-        TextColumn("{task.description}"),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeElapsedColumn(),
-        TextColumn("left"),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task(description, total=total, note="")
-
-        def advance(amount: float, note: str = "") -> None:
-            progress.update(task, advance=amount, note=note)
-
-        yield advance
-
-
-def _lines(description: str, total: float) -> Iterator[Callable[[float, str], None]]:
-    start = last = time.monotonic()
-    done = 0.0
-
-    def advance(amount: float, note: str = "") -> None:
-        nonlocal done, last
-        done += amount
+    def update(description: str, share: float, note: str) -> None:
+        nonlocal last
         now = time.monotonic()
-        if now - last >= LINE_SECONDS and done > 0:
+        if now - last >= LINE_SECONDS and share > 0:
             last = now
-            left = (now - start) * max(total - done, 0) / done
-            log.info("%s: %.0f %%, %.0f s left, %s", description, 100 * done / total, left, note)
+            log.info("%s: %.0f %%, %s", description, 100 * share, note)
 
-    yield advance
+    return update
+
+
+@contextmanager
+def _bar(description: str, total: float | None) -> Iterator[_Update]:
+    """A bar at the bottom of the terminal; it hides those of the work around it meanwhile."""
+    global _bars
+    bars = _bars = _bars or _make_bars()
+    outer = [task.id for task in bars.tasks if task.visible]
+    for each in outer:
+        bars.update(each, visible=False)
+    task = bars.add_task(description, total=None if total is None else 1.0, note="")
+    bars.start()
+
+    def update(description: str, share: float, note: str) -> None:
+        note = f"{100 * share:3.0f} %, {note}"
+        bars.update(task, description=description, completed=share, note=note)
+
+    try:
+        yield update
+    finally:
+        bars.remove_task(task)
+        for each in outer:
+            bars.update(each, visible=True)
+        if not bars.tasks:
+            bars.stop()
+            _bars = None
+
+
+def _make_bars() -> Progress:
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(_BAR_WIDTH),
+        TextColumn("{task.fields[note]}", markup=False),
+        console=console(),
+        refresh_per_second=_REFRESHES_PER_SECOND,
+        transient=True,
+        redirect_stdout=False,  # what a command prints is not for this console
+    )

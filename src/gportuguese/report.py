@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gportuguese.artifacts import Artifact
-from gportuguese.callbacks.epoch_table import EpochRow, read_epochs
 
-_HEADER = (
-    "| after ... epochs | phase | train loss | loss | accuracy (%) | perplexity | bits per byte "
-    "| time by epoch | cumulative time |"
-)
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from gportuguese.callbacks.epoch_table import EpochRow
+
+_SHORT_TITLES = {
+    "after ... epochs": "epochs",
+    "phase": "phase",
+    "train loss": "train\nloss",
+    "loss": "loss",
+    "accuracy (%)": "acc.\n(%)",
+    "perplexity": "perpl.",
+    "bits per byte": "bits/\nbyte",
+    "time by epoch": "time",
+    "cumulative time": "total",
+}
+"""The columns, and what they are called where there is little room."""
 
 
 def epochs_markdown(artifact: Artifact) -> str:
@@ -18,8 +31,11 @@ def epochs_markdown(artifact: Artifact) -> str:
     kept = artifact.folder / "epochs.md"
     if kept.exists():
         return kept.read_text(encoding="utf-8").rstrip()
+    from gportuguese.callbacks.epoch_table import read_epochs  # only now: it loads fastai
+
     times = {time["epoch"]: time for time in artifact.facts["times"]}
-    lines, total = [_HEADER, "| --- " * 9 + "|"], 0.0
+    header = f"| {' | '.join(_SHORT_TITLES)} |"
+    lines, total = [header, "| --- " * len(_SHORT_TITLES) + "|"], 0.0
     for row in read_epochs(artifact.folder / "epochs.csv"):
         seconds = times[row.epoch]["train_seconds"] + times[row.epoch]["valid_seconds"]
         total += seconds if row.epoch else 0.0
@@ -30,6 +46,22 @@ def epochs_markdown(artifact: Artifact) -> str:
             + (f"{clock(seconds)} | {clock(total)} |" if row.epoch else "- | - |")
         )
     return "\n".join(lines)
+
+
+def epochs_table(markdown: str) -> Table:
+    """An epoch table in Markdown as one for a terminal of 80 columns."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=0, collapse_padding=True)
+    for short in _SHORT_TITLES.values():
+        if short == "phase":
+            table.add_column(short, overflow="fold")
+        else:
+            table.add_column(short, justify="right", no_wrap=True)
+    for line in markdown.splitlines()[2:]:
+        table.add_row(*(cell.strip() for cell in line.strip("| ").split("|")))
+    return table
 
 
 def clock(seconds: float) -> str:

@@ -6,14 +6,12 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from fastai.callback.core import Callback
 
 from gportuguese import artifacts, corpus, metrics, tokenizer
 from gportuguese import model as models
@@ -26,17 +24,18 @@ from gportuguese.callbacks import (
     TensorBoardLog,
     TrainableGroups,
 )
-from gportuguese.callbacks.epoch_table import EpochRow, EpochTime
+from gportuguese.callbacks.epoch_table import EpochRow
 from gportuguese.callbacks.guard import TrainingStopped
-from gportuguese.callbacks.precision import autocast
 from gportuguese.callbacks.resume import Position, newest
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.learner import fit_phase, make_learner, make_loaders
-from gportuguese.progress import track
+from gportuguese.precision import autocast
+from gportuguese.progress import track, tracked
 from gportuguese.tokens import BlockLoader, documents_of, load_token_bytes
 from gportuguese.world import World, keep_freed_memory, peak_memory_bytes, seed_everything
 
 if TYPE_CHECKING:
+    from fastai.callback.core import Callback
     from transformers import PreTrainedModel
 
 log = logging.getLogger("gportuguese")
@@ -68,10 +67,16 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     position = checkpoint.position if checkpoint else Position()
     if checkpoint is None:
         context = partial(autocast, world.device, section.precision)
+        valid_start = time.monotonic()
         measures = metrics.measure(
-            model, loaders.valid, token_bytes, context, loss=learn.loss_func, total=world.total
+            model,
+            tracked("validation", loaders.valid, len(loaders.valid)),
+            token_bytes,
+            context,
+            loss=learn.loss_func,
+            total=world.total,
         )
-        table.add_row("before", float("nan"), measures, 0.0, time.monotonic() - start)
+        table.add_row("before", float("nan"), measures, 0.0, time.monotonic() - valid_start)
     else:
         log.info("going on from %s: %s", checkpoint.folder, _in_words(position, section))
     num_epochs = sum(phase.epochs for phase in section.phases)
@@ -80,20 +85,22 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     done_blocks = table.rows[-1].epoch * epoch_blocks + position.step * section.global_batch_size
     left_tokens = (num_epochs * epoch_blocks - done_blocks) * config.tokens.block_size
     with track("train", left_tokens) as advance:
+        meter = Meter(advance, num_epochs, world.num_ranks)
         for index, phase in list(enumerate(section.phases))[position.phase :]:
             seed_everything(section.seed, index, *([world.rank] if world.rank else []))
             learn.begin = position
             if checkpoint is not None:
                 checkpoint.restore(learn, table, world)
             table.phase, checkpoints.phase = phase.name, index
+            meter.first_epoch = sum(earlier.epochs for earlier in section.phases[:index])
             cbs: list[Callback] = [
                 TrainableGroups(groups, phase.trainable_groups),
-                EpochOrder(sum(earlier.epochs for earlier in section.phases[:index])),
+                EpochOrder(meter.first_epoch),
                 table,
                 checkpoints,
             ]
             if world.is_main:
-                cbs.append(Meter(partial(_advance, advance, world.num_ranks)))
+                cbs.append(meter)
                 if section.tensorboard:
                     cbs.append(TensorBoardLog(out / "logs", done_blocks // pass_blocks))
             try:
@@ -104,6 +111,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
                 raise _with_documents(error, error.step, loaders.train, inputs) from error
             finally:
                 checkpoints.leave()
+                meter.leave()
             checkpoint, position = None, Position(index + 1)
             if world.is_main:
                 _save_phase(out / "phases" / _phase_folder(index, phase), model)
@@ -122,10 +130,6 @@ def _in_words(position: Position, section: TrainConfig) -> str:
     if position.phase == len(section.phases):
         return "all phases are done"
     return position.in_words(section.phases[position.phase].name)
-
-
-def _advance(advance: Callable[[float, str], None], ranks: int, amount: float, note: str) -> None:
-    advance(ranks * amount, note)
 
 
 def _with_documents(
@@ -148,7 +152,7 @@ def _save_phase(folder: Path, model: PreTrainedModel) -> None:
         shutil.rmtree(left, ignore_errors=True)
     scratch.mkdir(parents=True)
     model.config.use_cache = True
-    model.save_pretrained(scratch)
+    models.save(model, scratch)
     model.config.use_cache = False
     artifacts.rename_whole(scratch, folder)
 
@@ -192,14 +196,18 @@ def _link_or_copy(source: str, target: str) -> None:
         shutil.copy2(source, target)
 
 
-def _log_row(row: EpochRow, took: EpochTime) -> None:
+def _log_row(rows: list[EpochRow]) -> None:
+    *_, before, row = [rows[0], *rows]
+
+    def change(name: str) -> str:
+        old, new = getattr(before, name), getattr(row, name)
+        return f"{new:.3f}" if row.epoch == 0 else f"{old:.3f} -> {new:.3f}"
+
+    # short enough for one line of 80 columns with the time before it
     log.info(
-        "epoch %d (%s): loss %.4f, accuracy %.2f %%, perplexity %.2f, bits per byte %.4f, %.0f s",
+        "epoch %d (%s): loss %s, bits/byte %s",
         row.epoch,
         row.phase,
-        row.loss,
-        100 * row.accuracy,
-        row.perplexity,
-        row.bits_per_byte,
-        took.train_seconds + took.valid_seconds,
+        change("loss"),
+        change("bits_per_byte"),
     )

@@ -17,17 +17,18 @@ from gportuguese import model as models
 from gportuguese.align import bridge, focus, pieces, resources, rows, wechsel
 from gportuguese.align.calibration import calibrate
 from gportuguese.align.report import draw_map, examples_markdown
-from gportuguese.align.resources import FILES, candidates, resource_files
 from gportuguese.align.rows import Filler, Vocabularies
-from gportuguese.align.vectors import AlignError, TooLittleError
+from gportuguese.align.vectors import TooLittleError
+from gportuguese.align_files import AlignError, candidates
 from gportuguese.artifacts import Artifact
+from gportuguese.base import ModelError
 from gportuguese.config import Architecture, Config
 from gportuguese.world import World, seed_everything
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["FILES", "AlignError", "align_embeddings", "build", "candidates", "resource_files"]
+__all__ = ["AlignError", "align_embeddings", "build", "candidates"]
 
 log = logging.getLogger("gportuguese")
 
@@ -76,7 +77,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             draw_map(vocabularies, kinds, source_VD, target_VD, out / "map.png")
     models.set_end_of_text(model, int(target.eos_token_id))
     target.model_max_length = models.num_positions(model)
-    model.save_pretrained(out)
+    models.save(model, out)
     tokenizer.save(target, out)
     if kinds is None:
         kinds = np.full(len(target), "random")
@@ -98,11 +99,11 @@ def _check_fits(model: PreTrainedModel, source: Any, base: str, block_size: int)
     """Raises `ModelError` for a base that is too small for its tokenizer or for our blocks."""
     positions, num_rows = models.num_positions(model), len(model.get_input_embeddings().weight)
     if block_size > positions:
-        raise models.ModelError(
+        raise ModelError(
             f"tokens.block_size={block_size} is above the {positions} positions of {base}; lower it"
         )
     if len(source) > num_rows:
-        raise models.ModelError(
+        raise ModelError(
             f"the tokenizer of {base} has {len(source)} entries, but its model only {num_rows} rows; "
             "resize the model's embeddings and save it again"
         )
@@ -119,7 +120,7 @@ def choose(
     blocks = texts.blocks(_TRIAL_TOKENS)
     token_bytes = tokens.load_token_bytes(texts.tokens.folder, "cpu")
     losses, found = {}, {}
-    for method in resources.candidates(texts.section):
+    for method in candidates(texts.section):
         try:
             found[method] = fillers(method, texts)
         except TooLittleError as error:

@@ -6,63 +6,24 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
-from pathlib import Path
 
 import numpy as np
 
 from gportuguese.align.rows import Vocabularies
-from gportuguese.align.vectors import AlignError, Sentences, counts_of, cut
+from gportuguese.align.vectors import Sentences, counts_of, cut
+from gportuguese.align_files import AlignError, own_documents
 from gportuguese.artifacts import Artifact
-from gportuguese.config import AlignConfig, CorpusConfig, resolve_path
-from gportuguese.corpus import CorpusError, Document, document_files
+from gportuguese.config import AlignConfig, resolve_path
+from gportuguese.corpus import Document
 from gportuguese.corpus.documents import read_own
 from gportuguese.tokenizer import plain_backend
 from gportuguese.tokens import BlockLoader, load_ids
 
 log = logging.getLogger("gportuguese")
 
-FILES = ("source_documents", "dictionary", "source_vectors", "target_vectors")
-"""The settings of the section that name files."""
-_READ_BY = {"bridge": FILES[:2], "wechsel": FILES}
 _END = -1  # between documents; whatever the tokenizer has
 _SLICE_CHARS = 1 << 16  # of a long text, 64 of which are encoded at once
 _SLICE = 1 << 20  # tokens counted at once
-
-
-def candidates(section: AlignConfig) -> list[str]:
-    """The methods that `auto` tries: all that the given files allow, but for those always behind.
-
-    >>> candidates(AlignConfig(source_documents="english.jsonl.gz"))
-    ['pieces', 'focus', 'bridge']
-    """
-    found = ["pieces", "focus"]
-    if section.source_documents is not None:
-        found += ["bridge"] if section.dictionary is None else ["wechsel", "bridge"]
-    return found
-
-
-def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
-    """The files that the method reads, by setting; raises `AlignError` for one that is not there."""
-    files = {}
-    methods = candidates(section) if section.method == "auto" else [section.method]
-    read = {name for method in methods for name in _READ_BY.get(method, ())}
-    for name in FILES:
-        given = getattr(section, name)
-        if given is None:
-            continue
-        if name not in read:
-            log.info("align: align.%s is not read by %s", name, ", ".join(methods))
-            continue
-        path = resolve_path(given)
-        if not (path.is_file() or (path.is_dir() and name == "source_documents")):
-            raise AlignError(f"no {name.replace('_', ' ')} at {path}; see align.{name}")
-        files[name] = [path]
-        if name == "source_documents":
-            try:
-                files[name] = document_files(_own(section))
-            except CorpusError as error:
-                raise AlignError(f"align.source_documents={given}: {error}") from error
-    return files
 
 
 @dataclass(frozen=True)
@@ -107,7 +68,7 @@ class Resources:
         backend, pieces, num_tokens = plain_backend(self.vocabularies.source), [], 0
         texts = (
             document.text[start : start + _SLICE_CHARS]
-            for document in read_own(_own(self.section))
+            for document in read_own(own_documents(self.section))
             if isinstance(document, Document)
             for start in range(0, len(document.text), _SLICE_CHARS)
         )
@@ -141,7 +102,3 @@ class Resources:
                 raise AlignError(f"{path}:{number}: {line!r} is not 'source<TAB>target'")
             pairs.append((words[0].strip(), words[1].strip()))
         return pairs
-
-
-def _own(section: AlignConfig) -> CorpusConfig:
-    return CorpusConfig(documents=section.source_documents, min_chars=1)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gportuguese.config import UserError
+from gportuguese.align_files import AlignError
 
 log = logging.getLogger("gportuguese")
 
@@ -17,10 +17,6 @@ DIMENSIONS = 100
 _SENTENCE = 1000  # tokens; context windows end with it
 Sentences = Callable[[], Iterator[np.ndarray]]
 """Gives the sentences of a corpus anew, each an array of token ids."""
-
-
-class AlignError(UserError):
-    """What a method needs is missing or of no use."""
 
 
 class TooLittleError(AlignError):

@@ -20,7 +20,6 @@ from scipy.sparse import csr_array
 
 from gportuguese.align.rows import Filler, Vocabularies, mixed
 from gportuguese.align.vectors import (
-    AlignError,
     Sentences,
     TooLittleError,
     Vectors,
@@ -28,6 +27,7 @@ from gportuguese.align.vectors import (
     train_vectors,
     unit_vectors,
 )
+from gportuguese.align_files import AlignError
 from gportuguese.config import resolve_path
 from gportuguese.tokenizer import plain_backend
 

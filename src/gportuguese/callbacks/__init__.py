@@ -4,6 +4,14 @@ Trainable groups -5, data order -4, data parallel -3, logits 0, accumulation 6, 
 10, guard and clipping 12, one-cycle 60, checkpoints 65, epoch table 70, logs 75, meter 80.
 """
 
+import warnings
+
+with warnings.catch_warnings():
+    # fastai scripts functions by torch.jit, which PyTorch deprecates; users can do nothing about it
+    for category in (FutureWarning, DeprecationWarning):  # which of them depends on PyTorch's version
+        warnings.simplefilter("ignore", category)
+    import fastai.basics  # noqa: F401
+
 from gportuguese.callbacks.accumulation import Accumulation
 from gportuguese.callbacks.epoch_table import EpochTable, Meter, TensorBoardLog
 from gportuguese.callbacks.feeding import EpochOrder, LogitsOnly

@@ -6,6 +6,7 @@ import csv
 import math
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from fastai.callback.core import Callback
 
 from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.metrics import Measures, TokenSums
+from gportuguese.progress import Advance, track
 from gportuguese.world import World
 
 
@@ -81,7 +83,7 @@ class EpochTable(Callback):
         bytes_per_token: torch.Tensor,
         rows: list[EpochRow],
         times: list[EpochTime],
-        on_row: Callable[[EpochRow, EpochTime], None],
+        on_row: Callable[[list[EpochRow]], None],
         world: World,
     ) -> None:
         self.folder, self.bytes_per_token, self.world = folder, bytes_per_token, world
@@ -145,7 +147,7 @@ class EpochTable(Callback):
         self.times.append(EpochTime(row.epoch, round(train_seconds, 2), round(valid, 2)))
         if self.world.is_main:
             write_epochs(self.folder / "epochs.csv", self.rows)
-        self.on_row(row, self.times[-1])
+        self.on_row(self.rows)
 
 
 class TensorBoardLog(Callback):
@@ -183,17 +185,64 @@ class TensorBoardLog(Callback):
 
 
 class Meter(Callback):
-    """Tells `advance` how many training tokens were done and how fast."""
+    """Reports phase, epoch, loss, learning rate and speed of training, and the time left.
+
+    The speed is that of this phase's training steps: validation and start-up do not count. The time
+    left adds what the validations to come will take. The loss is the guard's running mean, which the
+    host has read already, so nothing waits for a GPU here.
+    """
 
     order = 80
-    run_valid = False
 
-    def __init__(self, advance: Callable[[float, str], None]) -> None:
-        self.advance = advance
-        self.num_tokens = 0
-        self.start = time.monotonic()
+    def __init__(self, advance: Advance, num_epochs: int = 1, num_ranks: int = 1) -> None:
+        self.advance, self.num_epochs, self.num_ranks = advance, num_epochs, num_ranks
+        self.first_epoch = 0
+        """Epochs of the run before this phase."""
+        self.tokens_per_second = math.nan
+        self.validation = ExitStack()
+
+    def before_fit(self) -> None:
+        self.num_tokens, self.seconds = 0, 0.0
+
+    def before_train(self) -> None:
+        self.last: float | None = None  # the first batch sets things up: its time says nothing
 
     def after_batch(self) -> None:
-        self.num_tokens += self.learn.yb[0].numel()
-        rate = self.num_tokens / (time.monotonic() - self.start)
-        self.advance(self.learn.yb[0].numel(), f"{rate:,.0f} tokens/s")
+        if not self.training:
+            self.advance_validation(1)
+            return
+        now, num_tokens = time.monotonic(), self.num_ranks * self.learn.yb[0].numel()
+        if self.last is not None:
+            self.num_tokens += num_tokens
+            self.seconds += now - self.last
+            self.tokens_per_second = self.num_tokens / self.seconds
+        self.last = now
+        epochs = self.first_epoch + self.learn.epoch
+        train = self.learn.dls.train
+        left_tokens = (self.num_epochs - epochs) * train.epoch_blocks * train.block_size
+        left_tokens -= (self.learn.iter + 1) * num_tokens
+        table = self.learn.epoch_table
+        valid_seconds = table.times[-1].valid_seconds if table.times else 0.0
+        notes = [
+            f"loss {self.learn.guard.running_loss:.3f}",
+            f"lr {self.opt.hypers[-1]['lr']:.1e}",
+            f"{self.tokens_per_second:,.0f} tokens/s",
+        ]
+        self.advance(
+            num_tokens,
+            ", ".join(note for note in notes if "nan" not in note),
+            description=f"{table.phase} {epochs + 1}/{self.num_epochs}",
+            seconds_left=left_tokens / self.tokens_per_second
+            + (self.num_epochs - epochs) * valid_seconds,
+        )
+
+    def before_validate(self) -> None:
+        num_batches = len(self.learn.dls.valid)
+        self.advance_validation = self.validation.enter_context(track("validation", num_batches))
+
+    def after_validate(self) -> None:
+        self.leave()
+
+    def leave(self) -> None:
+        """Ends the bar of a validation, also of one that raised."""
+        self.validation.close()

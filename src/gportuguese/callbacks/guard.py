@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -71,6 +72,8 @@ class Guard(Callback):
 
         self.begun: dict[str, Any] = {"num_steps": 0, "mean": None}
         """What an interrupted fit had come to."""
+        self.running_loss = math.nan
+        """Mean loss of recent steps as last read from the device; nan before the first."""
 
     def before_fit(self) -> None:
         mean = self.begun["mean"]
@@ -126,6 +129,7 @@ class Guard(Callback):
         if done is not None:
             done.synchronize()
         is_bad, loss, mean, norm = verdict_4.tolist()
+        self.running_loss = mean
         if is_bad:
             self.stop(epoch, step, loss, mean, norm)
 

@@ -17,6 +17,7 @@ import torch
 from fastai.callback.core import Callback
 
 from gportuguese import artifacts
+from gportuguese import model as models
 from gportuguese.callbacks.epoch_table import EpochRow, EpochTable, EpochTime
 from gportuguese.world import World
 
@@ -128,7 +129,7 @@ class Checkpoints(Callback):
         scratch = self.folder / f"{name}.tmp"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        self.model.save_pretrained(scratch)
+        models.save(self.model, scratch)
         torch.save(state, scratch / _STATE)
         artifacts.seal(scratch)
         artifacts.rename_whole(scratch, self.folder / name)

@@ -15,10 +15,15 @@ from typing import NoReturn
 
 import yaml
 
+from gportuguese.artifacts import Artifact
 from gportuguese.cli.arguments import make_parser
+from gportuguese.cli.following import command_line, following, show_following
 from gportuguese.config import Config, UserError, as_tree, load_config, shipped_configs
 from gportuguese.pipeline import Pipeline
-from gportuguese.world import init_world, leave_world
+from gportuguese.progress import busy, console
+from gportuguese.world import World, init_world, leave_world
+
+_SAMPLE_TOKENS = 25  # a line or two of a terminal
 
 log = logging.getLogger("gportuguese")
 
@@ -38,7 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         sys.exit(2)
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
-            print(f"gpt-pt: interrupted; go on with: {_command_line()}", file=sys.stderr)
+            print(f"gpt-pt: interrupted; go on with: {_same_command_line()}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -51,11 +56,16 @@ def _set_up_logging() -> None:
     log.setLevel(logging.WARNING if os.environ.get("RANK", "0") != "0" else logging.INFO)
     handler: logging.Handler = logging.StreamHandler()
     if sys.stderr.isatty():
-        from rich.console import Console
+        from rich.highlighter import NullHighlighter
         from rich.logging import RichHandler
 
-        console = Console(stderr=True)
-        handler = RichHandler(console=console, show_path=False, show_level=False, highlighter=None)
+        handler = RichHandler(
+            console=console(),  # that of the bars, which stay below the lines
+            show_path=False,
+            show_level=False,
+            highlighter=NullHighlighter(),
+            log_time_format="%H:%M:%S",
+        )
         handler.setFormatter(logging.Formatter("%(message)s"))
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
@@ -74,26 +84,52 @@ def _run_stage(args: argparse.Namespace) -> None:
     has_run = args.command == "export" and args.run is not None
     config = _config_of_run(args) if has_run else _config(args)
     world = init_world(config.runtime)
-    artifact = Pipeline(config).build(args.command, world)
+    pipeline = Pipeline(config)
+    artifact = pipeline.build(args.command, world)
     if not world.is_main:
         return
     if args.command in ("train", "evaluate"):
-        from gportuguese.report import epochs_markdown
-
-        print(epochs_markdown(artifact))
-        print()
-    print(artifact.folder)
+        _print_epochs(artifact)
+    prompts = list(config.evaluate.prompts or ())
     if args.command == "train":
-        print(f"next: {_command_line(command='evaluate')}", file=sys.stderr)
+        _show_samples(prompts[:2], artifact.folder / "model", world)
+    print(artifact.folder, flush=True)
+    show_following(following(args.command, args, artifact.folder, prompts))
+
+
+def _print_epochs(artifact: Artifact) -> None:
+    """The epoch table: drawn on a terminal, else Markdown."""
+    from gportuguese.report import epochs_markdown, epochs_table
+
+    markdown = epochs_markdown(artifact)
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        Console().print(epochs_table(markdown))
+    else:
+        print(f"{markdown}\n", flush=True)
+
+
+def _show_samples(prompts: list[str], model: Path, world: World) -> None:
+    """Short continuations by the trained model, for whoever watches."""
+    if not prompts:
+        return
+    with busy("writing samples"):
+        from gportuguese.generate import Sampling, Writer
+
+        writer = Writer.load(model, world.device)
+        texts = [writer.write(p, Sampling(max_new_tokens=_SAMPLE_TOKENS)) for p in prompts]
+    for prompt, text in zip(prompts, texts, strict=True):
+        print(f"sample: {prompt} | {' '.join(text.split())}", file=sys.stderr)
 
 
 def _run_status(args: argparse.Namespace) -> None:
-    following = None
+    missing = None
     for stage in Pipeline(_config(args)).status():
         print(f"{stage.name:10} {stage.state:8} {stage.folder or ''}".rstrip())
-        if following is None and stage.state != "done":
-            following = stage.name
-    print("next: " + (_command_line(command=following) if following else "nothing, all is done"))
+        if missing is None and stage.state != "done":
+            missing = stage.name
+    print("next: " + (command_line(missing, args) if missing else "nothing, all is done"))
 
 
 def _run_config(args: argparse.Namespace) -> None:
@@ -103,7 +139,8 @@ def _run_config(args: argparse.Namespace) -> None:
         print("\n".join(f"{name:{width}}  {about}" for name, about in shipped.items()))
         return
     tree = as_tree(_config(args))
-    print(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False, width=100), end="")
+    print(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False, width=100), end="", flush=True)
+    show_following([command_line("plan", args), command_line("train", args)])
 
 
 def _run_plan(args: argparse.Namespace) -> None:
@@ -112,7 +149,8 @@ def _run_plan(args: argparse.Namespace) -> None:
     # a dump may have to be hashed to find its tokens: not where nothing is asked of them
     if args.tokens is None and None in (config.train.epoch_tokens, config.train.valid_tokens):
         built = Pipeline(config).find("tokens")
-    from gportuguese import plan
+    with busy("loading PyTorch"):
+        from gportuguese import plan
 
     made = plan.make_plan(
         config,
@@ -124,18 +162,23 @@ def _run_plan(args: argparse.Namespace) -> None:
     )
     from gportuguese.plan.text import plan_text
 
-    print(json.dumps(as_tree(made), indent=1) if args.json else plan_text(made))
+    print(json.dumps(as_tree(made), indent=1) if args.json else plan_text(made), flush=True)
+    if not args.json:
+        show_following([command_line("train", args)])
 
 
 def _run_lr_find(args: argparse.Namespace) -> None:
     config = _config(args)
     world, pipeline = init_world(config.runtime), Pipeline(config)
-    inputs = {name: pipeline.build(name, world) for name in ("align", "tokens")}
-    from gportuguese import learner
+    inputs = {"align": pipeline.build("align", world), "tokens": pipeline.open("tokens")}
+    with busy("loading fastai"):
+        from gportuguese import learner
 
     picture = inputs["align"].folder.parent / f"lr-find-{inputs['align'].digest}.png"
-    rate = learner.find_rate(config, inputs, picture, world)
-    print(f"suggested lr_max: {rate:.2e}\n{picture}")
+    with busy("lr-find"):
+        rate = learner.find_rate(config, inputs, picture, world)
+    print(f"suggested lr_max: {rate:.2e}\n{picture}", flush=True)
+    show_following([f"{command_line('train', args)} --set train.phases.0.lr_max={rate:.2e}"])
 
 
 def _config_of_run(args: argparse.Namespace) -> Config:
@@ -189,11 +232,13 @@ def _run_push(args: argparse.Namespace) -> None:
         return
     receipt = push.push(folder, args.repo, **where)
     print(f"sent {len(receipt.sent)} files: {receipt.url}")
-    print(push.write_receipt(folder, receipt))
+    print(push.write_receipt(folder, receipt), flush=True)
+    show_following([f"gpt-pt generate {args.repo} '...'"])
 
 
 def _run_generate(args: argparse.Namespace) -> None:
-    from gportuguese import generate
+    with busy("loading PyTorch"):
+        from gportuguese import generate
     from gportuguese.config import RuntimeConfig
 
     if args.model is not None and (args.config is not None or args.set):
@@ -246,7 +291,8 @@ def _is_model(text: str) -> bool:
 
 
 def _run_serve(args: argparse.Namespace) -> None:
-    from gportuguese import serve
+    with busy("loading PyTorch"):
+        from gportuguese import serve
     from gportuguese.config import RuntimeConfig
 
     serve.run(
@@ -263,12 +309,9 @@ def _run_serve(args: argparse.Namespace) -> None:
     )
 
 
-def _command_line(command: str | None = None) -> str:
-    """This command line, or the same config with another command."""
+def _same_command_line() -> str:
     words = sys.argv[1:]
-    if command is not None:
-        words = [command, *words[1:]]
-    elif int(os.environ.get("WORLD_SIZE", "1")) > 1:
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         return f"torchrun ... -m gportuguese {shlex.join(words)}"
     return shlex.join(["gpt-pt", *words])
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from gportuguese import __version__
 from gportuguese.pipeline import STAGES
@@ -39,9 +41,33 @@ class _Command(argparse.ArgumentParser):
             self._is_intermixed = False
 
 
+class _Parser(argparse.ArgumentParser):
+    """A parser that suggests the command that was meant."""
+
+    def error(self, message: str) -> NoReturn:
+        """Exits with 2."""
+        if match := re.search(r"COMMAND: invalid choice: '(.*?)'", message):
+            close = difflib.get_close_matches(match[1], _commands(self), n=1)
+            hint = (
+                f"did you mean {close[0]!r}?" if close else f"known: {', '.join(_commands(self))}"
+            )
+            message = f"no command {match[1]!r}; {hint}"
+        super().error(message)
+
+
+def _commands(parser: argparse.ArgumentParser) -> list[str]:
+    """The names of the parser's commands."""
+    return [
+        name
+        for action in parser._actions
+        if isinstance(action, argparse._SubParsersAction)
+        for name in action.choices
+    ]
+
+
 def make_parser() -> argparse.ArgumentParser:
     """Of all commands; `command` is the one given."""
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog="gpt-pt",
         description="Takes a GPT-2 (or any causal LM with byte-level BPE) into Portuguese, or any "
         "language with a Wikipedia.",

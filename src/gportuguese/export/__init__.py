@@ -39,7 +39,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     generation._from_model_config = False  # or transformers would replace what follows
     generation.do_sample, generation.top_k = True, TOP_K
     generation.max_new_tokens = min(MAX_NEW_TOKENS, models.num_positions(model) // 2)
-    model.save_pretrained(out)
+    models.save(model, out)
     tokenizer.save(bpe, out)
     prompts = prompts_of(inputs["evaluate"].facts["prompts"], bpe, models.num_positions(model))
     facts: dict[str, Any] = {

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,8 +15,10 @@ from gportuguese.plan.counting import Step, StepCount, count_forward, count_step
 from gportuguese.plan.cpu import CpuSpeed, measure_cpu
 from gportuguese.plan.devices import CONTEXT_BYTES, DEVICES, Device, parse_prices
 from gportuguese.plan.fitting import Remedy, remedies
+from gportuguese.plan.machine import Memory, memories
 from gportuguese.plan.schedule import PlanError, Schedule, make_schedule
 from gportuguese.plan.shape import is_head_last, num_layers, read_shape
+from gportuguese.progress import busy
 
 __all__ = [
     "FIRST_STEP_BYTES",
@@ -54,6 +55,8 @@ class Fit:
 
     device: str
     memory_bytes: int
+    free_bytes: int | None
+    """Free now, of a memory of this machine."""
     needed_bytes: int
     remedies: tuple[Remedy, ...]
     """Ways to make it fit, where it does not."""
@@ -112,21 +115,24 @@ def make_plan(
     """
     usd_per_hour = parse_prices(list(prices))
     schedule = make_schedule(config, tokens, assumed_tokens)
-    shape = read_shape(config)
-    head_is_last = is_head_last(shape)
+    with busy("loading transformers"):
+        shape = read_shape(config)
+        head_is_last = is_head_last(shape)
 
     @functools.cache
     def count(step: Step) -> StepCount:
-        return count_step(config, shape, step, head_is_last)
+        with busy("counting a step"):
+            return count_step(config, shape, step, head_is_last)
 
     steps = {kind: steps_of(config, kind, processes) for kind in KINDS}
     counts = {kind: tuple(count(step) for step in steps[kind]) for kind in KINDS}
-    forward_flops = count_forward(config, shape, steps["cuda"][0])
+    forward_flops = count_forward(config, shape, steps["cuda"][0], head_is_last)
     flops = schedule.validations * schedule.valid_tokens * forward_flops + sum(
         phase.tokens * counted.train_flops + phase.steps * processes * counted.update_flops
         for phase, counted in zip(schedule.phases, counts["cuda"], strict=True)
     )
-    cpu = measure_cpu(config, shape, steps["cpu"][-1]) if measure else None
+    with busy("timing this CPU"):
+        cpu = measure_cpu(config, shape, steps["cpu"][-1]) if measure else None
     costs = [
         _cost(device, config.train, flops, processes, usd_per_hour[device.name])
         for device in DEVICES
@@ -137,10 +143,15 @@ def make_plan(
         how = f"in {config.train.precision} with {config.train.optimizer}"
         note = f"not measured: a step {how} would take too long"
         costs.append(Cost("this CPU", note, None, None, None, None))
-    memories = [("cuda", device.name, 10**9 * gb) for device in DEVICES for gb in device.memory_gb]
-    memories.append(("cpu", "this machine", _machine_bytes() // processes))
+    places = [
+        *(Memory("cuda", each.name, 10**9 * gb, None) for each in DEVICES for gb in each.memory_gb),
+        *memories(),
+    ]
     fits = []
-    for kind, name, memory in memories:
+    for place in places:
+        kind, memory = place.kind, place.total_bytes
+        if kind == "cpu":
+            memory //= processes
         worst = max(steps[kind], key=lambda step: count(step).peak_bytes)
         needed = needed_bytes(kind, count(worst).peak_bytes)
 
@@ -148,7 +159,7 @@ def make_plan(
             return needed_bytes(kind, peak) <= memory
 
         ways = [] if needed <= memory else remedies(count, worst, is_enough)
-        fits.append(Fit(name, memory, needed, tuple(ways)))
+        fits.append(Fit(place.name, memory, place.free_bytes, needed, tuple(ways)))
     return Plan(
         name=config.name,
         precision=config.train.precision,
@@ -251,7 +262,3 @@ def cpu_step_seconds(cpu: CpuSpeed, step: Step, shape: Any) -> float:
     runs = np.array_split(np.arange(blocks), models.NUM_GROUPS - 1)
     trained = sum(len(run) for run in runs[models.NUM_GROUPS - step.trainable_groups :])
     return cpu.step_seconds(step, blocks, trained)
-
-
-def _machine_bytes() -> int:
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import itertools
 import statistics
@@ -13,19 +14,21 @@ from typing import Any
 import torch
 
 from gportuguese import model as models
-from gportuguese.callbacks.precision import DTYPES, autocast, product_flops
 from gportuguese.config import Config
-from gportuguese.learner import prepare_model
 from gportuguese.loss import HeadLoss
 from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.counting import Step
 from gportuguese.plan.shape import cut_model
+from gportuguese.precision import DTYPES, autocast, product_flops
 from gportuguese.world import World, keep_freed_memory
 
 _PRODUCT = 512  # rows and columns of the matrix product that is timed
-_ROWS = 1024  # tokens of a pass that is timed, where the micro-batch has more
+_BLOCKS = 3
+_VOCABULARY = 16_384  # rows of the head that is timed
+_ROWS = (256, 1024)  # tokens of a pass that is timed
+_PASS_SECONDS = 0.7  # that it should take by the rate of the product
 _REPEATS = 5
-_SECONDS = 2.0  # after which a repetition is the last
+_SECONDS = 1.0  # after which a repetition is the last
 _LONGEST_PASS = 5.0  # seconds that a pass may take by the rate of the product
 
 
@@ -61,76 +64,114 @@ class CpuSpeed:
 
 
 def measure_cpu(config: Config, shape: Any, step: Step) -> CpuSpeed | None:
-    """Times passes and updates of the model cut to one and to three blocks; takes seconds.
+    """Times passes and updates of the model cut to few blocks and few tokens; takes seconds.
 
-    Two depths give the cost of a block and of the rest, so a model of any depth follows. None where
-    that would take minutes, such as in fp16, or with Muon in bf16, on a CPU that has none.
+    Two depths give the cost of a block and of the rest, so a model of any depth follows; so it is
+    with the head, whose cost grows with the vocabulary. None where that would take minutes, such as
+    in fp16, or with Muon in bf16, on a CPU that has none.
     """
     keep_freed_memory()
     rate = product_flops(DTYPES[step.precision], _PRODUCT)
-    size = min(step.micro_batch_size, max(1, _ROWS // step.block_size))
-    tokens = size * step.block_size
-    weights = shape.vocab_size * shape.hidden_size + 3 * 12 * shape.hidden_size**2
+    small = copy.copy(shape)
+    small.vocab_size = min(shape.vocab_size, _VOCABULARY)
+    weights = small.vocab_size * shape.hidden_size + _BLOCKS * 12 * shape.hidden_size**2
+    rows = int(min(max(_PASS_SECONDS * rate / (6 * weights), _ROWS[0]), _ROWS[1]))
+    length = min(step.block_size, rows)
+    size = min(step.micro_batch_size, max(1, rows // length))
+    tokens = size * length
     if 6 * weights * tokens / rate > _LONGEST_PASS:
         return None
     if config.train.optimizer == "muon":  # about 280 D^3 for a block of GPT-2
-        update = 3 * 280 * shape.hidden_size**3
+        update = _BLOCKS * 280 * shape.hidden_size**3
         if update / product_flops(torch.bfloat16) > _LONGEST_PASS:
             return None
-    ids_BT = torch.randint(shape.vocab_size, (size, step.block_size))
-    rest_pass, rest_update, _ = _time_model(config, shape, step, ids_BT, 1, frozen=False)
-    full_pass, full_update, forward = _time_model(config, shape, step, ids_BT, 3, frozen=False)
-    frozen_pass, _, _ = _time_model(config, shape, step, ids_BT, 3, frozen=True)
-    block, update = max(full_pass - rest_pass, 0) / 2, max(full_update - rest_update, 0) / 2
+    timed = _Timed(config, small, step, (size, length))
+    body, head, rest_update, block_update = timed.seconds(
+        timed.body, timed.head, timed.update_rest, timed.update_blocks
+    )
+    with torch.no_grad():
+        forward, forward_head = timed.seconds(timed.body, timed.head, is_training=False)
+    timed.blocks.requires_grad_(False)
+    (frozen_body,) = timed.seconds(timed.body)
+    timed.blocks.requires_grad_(True)
+    del timed.blocks[1:]
+    (short_body,) = timed.seconds(timed.body)
+    scale = shape.vocab_size / small.vocab_size
+    block = max(body - short_body, 0) / (_BLOCKS - 1)
     return CpuSpeed(
         product_flops=rate,
         threads=torch.get_num_threads(),
-        rest_seconds=max(rest_pass - block, 0) / tokens,
+        rest_seconds=(max(short_body - block, 0) + scale * head) / tokens,
         block_seconds=block / tokens,
-        frozen_seconds=max(block - (full_pass - frozen_pass) / 3, 0) / tokens,
-        rest_update_seconds=max(rest_update - update, 0),
-        block_update_seconds=update,
-        forward_share=forward / full_pass,
+        frozen_seconds=max(block - (body - frozen_body) / _BLOCKS, 0) / tokens,
+        rest_update_seconds=scale * rest_update,
+        block_update_seconds=block_update / _BLOCKS,
+        forward_share=(forward + scale * forward_head) / (body + scale * head),
     )
 
 
-def _time_model(
-    config: Config, shape: Any, step: Step, ids_BT: torch.Tensor, num_blocks: int, frozen: bool
-) -> tuple[float, float, float]:
-    """Median seconds of a pass, of an update and of a forward pass without gradients."""
-    model, blocks = cut_model(shape, num_blocks, frozen)
-    with torch.no_grad():
-        for tensor in itertools.chain(model.parameters(), model.buffers()):
-            if tensor.is_floating_point():
-                tensor.normal_(std=0.02)
-    runtime = dataclasses.replace(config.runtime, activation_checkpointing=False)
-    prepare_model(model, dataclasses.replace(config, runtime=runtime), World("cpu", 1))
-    if (
-        step.activation_checkpointing
-    ):  # of the blocks that are left, which are fewer than a model has
-        models.checkpoint_activations(blocks)
-    loss = HeadLoss(model, chunk_rows=step.loss_rows, vocab_multiple=step.vocab_multiple)
-    in_blocks = {id(p) for p in blocks.parameters()}
-    rest = [p for p in model.parameters() if id(p) not in in_blocks]
-    optimizer = make_optimizer(model, [list(blocks.parameters()), rest], config.train)
+class _Timed:
+    """A cut-down model whose parts can be timed one by one."""
 
-    def one_pass() -> None:
-        with autocast("cpu", step.precision):
-            mean = loss(model(ids_BT).logits, ids_BT)
-        mean.backward()  # type: ignore[no-untyped-call]
+    def __init__(self, config: Config, shape: Any, step: Step, shape_BT: tuple[int, int]) -> None:
+        self.precision = step.precision
+        self.model, self.blocks = cut_model(shape, _BLOCKS)
+        with torch.no_grad():
+            for tensor in itertools.chain(self.model.parameters(), self.model.buffers()):
+                if tensor.is_floating_point():
+                    tensor.normal_(std=0.02)
+        runtime = dataclasses.replace(config.runtime, activation_checkpointing=False)
+        models.prepare_model(
+            self.model, dataclasses.replace(config, runtime=runtime), World("cpu", 1)
+        )
+        if step.activation_checkpointing:  # of these blocks, which are fewer than a model has
+            models.checkpoint_activations(self.blocks)
+        self.loss = HeadLoss(
+            self.model, chunk_rows=step.loss_rows, vocab_multiple=step.vocab_multiple
+        )
+        self.ids_BT = torch.randint(shape.vocab_size, shape_BT)
+        self.hidden_BTD = torch.randn(*shape_BT, shape.hidden_size, requires_grad=True)
+        in_blocks = {id(p) for p in self.blocks.parameters()}
+        rest = [p for p in self.model.parameters() if id(p) not in in_blocks]
+        groups: tuple[list[torch.nn.Parameter], ...] = (list(self.blocks.parameters()), rest)
+        self.groups = groups
+        self.optimizers = (
+            make_optimizer(self.model, [groups[0], []], config.train),
+            make_optimizer(self.model, [[], groups[1]], config.train),
+        )
 
-    def update() -> None:
-        torch.nn.utils.get_total_norm([p.grad for p in model.parameters() if p.grad is not None])
-        optimizer.step()
-        optimizer.zero_grad()
+    def body(self) -> None:
+        """A pass of everything before the head, or with a plain loss instead of one."""
+        with autocast("cpu", self.precision):
+            out = self.model(self.ids_BT).logits
+        if out.requires_grad:
+            out.backward(torch.ones_like(out))
 
-    @torch.no_grad()
-    def forward() -> None:
-        with autocast("cpu", step.precision):
-            loss(model(ids_BT).logits, ids_BT)
+    def head(self) -> None:
+        """A pass of head and loss."""
+        with autocast("cpu", self.precision):
+            mean = self.loss(self.hidden_BTD, self.ids_BT)
+        if mean.requires_grad:
+            mean.backward()  # type: ignore[no-untyped-call]
 
-    times = _median_seconds(model.train, one_pass, update)
-    return times[1], times[2], _median_seconds(model.eval, forward)[1]
+    def update_blocks(self) -> None:
+        """Clipping and the optimizer's step, of the blocks."""
+        self._update(0)
+
+    def update_rest(self) -> None:
+        """The same of all else."""
+        self._update(1)
+
+    def _update(self, index: int) -> None:
+        gradients = [p.grad for p in self.groups[index] if p.grad is not None]
+        torch.nn.utils.get_total_norm(gradients)
+        self.optimizers[index].step()
+        self.optimizers[index].zero_grad()
+
+    def seconds(self, *functions: Callable[[], None], is_training: bool = True) -> list[float]:
+        """Median seconds of each function."""
+        self.model.train(is_training)
+        return _median_seconds(*functions)
 
 
 def _median_seconds(*functions: Callable[[], Any]) -> list[float]:

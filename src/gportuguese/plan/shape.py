@@ -10,8 +10,8 @@ from torch import nn
 
 from gportuguese import loss
 from gportuguese import model as models
+from gportuguese.base import ModelError, locate_base
 from gportuguese.config import Architecture, Config
-from gportuguese.model import ModelError
 from gportuguese.tokenizer import why_not_loaded
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def num_layers(shape: Any) -> int:
 def _of_base(base: str, vocab_size: int) -> Any:
     from huggingface_hub import try_to_load_from_cache
 
-    path = models.locate_base(base, download=False)
+    path = locate_base(base, download=False)
     if path is None:
         cached = try_to_load_from_cache(base, "config.json")
         path = Path(cached).parent if isinstance(cached, str) else None

@@ -110,8 +110,9 @@ def _fits(plan: Plan) -> str:
     lines = []
     for fit in plan.fits:
         verdict = "fits" if fit.needed_bytes <= fit.memory_bytes else "does not fit"
+        free = "" if fit.free_bytes is None else f", {fit.free_bytes / 1e9:.1f} GB free now"
         lines.append(
-            f"{fit.device}, {fit.memory_bytes / 1e9:.0f} GB: {verdict}, "
+            f"{fit.device}, {fit.memory_bytes / 1e9:.0f} GB{free}: {verdict}, "
             f"needs {fit.needed_bytes / 1e9:.1f} GB{_ways(fit)}"
         )
     return "\n".join(lines) + (

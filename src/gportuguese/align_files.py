@@ -1,0 +1,60 @@
+"""The files that the align stage reads beside its inputs; loads no torch."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from gportuguese.config import AlignConfig, CorpusConfig, UserError, resolve_path
+from gportuguese.corpus import CorpusError, document_files
+
+log = logging.getLogger("gportuguese")
+
+FILES = ("source_documents", "dictionary", "source_vectors", "target_vectors")
+"""The settings of the section that name files."""
+_READ_BY = {"bridge": FILES[:2], "wechsel": FILES}
+
+
+class AlignError(UserError):
+    """What a method needs is missing or of no use."""
+
+
+def candidates(section: AlignConfig) -> list[str]:
+    """The methods that `auto` tries: all that the given files allow, but for those always behind.
+
+    >>> candidates(AlignConfig(source_documents="english.jsonl.gz"))
+    ['pieces', 'focus', 'bridge']
+    """
+    found = ["pieces", "focus"]
+    if section.source_documents is not None:
+        found += ["bridge"] if section.dictionary is None else ["wechsel", "bridge"]
+    return found
+
+
+def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
+    """The files that the method reads, by setting; raises `AlignError` for one that is not there."""
+    files = {}
+    methods = candidates(section) if section.method == "auto" else [section.method]
+    read = {name for method in methods for name in _READ_BY.get(method, ())}
+    for name in FILES:
+        given = getattr(section, name)
+        if given is None:
+            continue
+        if name not in read:
+            log.info("align: align.%s is not read by %s", name, ", ".join(methods))
+            continue
+        path = resolve_path(given)
+        if not (path.is_file() or (path.is_dir() and name == "source_documents")):
+            raise AlignError(f"no {name.replace('_', ' ')} at {path}; see align.{name}")
+        files[name] = [path]
+        if name == "source_documents":
+            try:
+                files[name] = document_files(own_documents(section))
+            except CorpusError as error:
+                raise AlignError(f"align.source_documents={given}: {error}") from error
+    return files
+
+
+def own_documents(section: AlignConfig) -> CorpusConfig:
+    """The source documents of the section as a corpus of one's own."""
+    return CorpusConfig(documents=section.source_documents, min_chars=1)

@@ -1,0 +1,48 @@
+"""Which commands are useful after which."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import sys
+from pathlib import Path
+
+from gportuguese.pipeline import STAGES
+
+
+def command_line(command: str, args: argparse.Namespace) -> str:
+    """`command` with the config of the command that was given."""
+    words = ["gpt-pt", command]
+    if args.config is not None:
+        words += ["--config", str(args.config)]
+    return shlex.join([*words, *(word for setting in args.set for word in ("--set", setting))])
+
+
+def following(
+    command: str, args: argparse.Namespace, folder: Path, prompts: list[str]
+) -> list[str]:
+    """The commands that are useful after a stage was built in `folder`."""
+    prompt = prompts[0] if prompts else "..."
+    if command == "train":
+        model = str(folder / "model")
+        lines = [
+            command_line("evaluate", args),
+            shlex.join(["gpt-pt", "serve", model]),
+            shlex.join(["gpt-pt", "generate", model, prompt]),
+        ]
+        if (folder / "logs").is_dir():
+            lines.append(shlex.join(["tensorboard", "--logdir", str(folder / "logs")]))
+        return lines
+    if command == "export":
+        return [
+            shlex.join(["gpt-pt", "generate", str(folder), prompt]),
+            f"{command_line('push', args)} --repo USER/NAME --dry-run",
+        ]
+    names = [stage.name for stage in STAGES]
+    return [command_line(names[names.index(command) + 1], args)]
+
+
+def show_following(lines: list[str]) -> None:
+    """Prints the commands on standard error, where no program reads them as a result."""
+    for index, line in enumerate(lines):
+        print("next:" if index == 0 else "     ", line, file=sys.stderr)

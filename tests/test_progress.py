@@ -1,0 +1,115 @@
+import io
+import math
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from rich.console import Console
+
+from gportuguese import progress
+from gportuguese.callbacks import Meter
+from gportuguese.callbacks.epoch_table import EpochTime
+from gportuguese.progress import busy, short_clock, track, tracked
+
+
+@pytest.fixture
+def terminal(monkeypatch, caplog):
+    """Standard error as a terminal of 80 columns; returns what was written to it."""
+    written = io.StringIO()
+    screen = Console(file=written, force_terminal=True, width=80, highlight=False)
+    monkeypatch.setattr(progress, "console", lambda: screen)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    with caplog.at_level("INFO", "gportuguese"):
+        yield written
+
+
+def test_a_bar_hides_the_one_around_it_and_all_leave_the_terminal(terminal):
+    with busy("outer"):
+        with track("inner", 4) as advance:
+            advance(1, "loss 5.000")
+            shown = [task.description for task in progress._bars.tasks if task.visible]
+            assert shown == ["inner"]
+            progress._bars.refresh()
+        assert [task.description for task in progress._bars.tasks if task.visible] == ["outer"]
+    assert progress._bars is None
+    lines = terminal.getvalue()
+    assert "inner" in lines
+    assert "25 %, loss 5.000, 0:00 left" in lines
+
+
+def test_a_bar_ends_with_the_error_in_it(terminal):
+    with pytest.raises(ValueError, match="stop"), track("inner", 4):
+        raise ValueError("stop")
+    assert progress._bars is None
+
+
+def test_a_pipe_gets_a_line_per_interval(monkeypatch, caplog):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with caplog.at_level("INFO", "gportuguese"), track("train", 100) as advance:
+        for second in range(1, 41):
+            now[0] = second
+            left = math.nan if second < 20 else 465.0
+            advance(1, "loss 5", description="all 1/2", seconds_left=left)
+    assert caplog.messages == [
+        "all 1/2: 15 %, loss 5",
+        "all 1/2: 30 %, loss 5, 7:45 left",
+    ]
+
+
+def test_without_another_estimate_the_mean_rate_gives_the_time_left(monkeypatch, caplog):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with caplog.at_level("INFO", "gportuguese"):
+        for number in tracked("corpus", range(4), 4):
+            now[0] += 10
+            assert number < 4
+    assert caplog.messages == ["corpus: 50 %, 0:20 left", "corpus: 100 %, 0:00 left"]
+
+
+def test_short_clock():
+    assert [short_clock(seconds) for seconds in (0, 465, 20911)] == ["0:00", "7:45", "5:48:31"]
+
+
+class Steps:
+    """As much of fastai's learner as the meter looks at."""
+
+    def __init__(self, num_blocks: int) -> None:
+        self.dls = SimpleNamespace(
+            train=SimpleNamespace(epoch_blocks=num_blocks, block_size=10), valid=range(3)
+        )
+        self.epoch_table = SimpleNamespace(phase="all", times=[EpochTime(0, 0.0, 30.0)])
+        self.guard = SimpleNamespace(running_loss=5.0)
+        self.opt = SimpleNamespace(hypers=[{"lr": 1e-3}])
+        self.yb, self.training, self.epoch, self.iter = [torch.zeros(1, 10)], True, 0, 0
+
+
+def test_start_up_and_validation_do_not_distort_the_time_left(monkeypatch):
+    now, notes = [0.0], []
+    monkeypatch.setattr("gportuguese.callbacks.epoch_table.time.monotonic", lambda: now[0])
+    learn = Steps(num_blocks=6)
+    meter = Meter(lambda *args, **options: notes.append((*args, options)), num_epochs=2)
+    meter.learn = learn
+    meter.before_fit()
+    for learn.epoch in range(2):
+        meter.before_train()
+        for learn.iter in range(6):
+            now[0] += 100 if learn.iter == 0 else 2  # the first step sets things up
+            meter.after_batch()
+        learn.training = False
+        meter.before_validate()
+        for _ in range(3):
+            now[0] += 10
+            meter.after_batch()
+        meter.after_validate()
+        learn.training = True
+    assert notes[0][1] == "loss 5.000, lr 1.0e-03"
+    assert math.isnan(notes[0][2]["seconds_left"])
+    # 10 tokens in 2 s; 8 + 2 more steps of 2 s each and two validations of 30 s
+    assert notes[1] == (
+        10,
+        "loss 5.000, lr 1.0e-03, 5 tokens/s",
+        {"description": "all 1/2", "seconds_left": 10 * 2 + 2 * 30},
+    )
+    assert notes[-1][2] == {"description": "all 2/2", "seconds_left": 30}

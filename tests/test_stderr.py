@@ -1,0 +1,96 @@
+"""Every line on standard error is ours: no library speaks to the user."""
+
+import json
+import re
+import subprocess
+import sys
+
+import pytest
+
+from tests.test_cli import sets
+
+# one process for all, since each takes seconds to load PyTorch
+SCRIPT = """
+import json, sys
+import gportuguese
+overrides, commands = json.loads(sys.argv[1])
+config = gportuguese.load_config(None, overrides)
+model = str(gportuguese.Pipeline(config).build("train", gportuguese.init_world(config.runtime)).folder / "model")
+from gportuguese import cli
+for words in commands:
+    for stream in (sys.stdout, sys.stderr):
+        print("$", *words[:1], file=stream, flush=True)
+    try:
+        cli.main([word.replace("MODEL", model) for word in words])
+    except SystemExit as stop:
+        print("exit", stop.code, file=sys.stderr)
+"""
+LOG = r"\d\d:\d\d:\d\d "
+KNOWN = {
+    "": [],  # Python, without the command line: nothing
+    "train": [
+        LOG + r"\w+: done already, .*",
+        "sample: o rio \\| .*",
+        "next: gpt-pt evaluate --set .*",
+        " +gpt-pt serve .*/model",
+        " +gpt-pt generate .*/model 'o rio'",
+    ],
+    "evaluate": [
+        LOG + r"\w+: done already, .*",
+        LOG + "evaluate: (building .*|done in .* s)",
+        "next: gpt-pt export --set .*",
+    ],
+    "export": [
+        LOG + r"\w+: done already, .*",
+        LOG + "export: (building .*|done in .* s)",
+        "next: gpt-pt generate .*/export-\\w+ 'o rio'",
+        " +gpt-pt push --set .* --repo USER/NAME --dry-run",
+    ],
+    "lr-find": [
+        LOG + r"\w+: done already, .*",
+        "next: gpt-pt train --set .* --set train.phases.0.lr_max=.*",
+    ],
+    "plan": ["next: gpt-pt train --set .*"],
+    "status": [],
+    "config": ["next: gpt-pt plan --set .*", " +gpt-pt train --set .*"],
+    "generate": [r"\d+ tokens, [\d.]+ a second"],
+    "tokens": ["gpt-pt: .*"],
+}
+
+
+@pytest.mark.timeout(240)
+def test_every_line_on_standard_error_is_known(tiny_overrides, tmp_path):
+    words = sets(tiny_overrides)
+    commands = [
+        *(
+            [name, *words]
+            for name in ("train", "evaluate", "export", "lr-find", "status", "config")
+        ),
+        ["plan", *words, "--no-measure"],
+        ["generate", "MODEL", "o rio", "--max-new-tokens", "4"],
+        ["tokens", "--set", "tokens.block_size=x"],
+    ]
+    run = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps([tiny_overrides, commands])],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        check=True,
+    )
+    name, seen = "", {"": []}
+    for line in run.stderr.splitlines():
+        if line.startswith("$ "):
+            name = line[2:]
+            seen[name] = []
+        else:
+            seen[name].append(line)
+    assert set(seen) == set(KNOWN)
+    for name, lines in seen.items():
+        if name:
+            assert lines.pop() == f"exit {2 if name == 'tokens' else 0}", lines
+        unknown = [line for line in lines if not any(re.fullmatch(k, line) for k in KNOWN[name])]
+        if name != "tokens":  # its error has several lines
+            assert not unknown, (name, unknown)
+        for pattern in KNOWN[name]:
+            assert any(re.fullmatch(pattern, line) for line in lines), (name, pattern, lines)
+    assert "Warning" not in run.stderr
