@@ -82,12 +82,12 @@ def measure_cpu(config: Config, shape: Any, step: Step) -> CpuSpeed | None:
     if 6 * weights * tokens / rate > _LONGEST_PASS:
         return None
     if config.train.optimizer == "muon":  # about 280 D^3 for a block of GPT-2
-        update = _BLOCKS * 280 * shape.hidden_size**3
+        update = 280 * shape.hidden_size**3
         if update / product_flops(torch.bfloat16) > _LONGEST_PASS:
             return None
     timed = _Timed(config, small, step, (size, length))
-    body, head, rest_update, block_update = timed.seconds(
-        timed.body, timed.head, timed.update_rest, timed.update_blocks
+    body, head, block_update, rest_update = timed.seconds(
+        timed.body, timed.head, timed.update_block, timed.update_rest
     )
     with torch.no_grad():
         forward, forward_head = timed.seconds(timed.body, timed.head, is_training=False)
@@ -105,7 +105,7 @@ def measure_cpu(config: Config, shape: Any, step: Step) -> CpuSpeed | None:
         block_seconds=block / tokens,
         frozen_seconds=max(block - (body - frozen_body) / _BLOCKS, 0) / tokens,
         rest_update_seconds=scale * rest_update,
-        block_update_seconds=block_update / _BLOCKS,
+        block_update_seconds=block_update,
         forward_share=(forward + scale * forward_head) / (body + scale * head),
     )
 
@@ -133,7 +133,7 @@ class _Timed:
         self.hidden_BTD = torch.randn(*shape_BT, shape.hidden_size, requires_grad=True)
         in_blocks = {id(p) for p in self.blocks.parameters()}
         rest = [p for p in self.model.parameters() if id(p) not in in_blocks]
-        groups: tuple[list[torch.nn.Parameter], ...] = (list(self.blocks.parameters()), rest)
+        groups: tuple[list[torch.nn.Parameter], ...] = (list(self.blocks[0].parameters()), rest)
         self.groups = groups
         self.optimizers = (
             make_optimizer(self.model, [groups[0], []], config.train),
@@ -154,19 +154,19 @@ class _Timed:
         if mean.requires_grad:
             mean.backward()  # type: ignore[no-untyped-call]
 
-    def update_blocks(self) -> None:
-        """Clipping and the optimizer's step, of the blocks."""
+    def update_block(self) -> None:
+        """Clipping and the optimizer's step, of one block."""
         self._update(0)
 
     def update_rest(self) -> None:
-        """The same of all else."""
+        """The same of all outside the blocks; clears every gradient."""
         self._update(1)
+        self.model.zero_grad()
 
     def _update(self, index: int) -> None:
         gradients = [p.grad for p in self.groups[index] if p.grad is not None]
         torch.nn.utils.get_total_norm(gradients)
         self.optimizers[index].step()
-        self.optimizers[index].zero_grad()
 
     def seconds(self, *functions: Callable[[], None], is_training: bool = True) -> list[float]:
         """Median seconds of each function."""
