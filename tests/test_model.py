@@ -159,6 +159,7 @@ def test_attention_gets_no_mask(make, is_compiled, monkeypatch):
 
 
 @NON_LEAF
+@needs_compile
 @pytest.mark.parametrize("make", [gpt2, llama])
 def test_all_phases_and_validations_share_few_compiled_graphs(make, monkeypatch):
     """PyTorch stops compiling after eight graphs of one function, with no more than a warning."""

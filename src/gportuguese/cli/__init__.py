@@ -19,6 +19,7 @@ from gportuguese.artifacts import Artifact
 from gportuguese.cli.arguments import make_parser
 from gportuguese.cli.following import command_line, following, show_following
 from gportuguese.config import Config, UserError, as_tree, load_config, shipped_configs
+from gportuguese.corpus import prompts_of
 from gportuguese.pipeline import Pipeline
 from gportuguese.progress import busy, console
 from gportuguese.world import World, init_world, leave_world
@@ -88,9 +89,10 @@ def _run_stage(args: argparse.Namespace) -> None:
     artifact = pipeline.build(args.command, world)
     if not world.is_main:
         return
+    prompts: list[str] = []
     if args.command in ("train", "evaluate"):
         _print_epochs(artifact)
-    prompts = list(config.evaluate.prompts or ())
+        prompts = prompts_of(config.evaluate, pipeline.open("corpus"))
     if args.command == "train":
         _show_samples(prompts[:2], artifact.folder / "model", world)
     print(artifact.folder, flush=True)
