@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
+from gportuguese import artifacts
 from gportuguese.config import AlignConfig, CorpusConfig, UserError, resolve_path
 from gportuguese.corpus import CorpusError, document_files
 
@@ -53,6 +54,14 @@ def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
             except CorpusError as error:
                 raise AlignError(f"align.source_documents={given}: {error}") from error
     return files
+
+
+def hash_resources(section: AlignConfig) -> str:
+    """Digest of the contents of the files that the method reads."""
+    files = resource_files(section)
+    return artifacts.digest_of(
+        {key: [artifacts.remembered_hash(path) for path in paths] for key, paths in files.items()}
+    )
 
 
 def own_documents(section: AlignConfig) -> CorpusConfig:

@@ -1,65 +1,22 @@
-"""The stages in order, what identifies each, and building those that are missing."""
+"""Builds, opens and reports the stages of a config."""
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import importlib
 import logging
 import time
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-from gportuguese import artifacts, base, dump
+from gportuguese import artifacts
 from gportuguese.artifacts import Artifact, ArtifactError
 from gportuguese.config import Config, as_tree
 from gportuguese.progress import busy
-from gportuguese.wikitext import hash_tables
+from gportuguese.stages import STAGES, Stage
 from gportuguese.world import World
 
 log = logging.getLogger("gportuguese")
-
-
-@dataclass(frozen=True)
-class Stage:
-    """A step of the work; its module `gportuguese.<name>` has `build`."""
-
-    name: str
-    inputs: tuple[str, ...] = ()
-    version: int = 1
-    """Raised when the same config and inputs would give another result."""
-    resumable: bool = False
-    """Goes on from what an interrupted run left, instead of starting again."""
-    also: tuple[str, ...] = field(default=())
-    """Settings of other sections that change the result."""
-    is_shared: bool = False
-    """All processes that torchrun started build it together; any other is the main one's."""
-
-
-STAGES = (
-    Stage("dump", resumable=True),
-    Stage("corpus", ("dump",), version=5, resumable=True),
-    Stage("tokenizer", ("corpus",), version=2),
-    Stage("tokens", ("corpus", "tokenizer"), version=2),
-    Stage("align", ("tokenizer", "tokens"), version=4, also=("tokens.block_size",)),
-    Stage(
-        "train",
-        ("corpus", "align", "tokens"),
-        version=3,
-        resumable=True,
-        also=("tokens.block_size",),
-        is_shared=True,
-    ),
-    Stage("evaluate", ("corpus", "train", "tokens"), version=3),
-    Stage(
-        "export",
-        ("dump", "corpus", "tokens", "align", "train", "evaluate"),
-        version=3,
-        also=("name", "align.base"),  # the card prints both
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -79,41 +36,21 @@ class Pipeline:
     def __init__(self, config: Config) -> None:
         self.config = config
         self._root = Path(config.runtime.artifacts_dir)
-        self._identities: dict[str, str | None] = {}
+        self._folders: dict[str, Path] = {}
         self._opened: dict[str, Artifact] = {}
 
     def stages(self) -> list[Stage]:
         """The stages this config uses, in order."""
-        own_documents = self.config.corpus.documents is not None
-        return [stage for stage in STAGES if not (own_documents and stage.name == "dump")]
+        return [stage for stage in STAGES.values() if stage.is_used(self.config)]
 
     def folder(self, name: str) -> Path | None:
         """Where a stage is or will be; None while an input of it has not been fetched."""
-        stage = next(stage for stage in STAGES if stage.name == name)
-        inputs = {each: self._identity(each) for each in self._inputs(stage)}
-        if name == "dump" and not dump.is_remote(self.config.dump):
-            inputs["content"] = self._content("dump")
-        if name == "align":
-            inputs["base"] = self._content("base")
-            inputs["resources"] = self._content("resources")
-        if name == "corpus" and self.config.corpus.documents is not None:
-            inputs["documents"] = self._content("documents")
-        elif name == "corpus" and (found := self.folder("dump")) and found.is_dir():
-            language = artifacts.read_manifest(found).facts["language"]
-            inputs["tables"] = hash_tables(str(language))
-        elif name == "export" and "dump" in inputs:
-            # the card prints the receipt, which is not the same for a dump fetched and one found
-            receipt = self.folder("dump")
-            inputs["receipt"] = None if receipt is None else receipt.name
-        if None in inputs.values():
-            return None
-        payload = {
-            "stage": name,
-            "version": stage.version,
-            "section": self._section(stage),
-            "inputs": inputs,
-        }
-        return self._root / f"{name}-{artifacts.digest_of(payload)}"
+        if name not in self._folders:
+            identity = STAGES[name].identity(self.config, self.folder)
+            if identity is None:
+                return None
+            self._folders[name] = self._root / f"{name}-{artifacts.digest_of(identity)}"
+        return self._folders[name]
 
     def status(self) -> list[StageStatus]:
         """Every stage with its state, without building or fetching anything."""
@@ -153,24 +90,23 @@ class Pipeline:
             return self.open(name)
 
     def _build(self, name: str, world: World) -> None:
-        names = [stage.name for stage in self.stages()]
         wanted = self._needed(name)
-        trained = self.folder("train") if "train" in wanted else None
-        if "train" in wanted and not (trained is not None and trained.is_dir()):
-            # what a device cannot do is said before hours of other work
-            with busy("loading PyTorch"):
-                from gportuguese.precision import check_machine
-
-            log.info("training on %s", world.device)
-            check_machine(world.device, self.config)
-        for stage in self.stages()[: names.index(name) + 1]:
+        for stage in self.stages():
+            folder = self.folder(stage.name)
+            is_built = folder is not None and folder.is_dir()
+            if stage.check is not None and stage.name in wanted and not is_built:
+                with busy("loading PyTorch"):
+                    device = world.device
+                    stage.check(device, self.config)
+                log.info("%s will run on %s", stage.name, device)
+        for stage in self.stages():
             if stage.name in wanted:
                 self._build_stage(stage, world)
 
     def _build_stage(self, stage: Stage, world: World) -> None:
-        if stage.name == "align":
-            with world.main_first("the base model"), busy("the base model"):
-                self._fetch_base()
+        if stage.fetch is not None:
+            with world.main_first(f"files for {stage.name}"), busy(f"files for {stage.name}"):
+                stage.fetch(self.config)
         folder = self.folder(stage.name)
         assert folder is not None
         with world.main_first(f"a look at {folder.name}"):
@@ -186,7 +122,7 @@ class Pipeline:
                         self._make(stage, folder, world)
 
     def _make(self, stage: Stage, folder: Path, world: World) -> None:
-        inputs = {name: self.open(name) for name in self._inputs(stage)}
+        inputs = {name: self.open(name) for name in stage.used_inputs(self.config)}
         log.info("%s: building %s", stage.name, folder)
         start = time.monotonic()
         with ExitStack() as stack:
@@ -206,7 +142,7 @@ class Pipeline:
                 "digest": folder.name.rpartition("-")[2],
                 "name": self.config.name,
                 "config": as_tree(self.config),  # so that the folder alone can be exported
-                "section": self._section(stage),
+                "section": stage.settings(self.config),
                 "inputs": {name: inputs[name].digest for name in inputs},
                 "runtime": as_tree(self.config.runtime),
                 "facts": facts,
@@ -220,70 +156,5 @@ class Pipeline:
         log.info("%s: done in %.1f s", stage.name, time.monotonic() - start)
 
     def _needed(self, name: str) -> set[str]:
-        stage = next(stage for stage in STAGES if stage.name == name)
-        return {name}.union(*(self._needed(each) for each in self._inputs(stage)))
-
-    def _inputs(self, stage: Stage) -> tuple[str, ...]:
-        used = {each.name for each in self.stages()}
-        return tuple(name for name in stage.inputs if name in used)
-
-    def _section(self, stage: Stage) -> dict[str, Any]:
-        tree = as_tree(self.config)
-        section = dict(tree[stage.name])
-        if stage.name == "dump" and not dump.is_remote(self.config.dump):
-            section = {}  # a file is what it holds, wherever it lies
-        if stage.name == "tokens":
-            section = {}  # the files hold documents end to end; blocks are cut when they are read
-        if stage.name == "corpus" and self.config.corpus.documents is not None:
-            section["documents"] = "own"
-        if stage.name == "align":
-            from gportuguese.align_files import FILES  # only now: it brings numpy
-
-            for key in FILES:  # a file is what it holds, wherever it lies
-                del section[key]
-            if isinstance(self.config.align.base, str):
-                section["base"] = "given"
-        for key in stage.also:
-            section[key] = functools.reduce(dict.__getitem__, key.split("."), tree)
-        return section
-
-    def _identity(self, name: str) -> str | None:
-        """What a stage enters later digests with: of a dump its content, else its digest."""
-        folder = self.folder(name)
-        if folder is None:
-            return None
-        if name == "dump":
-            # its manifest tells; the files are checked when a stage is to read them
-            return str(artifacts.read_manifest(folder).facts["sha256"]) if folder.is_dir() else None
-        return folder.name.rpartition("-")[2]
-
-    def _content(self, what: str) -> str | None:
-        """Content hash of an input from outside, hashed once per process."""
-        if what not in self._identities:
-            self._identities[what] = self._hash_content(what, download=False)
-        return self._identities[what]
-
-    def _hash_content(self, what: str, download: bool) -> str | None:
-        if what == "dump":
-            return artifacts.remembered_hash(dump.local_path(self.config.dump))
-        if what == "base":
-            return base.identity_of(self.config.align.base, download)
-        if what == "resources":
-            from gportuguese import align_files
-
-            return artifacts.digest_of(
-                {
-                    key: [artifacts.remembered_hash(path) for path in paths]
-                    for key, paths in align_files.resource_files(self.config.align).items()
-                }
-            )
-        from gportuguese import corpus
-
-        sha = hashlib.sha256()
-        for path in corpus.document_files(self.config.corpus):
-            name = corpus.document_name(path, self.config.corpus)
-            sha.update(f"{name}\0{artifacts.remembered_hash(path)}\n".encode())
-        return sha.hexdigest()
-
-    def _fetch_base(self) -> None:
-        self._identities["base"] = self._hash_content("base", download=True)
+        inputs = STAGES[name].used_inputs(self.config)
+        return {name}.union(*(self._needed(each) for each in inputs))

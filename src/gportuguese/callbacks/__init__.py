@@ -8,7 +8,10 @@ import warnings
 
 with warnings.catch_warnings():
     # fastai scripts functions by torch.jit, which PyTorch deprecates; users can do nothing about it
-    for category in (FutureWarning, DeprecationWarning):  # which of them depends on PyTorch's version
+    for category in (
+        FutureWarning,
+        DeprecationWarning,
+    ):  # which of them depends on PyTorch's version
         warnings.simplefilter("ignore", category)
     import fastai.basics  # noqa: F401
 

@@ -9,18 +9,8 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from gportuguese import __version__
-from gportuguese.pipeline import STAGES
+from gportuguese.stages import STAGES
 
-_HELP = {
-    "dump": "verify or fetch the Wikipedia dump",
-    "corpus": "clean documents and split them",
-    "tokenizer": "train the byte-level BPE tokenizer",
-    "tokens": "tokenize the documents into memory-mapped files",
-    "align": "give the base model embeddings for the new vocabulary",
-    "train": "run the recipe to its epoch table, building whatever is missing before it",
-    "evaluate": "report, epoch table, curves and samples of the trained model",
-    "export": "the folder that users load, with its model card and other formats",
-}
 _MODEL = "folder of a run's artifacts, a stage or a model, or a Hub id; none: the run of --config"
 _RUN_FOLDER = "folder of a run's artifacts, or a stage in it, instead of --config"
 
@@ -76,8 +66,8 @@ def make_parser() -> argparse.ArgumentParser:
     commands: argparse._SubParsersAction[argparse.ArgumentParser] = parser.add_subparsers(
         metavar="COMMAND", required=True, parser_class=_Command
     )
-    for stage in STAGES:
-        command = _add_command(commands, stage.name, _HELP[stage.name])
+    for stage in STAGES.values():
+        command = _add_command(commands, stage.name, stage.about)
         if stage.name == "export":
             command.add_argument("run", nargs="?", help=_RUN_FOLDER)
     _add_command(commands, "status", "which stages are done and which is next")

@@ -7,7 +7,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from gportuguese.pipeline import STAGES
+from gportuguese.stages import STAGES
 
 
 def command_line(command: str, args: argparse.Namespace) -> str:
@@ -38,7 +38,7 @@ def following(
             shlex.join(["gpt-pt", "generate", str(folder), prompt]),
             f"{command_line('push', args)} --repo USER/NAME --dry-run",
         ]
-    names = [stage.name for stage in STAGES]
+    names = list(STAGES)
     return [command_line(names[names.index(command) + 1], args)]
 
 

@@ -17,7 +17,7 @@ from gportuguese import artifacts, dump
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, CorpusConfig, EvaluateConfig
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page
-from gportuguese.corpus.documents import document_files, document_name, write_shards
+from gportuguese.corpus.documents import document_files, hash_documents, write_shards
 from gportuguese.corpus.duplicates import NUM_BANDS, clusters
 from gportuguese.corpus.openings import NUM_PROMPTS, PROBES, PROMPTS, opening_of
 from gportuguese.corpus.pool import (
@@ -44,7 +44,7 @@ __all__ = [
     "build",
     "clean_page",
     "document_files",
-    "document_name",
+    "hash_documents",
     "load",
     "probe_of",
     "prompts_of",

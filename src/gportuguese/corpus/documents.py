@@ -6,6 +6,7 @@ Of a row only `text`, `title` and `id` matter. Whatever other columns hold, it c
 from __future__ import annotations
 
 import gzip
+import hashlib
 import json
 import logging
 import os
@@ -17,6 +18,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
+from gportuguese import artifacts
 from gportuguese.config import CorpusConfig, resolve_path
 from gportuguese.corpus.cleaning import Document, Dropped
 from gportuguese.corpus.pool import DROPPED_SAMPLES, CorpusError
@@ -72,6 +74,15 @@ def document_name(path: Path, section: CorpusConfig) -> str:
     """A file's path below `corpus.documents`, or its name if that is the file."""
     source = resolve_path(str(section.documents))
     return path.name if path == source else path.relative_to(source).as_posix()
+
+
+def hash_documents(section: CorpusConfig) -> str:
+    """SHA-256 over the names and contents of the documents' files."""
+    sha = hashlib.sha256()
+    for path in document_files(section):
+        name = document_name(path, section)
+        sha.update(f"{name}\0{artifacts.remembered_hash(path)}\n".encode())
+    return sha.hexdigest()
 
 
 def read_own(section: CorpusConfig) -> Iterator[Document | Dropped]:

@@ -1,0 +1,214 @@
+"""The stages in order: what each needs, and what its result depends on; loads no torch.
+
+A stage's code is the module `gportuguese.<name>`. Its folder is named by a digest of its identity.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gportuguese import align_files, artifacts, base, corpus, dump
+from gportuguese.config import Config, as_tree
+from gportuguese.wikitext import hash_tables
+
+Folders = Callable[[str], Path | None]
+"""The folder of a stage by its name; None while it is not known."""
+Hashes = dict[str, str | None]
+"""Content hashes of what comes from outside; None for what has not been fetched."""
+
+
+def _nothing(config: Config, folders: Folders) -> Hashes:
+    return {}
+
+
+def _digest(folder: Path) -> str | None:
+    return folder.name.rpartition("-")[2]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """A step of the work; its module has `build`."""
+
+    name: str
+    about: str
+    """What it does, for the help of its command."""
+    settings: Callable[[Config], dict[str, Any]]
+    """The settings that change its result."""
+    inputs: tuple[str, ...] = ()
+    outside: Callable[[Config, Folders], Hashes] = _nothing
+    """Its inputs that are no stages."""
+    result: Callable[[Path], str | None] = _digest
+    """What identifies the result for later stages."""
+    version: int = 1
+    """Raise it if the same config and inputs give another result than before."""
+    resumable: bool = False
+    """Resumes what an interrupted run left."""
+    is_shared: bool = False
+    """All processes of torchrun build it together; any other stage is built by the main process."""
+    fetch: Callable[[Config], object] | None = None
+    """Downloads what `outside` needs."""
+    check: Callable[[str, Config], None] | None = None
+    """Raises `UserError` for what a device cannot do, before hours of other work."""
+    is_used: Callable[[Config], bool] = lambda config: True
+
+    def used_inputs(self, config: Config) -> tuple[str, ...]:
+        """The stages that it reads under a config."""
+        return tuple(name for name in self.inputs if STAGES[name].is_used(config))
+
+    def identity(self, config: Config, folders: Folders) -> dict[str, Any] | None:
+        """What its result depends on; None while an input has not been fetched."""
+        inputs = self.outside(config, folders)
+        for name in self.used_inputs(config):
+            folder = folders(name)
+            inputs[name] = None if folder is None else STAGES[name].result(folder)
+        if None in inputs.values():
+            return None
+        section = self.settings(config)
+        return {"stage": self.name, "version": self.version, "section": section, "inputs": inputs}
+
+
+def _section(*keys: str) -> Callable[[Config], dict[str, Any]]:
+    """The settings of a section, and others by their full key."""
+
+    def settings(config: Config) -> dict[str, Any]:
+        tree = as_tree(config)
+        section = dict(tree[keys[0]])
+        for key in keys[1:]:
+            section[key] = functools.reduce(dict.__getitem__, key.split("."), tree)
+        return section
+
+    return settings
+
+
+def _dump_settings(config: Config) -> dict[str, Any]:
+    # a local file is identified by its content alone
+    return _section("dump")(config) if dump.is_remote(config.dump) else {}
+
+
+def _dump_file(config: Config, folders: Folders) -> Hashes:
+    if dump.is_remote(config.dump):
+        return {}
+    return {"content": artifacts.remembered_hash(dump.local_path(config.dump))}
+
+
+def _dump_content(folder: Path) -> str | None:
+    return str(artifacts.read_manifest(folder).facts["sha256"]) if folder.is_dir() else None
+
+
+def _corpus_settings(config: Config) -> dict[str, Any]:
+    section = _section("corpus")(config)
+    return section if config.corpus.documents is None else {**section, "documents": "own"}
+
+
+def _documents_or_tables(config: Config, folders: Folders) -> Hashes:
+    if config.corpus.documents is not None:
+        return {"documents": corpus.hash_documents(config.corpus)}
+    folder = folders("dump")
+    if folder is None or not folder.is_dir():
+        return {"tables": None}
+    return {"tables": hash_tables(str(artifacts.read_manifest(folder).facts["language"]))}
+
+
+def _align_settings(config: Config) -> dict[str, Any]:
+    section = _section("align", "tokens.block_size")(config)
+    for key in align_files.FILES:  # files are identified by their content alone
+        del section[key]
+    return {**section, "base": "given"} if isinstance(config.align.base, str) else section
+
+
+def _base_and_resources(config: Config, folders: Folders) -> Hashes:
+    return {
+        "base": base.identity_of(config.align.base, download=False),
+        "resources": align_files.hash_resources(config.align),
+    }
+
+
+def _dump_receipt(config: Config, folders: Folders) -> Hashes:
+    """The card prints the receipt, which differs between a dump that was fetched and a local file."""
+    if not STAGES["dump"].is_used(config):
+        return {}
+    folder = folders("dump")
+    return {"receipt": None if folder is None else folder.name}
+
+
+def _check_machine(device: str, config: Config) -> None:
+    from gportuguese.precision import check_machine  # only now: it loads torch
+
+    check_machine(device, config)
+
+
+STAGES = {
+    stage.name: stage
+    for stage in (
+        Stage(
+            name="dump",
+            about="verify or fetch the Wikipedia dump",
+            settings=_dump_settings,
+            outside=_dump_file,
+            result=_dump_content,
+            resumable=True,
+            is_used=lambda config: config.corpus.documents is None,
+        ),
+        Stage(
+            name="corpus",
+            about="clean documents and split them",
+            inputs=("dump",),
+            settings=_corpus_settings,
+            outside=_documents_or_tables,
+            version=5,
+            resumable=True,
+        ),
+        Stage(
+            name="tokenizer",
+            about="train the byte-level BPE tokenizer",
+            inputs=("corpus",),
+            settings=_section("tokenizer"),
+            version=2,
+        ),
+        Stage(
+            name="tokens",
+            about="tokenize the documents into memory-mapped files",
+            inputs=("corpus", "tokenizer"),
+            settings=lambda config: {},  # blocks are cut when the files are read
+            version=2,
+        ),
+        Stage(
+            name="align",
+            about="give the base model embeddings for the new vocabulary",
+            inputs=("tokenizer", "tokens"),
+            settings=_align_settings,
+            outside=_base_and_resources,
+            version=4,
+            fetch=lambda config: base.identity_of(config.align.base, download=True),
+        ),
+        Stage(
+            name="train",
+            about="run the recipe to its epoch table, building whatever is missing before it",
+            inputs=("corpus", "align", "tokens"),
+            settings=_section("train", "tokens.block_size"),
+            version=3,
+            resumable=True,
+            is_shared=True,
+            check=_check_machine,
+        ),
+        Stage(
+            name="evaluate",
+            about="report, epoch table, curves and samples of the trained model",
+            inputs=("corpus", "train", "tokens"),
+            settings=_section("evaluate"),
+            version=3,
+        ),
+        Stage(
+            name="export",
+            about="the folder that users load, with its model card and other formats",
+            inputs=("dump", "corpus", "tokens", "align", "train", "evaluate"),
+            settings=_section("export", "name", "align.base"),  # the card prints the last two
+            outside=_dump_receipt,
+            version=3,
+        ),
+    )
+}
