@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from gportuguese import Pipeline, init_world, load_config, tokenizer
 from gportuguese import model as models
-from gportuguese.align import AlignError, align_embeddings, candidates, rows, wechsel
+from gportuguese.align import AlignError, candidates, make_room, put_rows, rows, wechsel
 from gportuguese.align.bridge import Spaces, predicted_rows
 from gportuguese.align.calibration import calibrate, mean_probabilities, move_along_mean
 from gportuguese.align.copying import is_literal, shared_rows
@@ -116,17 +116,6 @@ def test_pieces_are_cut_by_the_source_merges_from_the_bytes(vocabularies):
     for row, id in enumerate(vocabularies.source_ids):  # what is shared is one piece: itself
         if id >= 0 and row != vocabularies.target.eos_token_id:
             assert got[row].nonzero()[0].tolist() == [id]
-
-
-def test_long_pieces_count_more_if_asked():
-    source, target = byte_tokenizer(["casa"], 4), byte_tokenizer(["casar"], 5)
-    both = Vocabularies(source, target)
-    row = both.target_tokens.index(b" casar")
-    ids = [both.source_tokens.index(piece) for piece in (b" casa", b"r")]
-    eye = np.eye(len(both.source_tokens), dtype=np.float32)
-    assert pieces_filler(both).rows(eye)[row, ids].tolist() == [0.5, 0.5]
-    weighted = pieces_filler(both, by_length=True).rows(eye)[row, ids]
-    np.testing.assert_allclose(weighted, [5 / 6, 1 / 6])
 
 
 @given(st.lists(st.floats(-3, 3), min_size=1, max_size=8))
@@ -296,7 +285,7 @@ def test_rows_are_copied_by_bytes_and_the_rest_are_the_mean(vocabularies, kind, 
     old = model.get_input_embeddings().weight.detach().clone()
     old_head = model.get_output_embeddings().weight.detach().clone()
     fillers = [rows.copied(vocabularies.source_ids), rows.mean(len(target))]
-    kinds = align_embeddings(model, vocabularies, fillers)
+    kinds = put_rows(model, make_room(model, vocabularies), fillers)
     new, new_head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
     assert new.shape[0] == len(target) == model.config.vocab_size
     by_bytes = {token: id for id, token in enumerate(vocabularies.source_tokens)}
@@ -327,7 +316,7 @@ def test_a_head_bias_moves_with_its_tokens(vocabularies):
         with torch.no_grad():
             model.lm_head.bias.copy_(torch.arange(source_size))
         fillers = [rows.copied(vocabularies.source_ids), rows.mean(len(vocabularies.target_tokens))]
-        align_embeddings(model, vocabularies, fillers)
+        put_rows(model, make_room(model, vocabularies), fillers)
         ids = torch.from_numpy(vocabularies.source_ids)
         wanted = torch.where(ids >= 0, ids, (source_size - 1) / 2).float()
         torch.testing.assert_close(model.lm_head.bias.data, wanted)

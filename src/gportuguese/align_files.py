@@ -6,14 +6,13 @@ import logging
 from pathlib import Path
 
 from gportuguese import artifacts
-from gportuguese.config import AlignConfig, CorpusConfig, UserError, resolve_path
+from gportuguese.config import METHODS, AlignConfig, CorpusConfig, UserError, resolve_path
 from gportuguese.corpus import CorpusError, document_files
 
 log = logging.getLogger("gportuguese")
 
 FILES = ("source_documents", "dictionary", "source_vectors", "target_vectors")
 """The settings of the section that name files."""
-_READ_BY = {"bridge": FILES[:2], "wechsel": FILES}
 
 
 class AlignError(UserError):
@@ -21,22 +20,24 @@ class AlignError(UserError):
 
 
 def candidates(section: AlignConfig) -> list[str]:
-    """The methods that `auto` tries: all that the given files allow, but for those always behind.
+    """The methods that `auto` tries: all candidates whose files are given.
 
     >>> candidates(AlignConfig(source_documents="english.jsonl.gz"))
     ['pieces', 'focus', 'bridge']
     """
-    found = ["pieces", "focus"]
-    if section.source_documents is not None:
-        found += ["bridge"] if section.dictionary is None else ["wechsel", "bridge"]
-    return found
+    return [
+        name
+        for name, method in METHODS.items()
+        if method.is_candidate and all(getattr(section, each) is not None for each in method.needs)
+    ]
 
 
 def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
     """The files that the method reads, by setting; raises `AlignError` for one that is not there."""
     files = {}
     methods = candidates(section) if section.method == "auto" else [section.method]
-    read = {name for method in methods for name in _READ_BY.get(method, ())}
+    tried = [METHODS[name] for name in methods if name in METHODS]
+    read = {name for method in tried for name in (*method.needs, *method.reads)}
     for name in FILES:
         given = getattr(section, name)
         if given is None:

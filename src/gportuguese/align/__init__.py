@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,21 +15,22 @@ import torch
 
 from gportuguese import metrics, tokenizer, tokens
 from gportuguese import model as models
-from gportuguese.align import bridge, focus, pieces, resources, rows, wechsel
+from gportuguese.align import bridge, focus, pieces, rows, wechsel
 from gportuguese.align.calibration import calibrate
 from gportuguese.align.report import draw_map, examples_markdown
+from gportuguese.align.resources import Resources
 from gportuguese.align.rows import Filler, Vocabularies
 from gportuguese.align.vectors import TooLittleError
 from gportuguese.align_files import AlignError, candidates
 from gportuguese.artifacts import Artifact
 from gportuguese.base import ModelError
-from gportuguese.config import Architecture, Config
+from gportuguese.config import METHODS, Architecture, Config
 from gportuguese.world import World, seed_everything
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-__all__ = ["AlignError", "align_embeddings", "build", "candidates"]
+__all__ = ["AlignError", "build", "candidates"]
 
 log = logging.getLogger("gportuguese")
 
@@ -59,16 +61,16 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         else:
             vocabularies = Vocabularies(source, target)
             block_size = config.tokens.block_size
-            texts = resources.Resources(section, inputs["tokens"], vocabularies, block_size)
+            resources = Resources(section, inputs["tokens"], vocabularies, block_size)
             source_VD = model.get_input_embeddings().weight.detach().numpy().copy()
             source_rows = make_room(model, vocabularies)
             if method == "auto":
-                method, reason, ways = choose(model, source_rows, texts)
+                method, reason, ways = choose(model, source_rows, resources)
             else:
-                ways = fillers(method, texts)
+                ways = fillers(method, resources)
             log.info("align: %s, since %s", method, reason)
             kinds = put_rows(model, source_rows, ways)
-            divergences = calibrated(model, texts)
+            divergences = calibrated(model, resources)
             target_VD = model.get_input_embeddings().weight.detach().numpy()
             (out / "examples.md").write_text(
                 examples_markdown(vocabularies, kinds, source_VD, target_VD, section.seed),
@@ -110,24 +112,24 @@ def _check_fits(model: PreTrainedModel, source: Any, base: str, block_size: int)
 
 
 def choose(
-    model: PreTrainedModel, source_rows: list[torch.Tensor], texts: resources.Resources
+    model: PreTrainedModel, source_rows: list[torch.Tensor], resources: Resources
 ) -> tuple[str, str, list[Filler]]:
     """The method after which training text is the likeliest before any training, why, and its ways.
 
     Which it is depends on the base (docs/results/alignment.md). Changes the model's rows. A method
     that has too little to learn from is left out.
     """
-    blocks = texts.blocks(_TRIAL_TOKENS)
-    token_bytes = tokens.load_token_bytes(texts.tokens.folder, "cpu")
+    blocks = resources.blocks(_TRIAL_TOKENS)
+    token_bytes = tokens.load_token_bytes(resources.tokens.folder, "cpu")
     losses, found = {}, {}
-    for method in candidates(texts.section):
+    for method in candidates(resources.section):
         try:
-            found[method] = fillers(method, texts)
+            found[method] = fillers(method, resources)
         except TooLittleError as error:
             log.info("align: not %s: %s", method, error)
             continue
         put_rows(model, source_rows, found[method])
-        calibrated(model, texts)
+        calibrated(model, resources)
         losses[method] = metrics.measure(model, blocks, token_bytes, nullcontext).loss
     best = min(losses, key=lambda method: losses[method])
     others = ", ".join(f"{method} {loss:.3f}" for method, loss in losses.items() if method != best)
@@ -135,54 +137,60 @@ def choose(
     return best, reason, found[best]
 
 
-def calibrated(model: PreTrainedModel, texts: resources.Resources) -> list[float]:
+def calibrated(model: PreTrainedModel, resources: Resources) -> list[float]:
     """Calibrates the model if the section says so; literals keep the very rows that were copied."""
-    num_tokens = texts.section.calibration_tokens
+    num_tokens = resources.section.calibration_tokens
     if not num_tokens:
         return []
-    is_literal_V = texts.vocabularies.literal_ids >= 0
-    return calibrate(model, texts.blocks(num_tokens), texts.target_counts, is_literal_V)
+    is_literal_V = resources.vocabularies.literal_ids >= 0
+    return calibrate(model, resources.blocks(num_tokens), resources.target_counts, is_literal_V)
 
 
-def fillers(method: str, texts: resources.Resources) -> list[Filler]:
-    """The ways of a method to a row, each for the rows that those before it do not have."""
-    section, seed, vocabularies = texts.section, texts.section.seed, texts.vocabularies
-    num_rows, _ = vocabularies.shape
-    shared = rows.copied(vocabularies.source_ids)
-    mean, drawn = rows.mean(num_rows), rows.gaussian(num_rows, seed)
-    if method == "mean":
-        return [shared, mean]
-    if method == "gaussian":
-        return [shared, drawn]
-    if method == "focus":
-        return [shared, focus.filler(vocabularies, texts.target, seed, section.sharpness), drawn]
-    if method == "wechsel":
-        near = wechsel.filler(
-            vocabularies,
-            wechsel.words_of(texts.target, vocabularies.target, section.target_vectors, seed),
-            wechsel.words_of(texts.source, vocabularies.source, section.source_vectors, seed),
-            texts.dictionary(required=True),
-        )
-        return [shared, near, drawn]
-    cut = pieces.filler(vocabularies, section.piece_weights == "length")
-    if method == "pieces":
-        return [shared, cut, mean]
-    spaces = bridge.make_spaces(
-        vocabularies, texts.target, texts.source, texts.dictionary(required=False), seed
+def fillers(method: str, resources: Resources) -> list[Filler]:
+    """The fillers of a method in turn; each fills the rows that those before it left."""
+    return [FILLERS[kind](resources) for kind in METHODS[method].fills]
+
+
+def _focus(resources: Resources) -> Filler:
+    section = resources.section
+    return focus.filler(resources.vocabularies, resources.target, section.seed, section.sharpness)
+
+
+def _wechsel(resources: Resources) -> Filler:
+    section, vocabularies = resources.section, resources.vocabularies
+    target = wechsel.words_of(
+        resources.target, vocabularies.target, section.target_vectors, section.seed
     )
-    return [rows.copied(vocabularies.literal_ids), bridge.filler(spaces), shared, cut, mean]
+    source = wechsel.words_of(
+        resources.source, vocabularies.source, section.source_vectors, section.seed
+    )
+    return wechsel.filler(vocabularies, target, source, resources.dictionary())
 
 
-def align_embeddings(
-    model: PreTrainedModel, vocabularies: Vocabularies, fillers: list[Filler]
-) -> np.ndarray:
-    """Gives `model` rows for the target's tokens, in place; returns the kind of each.
+def _bridge(resources: Resources) -> Filler:
+    spaces = bridge.make_spaces(
+        resources.vocabularies,
+        resources.target,
+        resources.source,
+        resources.dictionary(),
+        resources.section.seed,
+    )
+    return bridge.filler(spaces)
 
-    An untied output head is treated as the embeddings are, and so is any head's bias; a tied head
-    stays tied.
-    Source rows beyond the tokenizer's entries, such as padding, count for nothing.
-    """
-    return put_rows(model, make_room(model, vocabularies), fillers)
+
+FILLERS: dict[str, Callable[[Resources], Filler]] = {
+    "shared": lambda resources: rows.copied(resources.vocabularies.source_ids),
+    "literal": lambda resources: rows.copied(resources.vocabularies.literal_ids),
+    "mean": lambda resources: rows.mean(resources.vocabularies.shape[0]),
+    "gaussian": lambda resources: rows.gaussian(
+        resources.vocabularies.shape[0], resources.section.seed
+    ),
+    "pieces": lambda resources: pieces.filler(resources.vocabularies),
+    "focus": _focus,
+    "wechsel": _wechsel,
+    "bridge": _bridge,
+}
+"""How each kind of row in `METHODS` is made."""
 
 
 def make_room(model: PreTrainedModel, vocabularies: Vocabularies) -> list[torch.Tensor]:

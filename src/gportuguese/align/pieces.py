@@ -15,8 +15,8 @@ from gportuguese.align.rows import Filler, Vocabularies, mixed
 from gportuguese.tokenizer import stand_ins_of
 
 
-def filler(vocabularies: Vocabularies, by_length: bool = False) -> Filler:
-    """Mixtures of each token's source pieces, equal or weighted by their bytes.
+def filler(vocabularies: Vocabularies) -> Filler:
+    """Mixtures of each token's source pieces in equal parts.
 
     It has no row only where the source lacks a byte (some have none that UTF-8 never uses).
     """
@@ -24,13 +24,13 @@ def filler(vocabularies: Vocabularies, by_length: bool = False) -> Filler:
     rows, columns, values = [], [], []
     for row, token in enumerate(vocabularies.target_tokens):
         ids = merges.encode(stand_ins_of(token), add_special_tokens=False).ids
-        lengths = [len(vocabularies.source_tokens[id]) for id in ids]
-        if sum(lengths) != len(token):  # a byte was dropped: what is left is another token
+        if sum(len(vocabularies.source_tokens[id]) for id in ids) != len(
+            token
+        ):  # a byte was dropped: what is left is another token
             continue
-        shares = lengths if by_length else [1] * len(ids)
         rows += [row] * len(ids)
         columns += ids
-        values += [share / sum(shares) for share in shares]
+        values += [1 / len(ids)] * len(ids)
     entries = (np.array(values, np.float32), (rows, columns))
     return mixed("pieces", csr_array(entries, shape=vocabularies.shape))
 

@@ -81,13 +81,12 @@ class Resources:
         ids_of_all = np.concatenate(pieces)
         return lambda: cut(ids_of_all, self.section.vector_tokens, _END)
 
-    def dictionary(self, required: bool) -> list[tuple[str, str]]:
-        """Pairs `(source word, target word)`; raises `AlignError` for a line that is no pair."""
+    def dictionary(self) -> list[tuple[str, str]]:
+        """Pairs `(source word, target word)`, none without a file.
+
+        Raises `AlignError` for a line that is no pair.
+        """
         if self.section.dictionary is None:
-            if required:
-                raise AlignError(
-                    "this method needs align.dictionary, a file of lines 'source<TAB>target'"
-                )
             return []
         path, pairs = resolve_path(self.section.dictionary), []
         try:

@@ -1,6 +1,7 @@
 """The one configuration that every part of a run receives."""
 
 from gportuguese.config.loading import as_tree, asset_path, config_of, load_config, resolve_path
+from gportuguese.config.methods import METHODS
 from gportuguese.config.schema import (
     AlignConfig,
     Architecture,
@@ -19,6 +20,7 @@ from gportuguese.config.schema import (
 from gportuguese.config.shipped import shipped_configs
 
 __all__ = [
+    "METHODS",
     "AlignConfig",
     "Architecture",
     "Config",

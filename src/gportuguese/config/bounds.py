@@ -40,3 +40,14 @@ class Matches:
     def problem(self, value: Any) -> str | None:
         """What is wrong with a value, None if nothing is."""
         return None if re.fullmatch(self.pattern, value) else f"must be {self.wanted}"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """One of some words."""
+
+    words: tuple[str, ...]
+
+    def problem(self, value: Any) -> str | None:
+        """What is wrong with a value, None if nothing is."""
+        return None if value in self.words else f"is not one of {', '.join(self.words)}"

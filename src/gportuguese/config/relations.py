@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from gportuguese.config.methods import METHODS
 from gportuguese.config.schema import AlignConfig, Architecture, Config
 
 
@@ -31,13 +32,10 @@ def _corpus(config: Config) -> _Checks:
 
 
 def _align(align: AlignConfig) -> _Checks:
+    needs = METHODS[align.method].needs if align.method in METHODS else ()
     yield (
-        align.method != "bridge" or align.source_documents is not None,
-        "align.method: bridge needs align.source_documents, text in the base model's language",
-    )
-    yield (
-        align.method != "wechsel" or None not in (align.source_documents, align.dictionary),
-        "align.method: wechsel needs align.source_documents and align.dictionary",
+        all(getattr(align, name) is not None for name in needs),
+        f"align.method: {align.method} needs {' and '.join(f'align.{name}' for name in needs)}",
     )
     yield (
         (align.source_vectors is None) == (align.target_vectors is None),

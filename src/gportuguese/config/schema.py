@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from gportuguese.config.bounds import Matches, Within
+from gportuguese.config.bounds import Matches, OneOf, Within
+from gportuguese.config.methods import METHODS
 
 
 class UserError(Exception):
@@ -124,12 +125,10 @@ class AlignConfig:
 
     base: str | Architecture = "gpt2"
     """Hub id, folder, .gguf file, `package:NAME`, or an architecture to start from scratch."""
-    method: Literal[
-        "auto", "mean", "gaussian", "pieces", "focus", "wechsel", "bridge", "random"
-    ] = "auto"
-    """How rows of the new vocabulary come about. `auto` tries what the files below allow, and takes the
-    one after which training text is the likeliest. `random`: the whole model afresh. The others:
-    docs/results/alignment.md."""
+    method: Annotated[str, OneOf(("auto", *METHODS, "random"))] = "auto"
+    """How the rows of the new vocabulary are made. `auto` tries what the files below allow and takes the
+    method with the lowest loss on training text; `random` starts the whole model from random weights.
+    docs/results/alignment.md compares the others."""
     source_documents: str | None = None
     """Text in the base model's language for `bridge` and `wechsel`: files as `corpus.documents`."""
     dictionary: str | None = None
@@ -145,8 +144,6 @@ class AlignConfig:
     mean hidden state, but for bytes, digits, marks and names. 0: rows stay as the method gives them."""
     sharpness: Annotated[float, Within("(0, inf)")] = 4.0
     """Of the mixtures in `focus`; 1 is the paper's, more takes fewer tokens into each."""
-    piece_weights: Literal["equal", "length"] = "equal"
-    """Whether a long piece counts more in `pieces`."""
     seed: Annotated[int, Within("[0, 4294967295]")] = 0
     """Seed of whatever the method draws."""
 

@@ -11,7 +11,7 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, as_tree
+from gportuguese.config import METHODS, Config, as_tree
 from gportuguese.report import clock, epochs_markdown
 
 _TEMPLATE = Path(__file__).parent / "card.jinja"
@@ -51,6 +51,7 @@ def make(
         block_size=config.tokens.block_size,
         vocab_size=config.tokenizer.vocab_size,
         align=inputs["align"].facts,
+        method_citation=_citation(inputs["align"].facts["method"]),
         measures=measures,
         epochs=epochs_markdown(training),
         settings=yaml.safe_dump(as_tree(config.train), sort_keys=False, width=88).rstrip(),
@@ -111,6 +112,10 @@ def _data(
         eval_results=results or None,
         widget=[{"text": prompt} for prompt in prompts],
     )
+
+
+def _citation(method: str) -> str:
+    return METHODS[method].citation if method in METHODS else ""
 
 
 def _is_hub_id(base: str) -> bool:
