@@ -555,7 +555,7 @@ def load_nano_tokenizer():
 @pytest.fixture
 def overrides_of_nano(tiny_overrides):
     """The tiny run on the package's English base."""
-    return (*tiny_overrides, "align.base=package:english-nano")
+    return (*tiny_overrides, "align.base=package:english-nano", "align.calibration_tokens=1024")
 
 
 @pytest.fixture

@@ -43,6 +43,7 @@ KNOWN = {
     "export": [
         LOG + r"\w+: done already, .*",
         LOG + "export: (building .*|done in .* s)",
+        LOG + "export: (writing safetensors|safetensors agrees with PyTorch, .* s)",
         "next: gpt-pt generate .*/export-\\w+ 'o rio'",
         " +gpt-pt push --set .* --repo USER/NAME --dry-run",
     ],
@@ -53,7 +54,7 @@ KNOWN = {
     "plan": ["next: gpt-pt train --set .*"],
     "status": [],
     "config": ["next: gpt-pt plan --set .*", " +gpt-pt train --set .*"],
-    "generate": [r"\d+ tokens, [\d.]+ a second"],
+    "generate": [LOG + "model: .*/model", r"\d+ tokens, [\d.]+ a second"],
     "tokens": ["gpt-pt: .*"],
 }
 

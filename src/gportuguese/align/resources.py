@@ -24,6 +24,7 @@ log = logging.getLogger("gportuguese")
 _END = -1  # between documents; whatever the tokenizer has
 _SLICE_CHARS = 1 << 16  # of a long text, 64 of which are encoded at once
 _SLICE = 1 << 20  # tokens counted at once
+_BATCH_TOKENS = 1024  # read by the model at once
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,10 @@ class Resources:
         return counts_of(lambda: iter(np.split(ids, range(_SLICE, len(ids), _SLICE))), size)
 
     def blocks(self, num_tokens: int) -> BlockLoader:
-        """So many of its tokens, in blocks spread evenly over it."""
+        """About `num_tokens` of its tokens, in blocks spread evenly over it."""
         num_blocks = max(1, num_tokens // self.block_size)
-        return BlockLoader(self.target_ids, self.block_size, 1, num_blocks=num_blocks)
+        batch_size = max(1, _BATCH_TOKENS // self.block_size)
+        return BlockLoader(self.target_ids, self.block_size, batch_size, num_blocks=num_blocks)
 
     @cached_property
     def target(self) -> Sentences:

@@ -90,9 +90,10 @@ def _run_stage(args: argparse.Namespace) -> None:
     if not world.is_main:
         return
     prompts: list[str] = []
+    if args.command in ("train", "evaluate", "export"):
+        prompts = prompts_of(config.evaluate, pipeline.open("corpus"))
     if args.command in ("train", "evaluate"):
         _print_epochs(artifact)
-        prompts = prompts_of(config.evaluate, pipeline.open("corpus"))
     if args.command == "train":
         _show_samples(prompts[:2], artifact.folder / "model", world)
     print(artifact.folder, flush=True)
