@@ -9,8 +9,8 @@ from rich.console import Console
 
 from gportuguese import progress
 from gportuguese.callbacks import Meter
-from gportuguese.callbacks.epoch_table import EpochTime
-from gportuguese.progress import busy, short_clock, track, tracked
+from gportuguese.epochs import EpochTime
+from gportuguese.progress import busy, clock, track, tracked
 
 
 @pytest.fixture
@@ -68,8 +68,13 @@ def test_without_another_estimate_the_mean_rate_gives_the_time_left(monkeypatch,
     assert caplog.messages == ["corpus: 50 %, 0:20 left", "corpus: 100 %, 0:00 left"]
 
 
-def test_short_clock():
-    assert [short_clock(seconds) for seconds in (0, 465, 20911)] == ["0:00", "7:45", "5:48:31"]
+def test_clock_has_hours_as_the_published_column_unless_it_is_short():
+    assert [clock(seconds) for seconds in (59.6, 20911)] == ["0:01:00", "5:48:31"]
+    assert [clock(seconds, short=True) for seconds in (0, 465, 20911)] == [
+        "0:00",
+        "7:45",
+        "5:48:31",
+    ]
 
 
 class Steps:

@@ -24,10 +24,10 @@ from gportuguese.callbacks import (
     TensorBoardLog,
     TrainableGroups,
 )
-from gportuguese.callbacks.epoch_table import EpochRow
 from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.callbacks.resume import Position, newest
 from gportuguese.config import Config, PhaseConfig, TrainConfig
+from gportuguese.epochs import EpochRow
 from gportuguese.learner import fit_phase, make_learner, make_loaders
 from gportuguese.precision import autocast
 from gportuguese.progress import track, tracked

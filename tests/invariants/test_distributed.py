@@ -10,7 +10,7 @@ import torch
 
 from gportuguese import Pipeline, artifacts, load_config
 from gportuguese import model as models
-from gportuguese.callbacks.epoch_table import read_epochs
+from gportuguese.epochs import read_epochs
 from gportuguese.tokens import BlockLoader
 from tests.invariants.test_equal_runs import NO_DROPOUT, build, elsewhere
 from tests.test_cli import sets

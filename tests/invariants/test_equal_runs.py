@@ -7,7 +7,7 @@ from torch.nn.functional import cross_entropy
 
 from gportuguese import Pipeline, init_world, learner, load_config, train
 from gportuguese import model as models
-from gportuguese.callbacks.epoch_table import read_epochs
+from gportuguese.epochs import read_epochs
 from gportuguese.optimizer import make_optimizer
 from tests.test_optimizer import needs_muon
 

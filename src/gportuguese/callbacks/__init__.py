@@ -1,4 +1,4 @@
-"""What acts in one run, in order.
+"""The callbacks of a run, with their orders.
 
 Trainable groups -5, data order -4, data parallel -3, logits 0, accumulation 6, step loss 7, precision
 10, guard and clipping 12, one-cycle 60, checkpoints 65, epoch table 70, logs 75, meter 80.
@@ -7,8 +7,8 @@ Trainable groups -5, data order -4, data parallel -3, logits 0, accumulation 6, 
 import warnings
 
 with warnings.catch_warnings():
-    # fastai scripts functions by torch.jit, which PyTorch deprecates; users can do nothing about it
-    for category in (FutureWarning, DeprecationWarning):  # which of them depends on PyTorch's version
+    # fastai calls torch.jit, which PyTorch deprecates; the category depends on PyTorch's version
+    for category in (FutureWarning, DeprecationWarning):
         warnings.simplefilter("ignore", category)
     import fastai.basics  # noqa: F401
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -15,57 +14,10 @@ import torch
 from fastai.callback.core import Callback
 
 from gportuguese.callbacks.guard import TrainingStopped
+from gportuguese.epochs import EpochRow, EpochTime, write_epochs
 from gportuguese.metrics import Measures, TokenSums
 from gportuguese.progress import Advance, track
 from gportuguese.world import World
-
-
-@dataclass(frozen=True)
-class EpochRow:
-    """One line of `epochs.csv`: the published columns, and bits per byte."""
-
-    epoch: int
-    """Epochs finished; 0 is before training."""
-    phase: str
-    train_loss: float
-    """Mean nats per token over the epoch's training steps; nan before training."""
-    loss: float
-    accuracy: float
-    perplexity: float
-    bits_per_byte: float
-
-    def numbers(self) -> list[str]:
-        """The cells as text, floats to nine digits."""
-        return [f"{v:.9g}" if isinstance(v, float) else str(v) for v in asdict(self).values()]
-
-
-@dataclass(frozen=True)
-class EpochTime:
-    """Seconds of one epoch, kept apart from its numbers, which must repeat to the byte."""
-
-    epoch: int
-    train_seconds: float
-    valid_seconds: float
-
-
-def write_epochs(path: Path, rows: list[EpochRow]) -> None:
-    """Writes `epochs.csv`."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(EpochRow))
-        writer.writerows(row.numbers() for row in rows)
-
-
-def read_epochs(path: Path) -> list[EpochRow]:
-    """The rows of an `epochs.csv`."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            EpochRow(int(row["epoch"]), row["phase"], *(float(row[n]) for n in _FLOATS))
-            for row in csv.DictReader(file)
-        ]
-
-
-_FLOATS = ("train_loss", "loss", "accuracy", "perplexity", "bits_per_byte")
 
 
 class EpochTable(Callback):
@@ -175,9 +127,8 @@ class TensorBoardLog(Callback):
 
     def after_epoch(self) -> None:
         row = self.learn.epoch_table.rows[-1]
-        for name in _FLOATS:
-            value = getattr(row, name)
-            if not math.isnan(value):
+        for name, value in asdict(row).items():
+            if isinstance(value, float) and not math.isnan(value):
                 self.writer.add_scalar(f"epoch/{name}", value, row.epoch)
 
     def after_fit(self) -> None:

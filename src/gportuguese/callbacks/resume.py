@@ -18,7 +18,8 @@ from fastai.callback.core import Callback
 
 from gportuguese import artifacts
 from gportuguese import model as models
-from gportuguese.callbacks.epoch_table import EpochRow, EpochTable, EpochTime
+from gportuguese.callbacks.epoch_table import EpochTable
+from gportuguese.epochs import EpochRow, EpochTime
 from gportuguese.world import World
 
 if TYPE_CHECKING:
