@@ -20,7 +20,6 @@ from gportuguese.callbacks import (
 
 # isort: split
 # after the callbacks, which import fastai without its warnings
-import numpy as np
 import torch
 from fastai.callback.core import (
     Callback,
@@ -39,7 +38,7 @@ from gportuguese.callbacks.resume import Position
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.loss import HeadLoss
 from gportuguese.model import prepare_model
-from gportuguese.optimizer import make_optimizer
+from gportuguese.optimizer import learning_rates, make_optimizer
 from gportuguese.precision import check_machine
 from gportuguese.progress import Advance, track
 from gportuguese.tokens import BlockLoader, load_ids
@@ -209,15 +208,6 @@ def fit_phase(
         learn.precision.leave()
         if hasattr(learn, "data_parallel"):
             learn.data_parallel.unwrap()
-
-
-def learning_rates(phase: PhaseConfig) -> list[float]:
-    """Peak rates of the optimizer's eight groups: geometric over the four parameter groups.
-
-    Each parameter group stands twice, its decaying and its other parameters.
-    """
-    rates = np.geomspace(phase.lr_max / phase.lr_ratio, phase.lr_max, models.NUM_GROUPS)
-    return [float(rate) for rate in rates for _ in range(2)]
 
 
 class _FinderMeter(Callback):

@@ -29,6 +29,7 @@ from gportuguese.callbacks.resume import Position, newest
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.epochs import EpochRow
 from gportuguese.learner import fit_phase, make_learner, make_loaders
+from gportuguese.model import ParameterGroups
 from gportuguese.precision import autocast
 from gportuguese.progress import track, tracked
 from gportuguese.tokens import BlockLoader, documents_of, load_token_bytes
@@ -163,7 +164,7 @@ def _finish(
     out: Path,
     world: World,
     table: EpochTable,
-    groups: list[list[torch.nn.Parameter]],
+    groups: ParameterGroups,
 ) -> dict[str, Any]:
     last = _phase_folder(len(config.train.phases) - 1, config.train.phases[-1])
     if world.is_main:

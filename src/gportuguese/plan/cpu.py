@@ -136,8 +136,8 @@ class _Timed:
         groups: tuple[list[torch.nn.Parameter], ...] = (list(self.blocks.parameters()), rest)
         self.groups = groups
         self.optimizers = (
-            make_optimizer(self.model, [groups[0], []], config.train),
-            make_optimizer(self.model, [[], groups[1]], config.train),
+            make_optimizer(self.model, models.ParameterGroups(groups[0], [], [], []), config.train),
+            make_optimizer(self.model, models.ParameterGroups([], [], [], groups[1]), config.train),
         )
 
     def body(self) -> None:
