@@ -78,14 +78,12 @@ def test_clock_has_hours_as_the_published_column_unless_it_is_short():
 
 
 class Steps:
-    """As much of fastai's learner as the meter looks at."""
+    """The part of fastai's learner that the meter reads."""
 
     def __init__(self, num_blocks: int) -> None:
         self.dls = SimpleNamespace(
             train=SimpleNamespace(epoch_blocks=num_blocks, block_size=10), valid=range(3)
         )
-        self.epoch_table = SimpleNamespace(phase="all", times=[EpochTime(0, 0.0, 30.0)])
-        self.guard = SimpleNamespace(running_loss=5.0)
         self.opt = SimpleNamespace(hypers=[{"lr": 1e-3}])
         self.yb, self.training, self.epoch, self.iter = [torch.zeros(1, 10)], True, 0, 0
 
@@ -94,7 +92,11 @@ def test_start_up_and_validation_do_not_distort_the_time_left(monkeypatch):
     now, notes = [0.0], []
     monkeypatch.setattr("gportuguese.callbacks.epoch_table.time.monotonic", lambda: now[0])
     learn = Steps(num_blocks=6)
-    meter = Meter(lambda *args, **options: notes.append((*args, options)), num_epochs=2)
+    table = SimpleNamespace(phase="all", times=[EpochTime(0, 0.0, 30.0)])
+    guard = SimpleNamespace(running_loss=5.0)
+    meter = Meter(
+        lambda *args, **options: notes.append((*args, options)), table, guard, num_epochs=2
+    )
     meter.learn = learn
     meter.before_fit()
     for learn.epoch in range(2):

@@ -72,7 +72,7 @@ def test_two_processes_stopped_together_go_on_together(tiny_overrides, tmp_path)
     process = torchrun(both)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    assert "going on from" in errors
+    assert "resuming from" in errors
     straight = elsewhere(both, tmp_path / "straight")
     process = torchrun(straight)
     _, errors = process.communicate(timeout=240)

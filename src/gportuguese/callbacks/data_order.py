@@ -1,4 +1,4 @@
-"""What goes in and what comes out: the epoch's data order, and logits instead of HF outputs."""
+"""The data order of an epoch."""
 
 from __future__ import annotations
 
@@ -6,9 +6,9 @@ from fastai.callback.core import Callback
 
 
 class EpochOrder(Callback):
-    """Tells the training loader which epoch of the whole run this is, and where in it to begin.
+    """Sets the training loader to the right epoch of the run; the loader's order depends on it.
 
-    `first_epoch` is the run's epoch with which the phase begins.
+    `first_epoch` is the number of epochs in earlier phases.
     """
 
     order = -4
@@ -17,16 +17,4 @@ class EpochOrder(Callback):
         self.first_epoch = first_epoch
 
     def before_epoch(self) -> None:
-        train = self.learn.dls.train
-        train.epoch = self.first_epoch + self.learn.epoch
-        is_first = self.learn.epoch == self.learn.begin.epoch
-        train.first_batch = self.learn.begin_batch if is_first else 0
-
-
-class LogitsOnly(Callback):
-    """Replaces a Hugging Face model output by its logits `[B, T, V]`."""
-
-    order = 0
-
-    def after_pred(self) -> None:
-        self.learn.pred = self.learn.pred.logits
+        self.learn.dls.train.epoch = self.first_epoch + self.learn.epoch
