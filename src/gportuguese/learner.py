@@ -207,9 +207,9 @@ def fit_phase(
             )
     except torch.OutOfMemoryError as error:
         raise WorldError(
-            f"{learn.dls.device} is out of memory: lower runtime.micro_batch_size (gradients still add "
-            "up to the global batch) or runtime.loss_rows, or set runtime.activation_checkpointing; "
-            "the same command resumes"
+            f"{learn.dls.device} is out of memory: lower runtime.micro_batch_size (the global batch "
+            "stays the same) or runtime.loss_rows, or set runtime.activation_checkpointing; the "
+            "same command resumes"
         ) from error
     finally:
         learn.precision.leave()
@@ -245,7 +245,7 @@ def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world:
     check_machine(world.device, config)
     keep_freed_memory()
     seed_everything(config.train.seed, 0)
-    # the search goes on to rates at which the loss jumps
+    # the search needs rates at which the loss jumps
     config = replace(config, train=replace(config.train, max_loss_rise=None))
     model = models.load(inputs["align"].folder)
     loaders = make_loaders(config, inputs["tokens"], world)
