@@ -15,7 +15,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from IPython.display import Image
 
-from gportuguese import Pipeline, init_world, learner, load_config
+from gportuguese import Pipeline, init_world, learner, load_config, optimizer
 from gportuguese import model as models
 
 config = load_config()
@@ -27,7 +27,7 @@ inputs = {name: pipeline.build(name, world) for name in ("align", "tokens")}
 groups = models.parameter_groups(models.load(inputs["align"].folder))
 sizes = [models.count_parameters(group) for group in groups]
 for phase in config.train.phases:
-    rates = ", ".join(f"{rate:.1e}" for rate in learner.learning_rates(phase)[::2])
+    rates = ", ".join(f"{rate:.1e}" for rate in optimizer.learning_rates(phase)[::2])
     trained = sum(sizes[-phase.trainable_groups :])
     print(f"{phase.name:10} {phase.epochs} epoch(s), {trained:9,} parameters, peak rates {rates}")
 

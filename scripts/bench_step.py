@@ -425,15 +425,24 @@ def ours(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
     learn = learner.make_learner(model, loaders, config, world)
     scratch = Path(tempfile.mkdtemp())
     bytes_V = torch.ones(shape.vocab, device=world.device)
-    table = EpochTable(scratch, bytes_V, [], [], lambda *_: None, world)
+    table = EpochTable(scratch, bytes_V, learn.step_loss, [], [], lambda *_: None, world)
     cbs = [
         Wait(),
         TrainableGroups(models.parameter_groups(model), 4),
         EpochOrder(0),
         table,
-        checkpoints := Checkpoints(scratch, model, table, 1e6, world),
-        TensorBoardLog(scratch, 0),
-        Meter(lambda *_, **__: None),
+        checkpoints := Checkpoints(
+            scratch,
+            model,
+            table=table,
+            guard=learn.guard,
+            scaler=learn.precision.scaler,
+            passes_per_step=case.passes,
+            minutes=1e6,
+            world=world,
+        ),
+        TensorBoardLog(scratch, table, 0),
+        Meter(lambda *_, **__: None, table, learn.guard),
     ]
     learner.fit_phase(learn, config.train.phases[-1], config.train, cbs)
     checkpoints.leave()

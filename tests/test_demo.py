@@ -3,7 +3,7 @@
 import pytest
 
 from gportuguese import Pipeline, init_world, load_config
-from gportuguese.callbacks.epoch_table import read_epochs
+from gportuguese.epochs import read_epochs
 
 
 @pytest.mark.timeout(300)

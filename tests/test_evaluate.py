@@ -3,8 +3,7 @@ import json
 import pytest
 
 from gportuguese import Pipeline, init_world, load_config
-from gportuguese.callbacks.epoch_table import read_epochs
-from gportuguese.report import clock, epochs_markdown
+from gportuguese.epochs import epochs_markdown, read_epochs
 
 
 def test_report_repeats_the_table_and_measures_both_sets(tiny_overrides):
@@ -27,8 +26,3 @@ def test_report_repeats_the_table_and_measures_both_sets(tiny_overrides):
     assert epochs_markdown(artifact).splitlines() == table
     assert (artifact.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "**o rio**" in (artifact.folder / "samples.md").read_text(encoding="utf-8")
-
-
-def test_clock_reads_as_the_published_column():
-    assert clock(5 * 3600 + 48 * 60 + 31) == "5:48:31"
-    assert clock(59.6) == "0:01:00"

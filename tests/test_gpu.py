@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gportuguese.callbacks.epoch_table import read_epochs
+from gportuguese.epochs import read_epochs
 from gportuguese.loss import HeadLoss
 from tests.invariants.test_resume import OFTEN, stop_in_last_phase
 from tests.test_loss import plain, small

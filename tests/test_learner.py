@@ -23,15 +23,6 @@ def prepared(overrides, *more):
     return learn, models.parameter_groups(model), config
 
 
-def test_rates_are_geometric_over_groups_as_fastai_spreads_a_slice():
-    phase = PhaseConfig(name="a", epochs=1, trainable_groups=4, lr_max=1e-3, lr_ratio=2.6**4)
-    rates = learner.learning_rates(phase)
-    assert rates[::2] == rates[1::2]
-    from fastai.torch_core import even_mults
-
-    assert rates[::2] == pytest.approx(list(even_mults(1e-3 / 2.6**4, 1e-3, 4)))
-
-
 def test_only_the_last_groups_move_in_a_phase(tiny_overrides):
     learn, groups, config = prepared(tiny_overrides, "train.weight_decay=0.1")
     before = [[p.detach().clone() for p in group] for group in groups]

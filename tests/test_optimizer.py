@@ -7,7 +7,8 @@ from transformers import GPT2Config, GPT2LMHeadModel
 
 from gportuguese import load_config
 from gportuguese import model as models
-from gportuguese.optimizer import MuonAdamW, OptimizerError, make_optimizer
+from gportuguese.config import PhaseConfig
+from gportuguese.optimizer import MuonAdamW, OptimizerError, learning_rates, make_optimizer
 
 RATE, MOMENTUM, BETA2, EPS, DECAY = 0.01, 0.9, 0.99, 1e-5, 0.1
 
@@ -30,6 +31,30 @@ def newton_schulz(update_MN):
     for _ in range(5):
         values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
     return left @ torch.diag(values) @ right
+
+
+def test_rates_are_geometric_over_groups_as_fastai_spreads_a_slice():
+    from fastai.torch_core import even_mults
+
+    phase = PhaseConfig(name="a", epochs=1, trainable_groups=4, lr_max=1e-3, lr_ratio=2.6**4)
+    rates = learning_rates(phase)
+    assert rates[::2] == rates[1::2]
+    assert rates[::2] == pytest.approx(list(even_mults(1e-3 / 2.6**4, 1e-3, 4)))
+
+
+@needs_muon
+def test_each_optimizer_group_has_the_rate_of_its_parameters():
+    model = small_model()
+    phase = PhaseConfig(name="a", epochs=1, trainable_groups=4, lr_max=8.0, lr_ratio=8)
+    names = {id(p): name for name, p in model.named_parameters()}
+    groups = optimizer_of(model, "muon").param_groups
+    for group, rate in zip(groups, learning_rates(phase), strict=True):
+        for name in (names[id(p)] for p in group["params"]):
+            block = name.split(".")[2] if ".h." in name else "outside"
+            assert rate == pytest.approx({"0": 1, "1": 2, "2": 4, "outside": 8}[block])
+            is_matrix = "ln_" not in name and not name.endswith("bias")
+            assert (group["weight_decay"] > 0) == is_matrix
+            assert group["muon"] == (is_matrix and block != "outside")
 
 
 @needs_muon

@@ -9,8 +9,8 @@ from rich.console import Console
 
 from gportuguese import progress
 from gportuguese.callbacks import Meter
-from gportuguese.callbacks.epoch_table import EpochTime
-from gportuguese.progress import busy, short_clock, track, tracked
+from gportuguese.epochs import EpochTime
+from gportuguese.progress import busy, clock, track, tracked
 
 
 @pytest.fixture
@@ -68,19 +68,22 @@ def test_without_another_estimate_the_mean_rate_gives_the_time_left(monkeypatch,
     assert caplog.messages == ["corpus: 50 %, 0:20 left", "corpus: 100 %, 0:00 left"]
 
 
-def test_short_clock():
-    assert [short_clock(seconds) for seconds in (0, 465, 20911)] == ["0:00", "7:45", "5:48:31"]
+def test_clock_has_hours_as_the_published_column_unless_it_is_short():
+    assert [clock(seconds) for seconds in (59.6, 20911)] == ["0:01:00", "5:48:31"]
+    assert [clock(seconds, short=True) for seconds in (0, 465, 20911)] == [
+        "0:00",
+        "7:45",
+        "5:48:31",
+    ]
 
 
 class Steps:
-    """As much of fastai's learner as the meter looks at."""
+    """The part of fastai's learner that the meter reads."""
 
     def __init__(self, num_blocks: int) -> None:
         self.dls = SimpleNamespace(
             train=SimpleNamespace(epoch_blocks=num_blocks, block_size=10), valid=range(3)
         )
-        self.epoch_table = SimpleNamespace(phase="all", times=[EpochTime(0, 0.0, 30.0)])
-        self.guard = SimpleNamespace(running_loss=5.0)
         self.opt = SimpleNamespace(hypers=[{"lr": 1e-3}])
         self.yb, self.training, self.epoch, self.iter = [torch.zeros(1, 10)], True, 0, 0
 
@@ -89,7 +92,11 @@ def test_start_up_and_validation_do_not_distort_the_time_left(monkeypatch):
     now, notes = [0.0], []
     monkeypatch.setattr("gportuguese.callbacks.epoch_table.time.monotonic", lambda: now[0])
     learn = Steps(num_blocks=6)
-    meter = Meter(lambda *args, **options: notes.append((*args, options)), num_epochs=2)
+    table = SimpleNamespace(phase="all", times=[EpochTime(0, 0.0, 30.0)])
+    guard = SimpleNamespace(running_loss=5.0)
+    meter = Meter(
+        lambda *args, **options: notes.append((*args, options)), table, guard, num_epochs=2
+    )
     meter.learn = learn
     meter.before_fit()
     for learn.epoch in range(2):

@@ -3,7 +3,7 @@ import torch
 
 from gportuguese import Pipeline, init_world, load_config, loss, train
 from gportuguese import model as models
-from gportuguese.callbacks.epoch_table import read_epochs
+from gportuguese.epochs import read_epochs
 from tests.test_model import needs_compile
 
 

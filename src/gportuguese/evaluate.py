@@ -8,9 +8,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gportuguese import artifacts, metrics, report
+from gportuguese import artifacts, epochs, metrics
 from gportuguese.artifacts import Artifact
-from gportuguese.callbacks.epoch_table import read_epochs
 from gportuguese.config import Config
 from gportuguese.corpus import Split, prompts_of
 from gportuguese.generate import Sampling, Writer
@@ -32,10 +31,10 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         if tokens.facts["tokens"][split] > config.tokens.block_size:
             measures = _measure(config, tokens, split, writer, world)
             facts["measures"][split] = asdict(measures)
-    rows = read_epochs(training.folder / "epochs.csv")
-    (out / "epochs.md").write_text(report.epochs_markdown(training) + "\n", encoding="utf-8")
+    rows = epochs.read_epochs(training.folder / "epochs.csv")
+    (out / "epochs.md").write_text(epochs.epochs_markdown(training) + "\n", encoding="utf-8")
     shutil.copy(training.folder / "epochs.csv", out / "epochs.csv")
-    report.draw_curves(rows, out / "curves.png")
+    epochs.draw_curves(rows, out / "curves.png")
     (out / "samples.md").write_text(_samples(config, prompts, writer), encoding="utf-8")
     content = {
         **facts,
@@ -43,7 +42,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         "training": training.facts,
         "versions": training.manifest["versions"],
     }
-    content["epochs"][0]["train_loss"] = None  # nothing was trained yet; JSON has no nan
+    content["epochs"][0]["train_loss"] = None  # before training; JSON has no nan
     artifacts.write_json(out / "report.json", content)
     return facts
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,7 @@ from gportuguese.callbacks import (
     Accumulation,
     DataParallel,
     Guard,
-    LogitsOnly,
+    LossInput,
     Precision,
     StepLoss,
     TrainableGroups,
@@ -20,7 +20,6 @@ from gportuguese.callbacks import (
 
 # isort: split
 # after the callbacks, which import fastai without its warnings
-import numpy as np
 import torch
 from fastai.callback.core import (
     Callback,
@@ -34,12 +33,11 @@ from fastai.optimizer import OptimWrapper
 
 from gportuguese import model as models
 from gportuguese.artifacts import Artifact
-from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.callbacks.resume import Position
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.loss import HeadLoss
 from gportuguese.model import prepare_model
-from gportuguese.optimizer import make_optimizer
+from gportuguese.optimizer import learning_rates, make_optimizer
 from gportuguese.precision import check_machine
 from gportuguese.progress import Advance, track
 from gportuguese.tokens import BlockLoader, load_ids
@@ -50,13 +48,11 @@ if TYPE_CHECKING:
 
 
 _FINDER_STEPS = 100
-# fastai puts "Exception occured in `Guard` when calling event ..." and this before a message
-_BEFORE = ":\n\t"
 
 
 @dataclass
 class Loaders:
-    """What fastai asks of its `DataLoaders`."""
+    """The part of fastai's `DataLoaders` that its `Learner` uses."""
 
     train: BlockLoader
     valid: BlockLoader
@@ -68,23 +64,30 @@ class Loaders:
 
 
 class PhaseLearner(Learner):
-    """fastai's `Learner` whose fit can begin in the middle, and which does not wait for copies."""
+    """A fastai `Learner` that can resume in the middle of a fit; copies batches asynchronously.
 
-    begin = Position()
-    """Where the next fit begins; its phase is for the caller."""
+    fastai stores each callback under its name, so the annotated callbacks exist from the start.
+    """
 
-    @property
-    def begin_batch(self) -> int:
-        """Batches of the first epoch that were done before."""
-        return int(self.begin.step * self.step_loss.passes_per_step)
+    step_loss: StepLoss
+    guard: Guard
+    precision: Precision
+    data_parallel: DataParallel | None = None
+
+    resume_from = Position()
+    """Epoch and step at which the next fit starts."""
 
     def _do_fit(self) -> None:
-        for epoch in range(self.begin.epoch, self.n_epoch):
+        first_batch = self.resume_from.step * self.step_loss.passes_per_step
+        self.train_iter = self.resume_from.epoch * len(self.dls.train) + first_batch
+        for epoch in range(self.resume_from.epoch, self.n_epoch):
             self.epoch = epoch
+            self.dls.train.first_batch = first_batch
+            first_batch = 0
             self._with_events(self._do_epoch, "epoch", CancelEpochException)
 
     def all_batches(self) -> None:
-        """Every batch of the loader; numbers count those before its first too."""
+        """Runs the rest of the loader's batches; their numbers count from the epoch's start."""
         self.n_iter = len(self.dl)
         for number, batch in enumerate(self.dl, self.dl.first_batch):
             self.one_batch(number, batch)
@@ -126,9 +129,13 @@ def make_loaders(config: Config, tokens: Artifact, world: World) -> Loaders:
 
 
 def make_learner(
-    model: PreTrainedModel, loaders: Loaders, config: Config, world: World
+    model: PreTrainedModel,
+    loaders: Loaders,
+    config: Config,
+    world: World,
+    guard_type: type[Guard] = Guard,
 ) -> PhaseLearner:
-    """The `Learner` of a run with the callbacks that act in every fit; takes the model's head out.
+    """The `Learner` of a run with the callbacks of every fit; takes the model's head out.
 
     Raises `WorldError` if the processes cannot share the global batch evenly.
     """
@@ -147,18 +154,20 @@ def make_learner(
         vocab_multiple=runtime.vocab_multiple,
         compile=runtime.compile,
     )
+    step_loss = StepLoss(passes, world)
+    guard = guard_type(
+        step_loss,
+        section.grad_clip,
+        section.max_loss_rise,
+        is_late=world.device != "cpu" and section.optimizer == "adamw",  # Muon ignores `found_inf`
+    )
     cbs: list[Any] = [
         TrainEvalCallback(),
-        LogitsOnly(),
+        LossInput(),
         Accumulation(passes, passes * runtime.micro_batch_size),
-        StepLoss(passes, world),
-        Precision(world.device, section.precision),
-        Guard(
-            section.grad_clip,
-            section.max_loss_rise,
-            # Muon does not heed `found_inf`
-            is_late=world.device != "cpu" and section.optimizer == "adamw",
-        ),
+        step_loss,
+        Precision(world.device, section.precision, step_loss, guard),
+        guard,
     ]
     if world.num_ranks > 1:
         cbs.append(DataParallel(passes, torch.device(world.device)))
@@ -170,7 +179,7 @@ def make_learner(
         cbs=cbs,
         default_cbs=False,
         wd_bn_bias=True,  # weight decay is set per group by make_optimizer
-        train_bn=False,  # a frozen group is frozen, its norms too
+        train_bn=False,  # norms of a frozen group are frozen too
     )
     learn.logger = lambda *_: None
     learn.create_opt()
@@ -180,12 +189,12 @@ def make_learner(
 
 
 def fit_phase(
-    learn: Learner, phase: PhaseConfig, section: TrainConfig, cbs: list[Callback]
+    learn: PhaseLearner, phase: PhaseConfig, section: TrainConfig, cbs: list[Callback]
 ) -> None:
-    """One one-cycle fit with discriminative rates."""
+    """Runs a phase: one one-cycle fit with discriminative learning rates."""
     try:
         with warnings.catch_warnings():
-            # torch.compile reads `.grad` of a block's input, which is no leaf; it warns of itself
+            # torch.compile reads `.grad` of a block's input, and PyTorch warns about that
             warnings.filterwarnings("ignore", "The .grad attribute of a Tensor that is not a leaf")
             learn.fit_one_cycle(
                 phase.epochs,
@@ -197,27 +206,15 @@ def fit_phase(
                 cbs=cbs,
             )
     except torch.OutOfMemoryError as error:
-        what = str(error).rpartition(_BEFORE)[2].partition(". ")[0]
         raise WorldError(
-            f"{what}: lower runtime.micro_batch_size (gradients add up to the same global batch) or "
-            "runtime.loss_rows, or set runtime.activation_checkpointing; the same command goes on"
+            f"{learn.dls.device} is out of memory: lower runtime.micro_batch_size (the global batch "
+            "stays the same) or runtime.loss_rows, or set runtime.activation_checkpointing; the "
+            "same command resumes"
         ) from error
-    except TrainingStopped as error:
-        error.args = (str(error).rpartition(_BEFORE)[2],)
-        raise
     finally:
         learn.precision.leave()
-        if hasattr(learn, "data_parallel"):
+        if learn.data_parallel is not None:
             learn.data_parallel.unwrap()
-
-
-def learning_rates(phase: PhaseConfig) -> list[float]:
-    """Peak rates of the optimizer's eight groups: geometric over the four parameter groups.
-
-    Each parameter group stands twice, its decaying and its other parameters.
-    """
-    rates = np.geomspace(phase.lr_max / phase.lr_ratio, phase.lr_max, models.NUM_GROUPS)
-    return [float(rate) for rate in rates for _ in range(2)]
 
 
 class _FinderMeter(Callback):
@@ -225,17 +222,15 @@ class _FinderMeter(Callback):
 
     order = 80
 
-    def __init__(self, advance: Advance) -> None:
-        self.advance = advance
+    def __init__(self, advance: Advance, guard: Guard) -> None:
+        self.advance, self.guard = advance, guard
 
     def after_step(self) -> None:
-        self.advance(
-            1, f"loss {self.learn.guard.running_loss:.3f}, lr {self.opt.hypers[-1]['lr']:.1e}"
-        )
+        self.advance(1, f"loss {self.guard.running_loss:.3f}, lr {self.opt.hypers[-1]['lr']:.1e}")
 
 
 class _FinderGuard(Guard):
-    """Clips gradients as the training does, and ends the search where they are not finite."""
+    """Clips gradients as in training, and ends the search where they are not finite."""
 
     name = "guard"
 
@@ -244,24 +239,23 @@ class _FinderGuard(Guard):
 
 
 def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world: World) -> float:
-    """The rate that fastai's `lr_find` suggests for the first phase; draws the curve."""
+    """The learning rate that fastai's `lr_find` suggests for the first phase; draws the curve."""
     from matplotlib.figure import Figure
 
     check_machine(world.device, config)
     keep_freed_memory()
     seed_everything(config.train.seed, 0)
+    # the search needs rates at which the loss jumps
+    config = replace(config, train=replace(config.train, max_loss_rise=None))
     model = models.load(inputs["align"].folder)
-    learn = make_learner(model, make_loaders(config, inputs["tokens"], world), config, world)
-    guard = _FinderGuard(config.train.grad_clip, None, learn.guard.is_late)
-    learn.remove_cbs(Guard)
-    learn.add_cbs([guard, Recorder()])
+    loaders = make_loaders(config, inputs["tokens"], world)
+    learn = make_learner(model, loaders, config, world, _FinderGuard)
     groups = models.parameter_groups(model)
     phase = config.train.phases[0]
-    learn.add_cb(TrainableGroups(groups, phase.trainable_groups))
+    learn.add_cbs([Recorder(), TrainableGroups(groups, phase.trainable_groups)])
     with tempfile.TemporaryDirectory() as scratch, track("lr-find", _FINDER_STEPS) as advance:
-        learn.add_cb(_FinderMeter(advance))
-        # fastai keeps the weights there meanwhile
-        learn.path = Path(scratch)
+        learn.add_cb(_FinderMeter(advance, learn.guard))
+        learn.path = Path(scratch)  # fastai saves the weights there during the search
         suggestion = learn.lr_find(
             num_it=_FINDER_STEPS * learn.step_loss.passes_per_step,
             suggest_funcs=(valley,),

@@ -1,8 +1,8 @@
 """The loss straight from the last hidden states: float32 logits exist for a few rows at a time.
 
-For a vocabulary of 50,257 the logits of a batch, their float32 copy and their gradient take more
-memory than everything else in a step of GPT-2 small. Here the head is applied to chunks of rows,
-and each chunk's gradients are made at once, while its logits are at hand.
+With a vocabulary of 50,257, the logits of a batch, their float32 copy and their gradient take more
+memory than everything else in a step of GPT-2 small. This loss applies the head to chunks of rows
+and computes each chunk's gradients right away, while its logits exist.
 
 Shapes: B sequences, T tokens, N = B * T rows, D width, V vocabulary, P padded vocabulary.
 """
@@ -19,29 +19,30 @@ from torch.nn.functional import cross_entropy, linear, pad
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-# Within a chunk of matrix product, so many rows at a time go through the exponentials on a CPU:
-# 32 x 50,257 float32 logits stay in its last-level cache.
+# Rows of a chunk that go through the exponentials together on a CPU: 32 x 50,257 float32 logits fit
+# its last-level cache.
 _CACHED_ROWS = 32
-# Gradients of logits lie in [-1, 1]; their product with the hidden states may leave fp16's range. The
-# states are made smaller for it: most gradients are as small as 1 / V, too near fp16's least number.
+# The product of logit gradients and hidden states can exceed fp16's range. The states are scaled down
+# for it; the gradients cannot be, since most are about 1 / V, close to fp16's smallest number.
 _FP16_HEADROOM = 1 / 64
 
 
 class HeadLoss:
     """Mean nats per token of a causal LM; takes the model's head out of its forward pass.
 
-    Until `release()`, `model(ids).logits` are the last hidden states `[B, T, D]`, and this loss
-    makes logits of them, `chunk_rows` rows at a time, for a vocabulary padded to a multiple of
-    `vocab_multiple`: matrix units want such a size. Padding has a logit of -inf, so it is never
-    predicted nor learnt; parameters, checkpoints and what is saved know nothing of it.
+    Until `release()`, the field `logits` of the model's output holds the last hidden states
+    `[B, T, D]`, and this loss computes the logits, `chunk_rows` rows at a time. It pads the
+    vocabulary to a multiple of `vocab_multiple`, a size that suits matrix units. Padding has a
+    logit of -inf, so it is never predicted and gets no gradient; it is not in the parameters.
 
-    The nats of every token of the last batch stay in `nats_BT`, and without gradients also
-    whether the most likely token was right, in `correct_BT`.
+    `nats_BT` holds the nats of every token of the last batch. Without gradients, `correct_BT`
+    holds whether the most likely token was right.
 
-    A model that scales or caps its logits after the head keeps its head; its loss is plain.
-    `head_is_last` says whether the head comes last; None: look, which a model without data cannot.
-    `cached_rows` go through the exponentials at a time; None: as many as suit the device. With
-    `compile` nats and gradients of a chunk are made by one compiled kernel.
+    A model that scales or caps its logits after the head keeps its head, and the loss is computed
+    from whole logits. `head_is_last` says whether the head comes last; None finds out by a forward
+    pass, which a model on the meta device cannot do. `cached_rows` is the number of rows that go
+    through the exponentials together; None chooses by device. With `compile`, one compiled kernel
+    computes nats and gradients of a chunk.
     """
 
     def __init__(
@@ -66,12 +67,12 @@ class HeadLoss:
         """Gives the model its head back."""
         vars(self.head).pop("forward", None)
 
-    def __call__(self, hidden_BTD: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
-        """The mean over all tokens, a float32 scalar."""
-        hidden_ND, targets_N = hidden_BTD.flatten(0, 1), targets_BT.flatten()
+    def __call__(self, input_BTX: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
+        """The mean over all tokens, a float32 scalar; `input_BTX` comes from `loss_input`."""
+        input_NX, targets_N = input_BTX.flatten(0, 1), targets_BT.flatten()
         if self.is_taken_out:
             loss, nats_N, correct_N = _HeadLoss.apply(
-                hidden_ND,
+                input_NX,
                 self.head.weight,
                 self.head.bias,
                 targets_N,
@@ -81,18 +82,27 @@ class HeadLoss:
                 self.cached_rows,
                 self.compile,
             )
-        else:  # these are logits
-            nats_N = cross_entropy(hidden_ND.float(), targets_N, reduction="none")
-            loss, correct_N = nats_N.mean(), hidden_ND.argmax(1) == targets_N
+        else:
+            nats_N = cross_entropy(input_NX.float(), targets_N, reduction="none")
+            loss, correct_N = nats_N.mean(), input_NX.argmax(1) == targets_N
         self.nats_BT = nats_N.detach().view_as(targets_BT)
         self.correct_BT = correct_N.view_as(targets_BT)
         return loss  # type: ignore[no-any-return]
 
 
+def loss_input(output: Any) -> torch.Tensor:
+    """What `HeadLoss` takes of a model's output: hidden states `[B, T, D]`.
+
+    They are logits `[B, T, V]` if the model keeps its head. The output's field is `logits` in both
+    cases, because Hugging Face puts the head's result there.
+    """
+    return output.logits  # type: ignore[no-any-return]
+
+
 def is_head_last(model: PreTrainedModel) -> bool:
-    """Whether nothing acts on the logits after the head; one short pass with another head tells."""
+    """Whether the model returns the head's result unchanged; tries one short pass."""
     head, was_training = model.get_output_embeddings(), model.training
-    head.forward = lambda hidden_BTD: torch.full_like(hidden_BTD, 1e4)  # so large that a cap shows
+    head.forward = lambda hidden_BTD: torch.full_like(hidden_BTD, 1e4)  # large, to exceed any cap
     with torch.no_grad():
         logits_BTD = model.eval()(
             torch.zeros(1, 2, dtype=torch.long, device=head.weight.device)
@@ -103,7 +113,7 @@ def is_head_last(model: PreTrainedModel) -> bool:
 
 
 class _HeadLoss(torch.autograd.Function):
-    """`cross_entropy(linear(hidden, weight, bias), targets)` with its gradients made on the way."""
+    """`cross_entropy(linear(hidden, weight, bias), targets)`; forward computes the gradients too."""
 
     @staticmethod
     def forward(
@@ -118,7 +128,7 @@ class _HeadLoss(torch.autograd.Function):
         cached_rows: int | None,
         compile: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The mean, and per token nats and (without gradients) whether arg-max was right."""
+        """The mean; for each token its nats and, without gradients, whether arg-max was right."""
         cached = cached_rows or (_CACHED_ROWS if hidden_ND.device.type == "cpu" else chunk_rows)
         kind, vocab = hidden_ND.device.type, len(weight_VD)
         autocast = torch.is_autocast_enabled(kind)
@@ -157,7 +167,7 @@ class _HeadLoss(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: torch.Tensor, *_: Any) -> tuple[torch.Tensor | None, ...]:
-        """The gradients of the mean; they are used up, so a second backward pass is an error."""
+        """The gradients of the mean, scaled in place; a second backward pass is an error."""
         scale = grad / ctx.rows
         scales = (scale, scale / ctx.headroom, scale)
         grads = (
@@ -178,7 +188,7 @@ def _differentiate(
     with_grad: bool,
     cached_rows: int,
 ) -> None:
-    """Fills in the nats, and puts the gradients of their sum over the logits."""
+    """Writes the nats, and replaces the logits by the gradients of the nats' sum."""
     for first in range(0, len(targets_R), cached_rows):
         rows = slice(first, first + cached_rows)
         targets_1 = targets_R[rows, None]
@@ -192,7 +202,7 @@ def _differentiate(
 def nats_and_gradients(
     logits_RP: torch.Tensor, targets_R: torch.Tensor
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """The nats of each row, and the gradients of their sum; as `_differentiate`, to be compiled."""
+    """The nats of each row and the gradients of their sum; the compiled form of `_differentiate`."""
     log_p_RP = logits_RP.float().log_softmax(1)
     nats_R = -log_p_RP.gather(1, targets_R[:, None])[:, 0]
     is_target_RP = torch.arange(logits_RP.shape[1], device=logits_RP.device) == targets_R[:, None]
@@ -201,8 +211,8 @@ def nats_and_gradients(
 
 @functools.cache
 def compiled() -> Callable[[torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]:
-    """`nats_and_gradients` as one kernel, which reads logits and writes gradients.
+    """`nats_and_gradients` as one kernel that reads logits and writes gradients.
 
-    One operation after another would move float32 copies of the logits seven times through memory.
+    Separate operations would move float32 copies of the logits through memory seven times.
     """
     return torch.compile(nats_and_gradients)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gportuguese.loss import HeadLoss
+from gportuguese.loss import HeadLoss, loss_input
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -102,7 +102,7 @@ def measure(
     for inputs_BT, targets_BT in batches:
         targets_BT = targets_BT.to(device)
         with autocast():
-            head_loss(model(inputs_BT.to(device)).logits, targets_BT)
+            head_loss(loss_input(model(inputs_BT.to(device))), targets_BT)
         sums.add(head_loss.nats_BT, head_loss.correct_BT, targets_BT)
     if loss is None:
         head_loss.release()

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,7 +23,21 @@ from gportuguese.world import World
 if TYPE_CHECKING:
     from transformers import GPT2Config, PreTrainedModel, PreTrainedTokenizerBase
 
-NUM_GROUPS = 4
+
+class ParameterGroups(NamedTuple):
+    """The parameters of a decoder, each once; a phase trains the last of these groups.
+
+    The first three are equal runs of blocks, from the input upwards.
+    """
+
+    lower_blocks: list[nn.Parameter]
+    middle_blocks: list[nn.Parameter]
+    upper_blocks: list[nn.Parameter]
+    outside_blocks: list[nn.Parameter]
+    """Embeddings, positions, the final norm, and the head unless it is tied."""
+
+
+NUM_GROUPS = len(ParameterGroups._fields)
 
 
 @contextmanager
@@ -230,19 +244,16 @@ def num_positions(model: PreTrainedModel) -> int:
     return int(getattr(model.config, "max_position_embeddings", None) or sys.maxsize)
 
 
-def parameter_groups(model: nn.Module) -> list[list[nn.Parameter]]:
-    """Four groups of any decoder: three equal runs of blocks, then all the rest.
-
-    The rest is embeddings, positions, final norm and an untied head. Each parameter is in one
-    group once, a tied head with its embedding. Raises `ModelError` if no block list is found.
-    """
+def parameter_groups(model: nn.Module) -> ParameterGroups:
+    """The parameter groups of any decoder; raises `ModelError` if no block list is found."""
     blocks = block_list(model)
-    groups = [
+    lower, middle, upper = (
         [parameter for index in run for parameter in blocks[int(index)].parameters()]
-        for run in np.array_split(np.arange(len(blocks)), NUM_GROUPS - 1)
-    ]
-    in_blocks = {id(parameter) for group in groups for parameter in group}
-    return [*groups, [p for p in model.parameters() if id(p) not in in_blocks]]
+        for run in np.array_split(np.arange(len(blocks)), 3)
+    )
+    in_blocks = {id(parameter) for parameter in (*lower, *middle, *upper)}
+    outside = [parameter for parameter in model.parameters() if id(parameter) not in in_blocks]
+    return ParameterGroups(lower, middle, upper, outside)
 
 
 def block_list(model: nn.Module) -> nn.ModuleList:

@@ -1,40 +1,54 @@
-"""The optimizer of a run: fused AdamW, or Muon for the matrices of the blocks beside it."""
+"""The optimizer of a run and its learning rates: fused AdamW, or Muon for the blocks' matrices."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, TypeVar
 
+import numpy as np
 import torch
-from torch import nn
 
 from gportuguese import model as models
-from gportuguese.config import TrainConfig, UserError
+from gportuguese.config import PhaseConfig, TrainConfig, UserError
+from gportuguese.model import ParameterGroups
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
+T = TypeVar("T")
+
 
 class OptimizerError(UserError):
-    """The optimizer that the config asks for cannot be had for this model or with this PyTorch."""
+    """This model or this PyTorch does not support the optimizer of the config."""
+
+
+def by_decay(per_group: Iterable[T]) -> list[tuple[T, bool]]:
+    """The order of the optimizer's groups: each parameter group twice, with and without decay."""
+    return [(each, decays) for each in per_group for decays in (True, False)]
+
+
+def learning_rates(phase: PhaseConfig) -> list[float]:
+    """Peak rates of the optimizer's groups: geometric over the parameter groups."""
+    rates = np.geomspace(phase.lr_max / phase.lr_ratio, phase.lr_max, models.NUM_GROUPS)
+    return [float(rate) for rate, _ in by_decay(rates)]
 
 
 def make_optimizer(
-    model: PreTrainedModel, parameter_groups: list[list[nn.Parameter]], section: TrainConfig
+    model: PreTrainedModel, parameter_groups: ParameterGroups, section: TrainConfig
 ) -> torch.optim.Optimizer:
-    """`train.optimizer` over each of a model's parameter groups with, then without weight decay.
+    """The `train.optimizer` of a model, with groups in the order of `by_decay`.
 
-    Muon gets what decays in all but the last group, which is that outside of the blocks. Raises
-    `OptimizerError` where it cannot.
+    Muon trains the weight-decayed matrices inside the blocks; AdamW trains the rest. Raises
+    `OptimizerError` if Muon is missing in this PyTorch or does not fit the model.
     """
-    decays = models.decay_flags(model)
+    decay_flags = models.decay_flags(model)
     groups: list[dict[str, Any]] = [
         {
-            "params": [p for p in group if decays[id(p)] == decay],
-            "weight_decay": section.weight_decay if decay else 0.0,
-            "muon": decay and group is not parameter_groups[-1],
+            "params": [p for p in group if decay_flags[id(p)] == decays],
+            "weight_decay": section.weight_decay if decays else 0.0,
+            "muon": decays and group is not parameter_groups.outside_blocks,
         }
-        for group in parameter_groups
-        for decay in (True, False)
+        for group, decays in by_decay(parameter_groups)
     ]
     betas = (section.momentums[0], section.beta2)
     if section.optimizer == "muon":
@@ -58,17 +72,17 @@ def make_optimizer(
 class MuonAdamW(torch.optim.Optimizer):
     """PyTorch's Muon for groups with `muon`, its fused AdamW for the others.
 
-    One optimizer to fastai, to checkpoints and to whoever sets rates: each group has `lr`,
-    `weight_decay` and `betas`, the first of which is Muon's momentum; `eps` is AdamW's alone.
-    Muon's updates are as long as AdamW's usually are, so that a rate suits both (Liu et al. 2025,
-    "Muon is Scalable for LLM Training"). Raises ValueError where a parameter of a `muon` group is
+    fastai, checkpoints and schedules see one optimizer. Each group has `lr`, `weight_decay` and
+    `betas`; Muon uses the first beta as its momentum, and only AdamW uses `eps`. Muon's updates
+    are scaled to the usual length of AdamW's, so that one rate suits both (Liu et al. 2025,
+    "Muon is Scalable for LLM Training"). Raises ValueError if a parameter of a `muon` group is
     not a matrix.
     """
 
     def __init__(
         self, groups: list[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float
     ) -> None:
-        # told that this is fused, a loaded state keeps AdamW's step counts on the device
+        # with `fused`, `load_state_dict` keeps AdamW's step counts on the device
         super().__init__(groups, {"lr": lr, "betas": betas, "eps": eps, "fused": True})
         matrices = [{"params": group["params"]} for group in groups if group["muon"]]
         others = [{"params": group["params"]} for group in groups if not group["muon"]]
@@ -76,7 +90,7 @@ class MuonAdamW(torch.optim.Optimizer):
         self.adamw = torch.optim.AdamW(others, fused=True)
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of both, given groups and state anew, since loading a state replaces those."""
+        """One step of both. They get groups and state each time, since loading replaces these."""
         self.muon.param_groups = [
             {
                 **self.muon.defaults,

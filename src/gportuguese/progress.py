@@ -80,15 +80,15 @@ def busy(description: str) -> Iterator[None]:
         yield
 
 
-def short_clock(seconds: float) -> str:
-    """Minutes and seconds, with hours where there are any.
+def clock(seconds: float, short: bool = False) -> str:
+    """Hours, minutes and seconds; `short` leaves out hours that are zero.
 
-    >>> short_clock(465), short_clock(20911)
-    ('7:45', '5:48:31')
+    >>> clock(465), clock(465, short=True), clock(20911)
+    ('0:07:45', '7:45', '5:48:31')
     """
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02d}:{rest:02d}" if hours else f"{minutes}:{rest:02d}"
+    return f"{minutes}:{rest:02d}" if short and not hours else f"{hours}:{minutes:02d}:{rest:02d}"
 
 
 _Update = Callable[[str, float, str], None]
@@ -117,7 +117,7 @@ class _Task:
             seconds_left = elapsed * max(self.total - self.done, 0) / self.done
         parts = [note] if note else []
         if seconds_left is not None and math.isfinite(seconds_left):
-            parts.append(f"{short_clock(seconds_left)} left")
+            parts.append(f"{clock(seconds_left, short=True)} left")
         self.update(
             self.description, self.done / self.total if self.total else 1.0, ", ".join(parts)
         )

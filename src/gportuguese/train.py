@@ -1,4 +1,4 @@
-"""The recipe: one one-cycle fit per phase on a fastai `Learner`, resumable at every step."""
+"""The train stage: one one-cycle fit per phase on a fastai `Learner`; it resumes at any step."""
 
 from __future__ import annotations
 
@@ -24,11 +24,12 @@ from gportuguese.callbacks import (
     TensorBoardLog,
     TrainableGroups,
 )
-from gportuguese.callbacks.epoch_table import EpochRow
 from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.callbacks.resume import Position, newest
 from gportuguese.config import Config, PhaseConfig, TrainConfig
+from gportuguese.epochs import EpochRow
 from gportuguese.learner import fit_phase, make_learner, make_loaders
+from gportuguese.model import ParameterGroups
 from gportuguese.precision import autocast
 from gportuguese.progress import track, tracked
 from gportuguese.tokens import BlockLoader, documents_of, load_token_bytes
@@ -45,10 +46,10 @@ _SHOWN_DOCUMENTS = 8
 
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
-    """Writes `epochs.csv`, `phases/<n>-<name>/` with the weights after each, and `model/`.
+    """Writes `epochs.csv`, the weights after each phase (`phases/<n>-<name>/`), and `model/`.
 
-    Goes on from the newest whole checkpoint in `out`. Several processes may build together; the
-    main one writes. Raises `TrainingStopped` where the next step would do harm.
+    Resumes from the newest undamaged checkpoint in `out`. Several processes may build together;
+    only the main one writes. Raises `TrainingStopped` before a step with a bad loss or gradients.
     """
     section = config.train
     keep_freed_memory()
@@ -60,9 +61,16 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     learn = make_learner(model, loaders, config, world)
     groups = models.parameter_groups(model)
     rows = checkpoint.rows if checkpoint else ([], [])
-    table = EpochTable(out, token_bytes, *rows, on_row=_log_row, world=world)
+    table = EpochTable(out, token_bytes, learn.step_loss, *rows, on_row=_log_row, world=world)
     checkpoints = Checkpoints(
-        out / CHECKPOINTS, model, table, config.runtime.checkpoint_minutes, world
+        out / CHECKPOINTS,
+        model,
+        table=table,
+        guard=learn.guard,
+        scaler=learn.precision.scaler,
+        passes_per_step=learn.step_loss.passes_per_step,
+        minutes=config.runtime.checkpoint_minutes,
+        world=world,
     )
     position = checkpoint.position if checkpoint else Position()
     if checkpoint is None:
@@ -78,20 +86,20 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         )
         table.add_row("before", float("nan"), measures, 0.0, time.monotonic() - valid_start)
     else:
-        log.info("going on from %s: %s", checkpoint.folder, _in_words(position, section))
+        log.info("resuming from %s: %s", checkpoint.folder, _in_words(position, section))
     num_epochs = sum(phase.epochs for phase in section.phases)
     epoch_blocks = loaders.train.epoch_blocks
     pass_blocks = config.runtime.micro_batch_size * world.num_ranks
     done_blocks = table.rows[-1].epoch * epoch_blocks + position.step * section.global_batch_size
     left_tokens = (num_epochs * epoch_blocks - done_blocks) * config.tokens.block_size
     with track("train", left_tokens) as advance:
-        meter = Meter(advance, num_epochs, world.num_ranks)
+        meter = Meter(advance, table, learn.guard, num_epochs, world.num_ranks)
         for index, phase in list(enumerate(section.phases))[position.phase :]:
             seed_everything(section.seed, index, *([world.rank] if world.rank else []))
-            learn.begin = position
+            learn.resume_from = checkpoints.position = position
             if checkpoint is not None:
-                checkpoint.restore(learn, table, world)
-            table.phase, checkpoints.phase = phase.name, index
+                checkpoints.restore(learn, checkpoint)
+            table.phase = phase.name
             meter.first_epoch = sum(earlier.epochs for earlier in section.phases[:index])
             cbs: list[Callback] = [
                 TrainableGroups(groups, phase.trainable_groups),
@@ -102,7 +110,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             if world.is_main:
                 cbs.append(meter)
                 if section.tensorboard:
-                    cbs.append(TensorBoardLog(out / "logs", done_blocks // pass_blocks))
+                    cbs.append(TensorBoardLog(out / "logs", table, done_blocks // pass_blocks))
             try:
                 fit_phase(learn, phase, section, cbs)
             except TrainingStopped as error:
@@ -135,7 +143,7 @@ def _in_words(position: Position, section: TrainConfig) -> str:
 def _with_documents(
     error: TrainingStopped, step: int, loader: BlockLoader, inputs: dict[str, Artifact]
 ) -> TrainingStopped:
-    """The error with what stood in the batch of its step."""
+    """The error, with the titles of the documents in the batch of its step."""
     blocks = loader.step_blocks(loader.epoch, step)
     folder = inputs["tokens"].folder
     places = documents_of(folder, "train", loader.block_size, blocks)
@@ -146,10 +154,10 @@ def _with_documents(
 
 
 def _save_phase(folder: Path, model: PreTrainedModel) -> None:
-    """Publishes a finished phase: written under another name, then renamed."""
+    """Saves the weights of a finished phase: writes a scratch folder, then renames it."""
     scratch = folder.with_name(f"{folder.name}.tmp")
-    for left in (scratch, folder):  # of a run that was killed before its checkpoint
-        shutil.rmtree(left, ignore_errors=True)
+    for leftover in (scratch, folder):  # a killed run leaves them if it had not saved a checkpoint
+        shutil.rmtree(leftover, ignore_errors=True)
     scratch.mkdir(parents=True)
     model.config.use_cache = True
     models.save(model, scratch)
@@ -163,7 +171,7 @@ def _finish(
     out: Path,
     world: World,
     table: EpochTable,
-    groups: list[list[torch.nn.Parameter]],
+    groups: ParameterGroups,
 ) -> dict[str, Any]:
     last = _phase_folder(len(config.train.phases) - 1, config.train.phases[-1])
     if world.is_main:
@@ -203,7 +211,7 @@ def _log_row(rows: list[EpochRow]) -> None:
         old, new = getattr(before, name), getattr(row, name)
         return f"{new:.3f}" if row.epoch == 0 else f"{old:.3f} -> {new:.3f}"
 
-    # short enough for one line of 80 columns with the time before it
+    # with the time before it, the line fits 80 columns
     log.info(
         "epoch %d (%s): loss %s, bits/byte %s",
         row.epoch,

@@ -10,7 +10,7 @@ import torch
 
 from gportuguese import Pipeline, artifacts, load_config
 from gportuguese import model as models
-from gportuguese.callbacks.epoch_table import read_epochs
+from gportuguese.epochs import read_epochs
 from gportuguese.tokens import BlockLoader
 from tests.invariants.test_equal_runs import NO_DROPOUT, build, elsewhere
 from tests.test_cli import sets
@@ -72,7 +72,7 @@ def test_two_processes_stopped_together_go_on_together(tiny_overrides, tmp_path)
     process = torchrun(both)
     _, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    assert "going on from" in errors
+    assert "resuming from" in errors
     straight = elsewhere(both, tmp_path / "straight")
     process = torchrun(straight)
     _, errors = process.communicate(timeout=240)

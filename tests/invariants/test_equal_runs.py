@@ -5,10 +5,10 @@ import torch
 from fastai.learner import Recorder
 from torch.nn.functional import cross_entropy
 
-from gportuguese import Pipeline, init_world, learner, load_config, train
+from gportuguese import Pipeline, init_world, load_config, train
 from gportuguese import model as models
-from gportuguese.callbacks.epoch_table import read_epochs
-from gportuguese.optimizer import make_optimizer
+from gportuguese.epochs import read_epochs
+from gportuguese.optimizer import learning_rates, make_optimizer
 from tests.test_optimizer import needs_muon
 
 NO_DROPOUT = "align.base={layers: 3, width: 16, heads: 2, positions: 32, dropout: 0.0}"
@@ -101,7 +101,7 @@ def test_fastai_learner_equals_a_bare_pytorch_loop(tiny_overrides, name):
     if name == "adamw":  # Muon, which rounds to bf16, makes much of a gradient's last bit
         twin.loss_func.release()
     optimizer = make_optimizer(model, models.parameter_groups(model), config.train)
-    ratios = [rate / phase.lr_max for rate in learner.learning_rates(phase)]
+    ratios = [rate / phase.lr_max for rate in learning_rates(phase)]
     model.train()
     # without EpochOrder both read epoch 0 twice
     batches = [batch for _ in range(phase.epochs) for batch in loader]

@@ -174,7 +174,7 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     process = start(overrides)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    assert "going on from" in errors
+    assert "resuming from" in errors
     assert "phase all" in errors
     pipeline = Pipeline(load_config(None, overrides))
     assert_same(pipeline.folder("train"), straight(*LONG))

@@ -1,24 +1,22 @@
-"""What acts in one run, in order.
+"""The callbacks of a run, with their orders.
 
-Trainable groups -5, data order -4, data parallel -3, logits 0, accumulation 6, step loss 7, precision
-10, guard and clipping 12, one-cycle 60, checkpoints 65, epoch table 70, logs 75, meter 80.
+Trainable groups -5, data order -4, data parallel -3, loss input 0, accumulation 6, step loss 7,
+precision 10, guard and clipping 12, one-cycle 60, checkpoints 65, epoch table 70, logs 75, meter 80.
 """
 
 import warnings
 
 with warnings.catch_warnings():
-    # fastai scripts functions by torch.jit, which PyTorch deprecates; users can do nothing about it
-    for category in (
-        FutureWarning,
-        DeprecationWarning,
-    ):  # which of them depends on PyTorch's version
+    # fastai calls torch.jit, which PyTorch deprecates; the category depends on PyTorch's version
+    for category in (FutureWarning, DeprecationWarning):
         warnings.simplefilter("ignore", category)
     import fastai.basics  # noqa: F401
 
 from gportuguese.callbacks.accumulation import Accumulation
+from gportuguese.callbacks.data_order import EpochOrder
 from gportuguese.callbacks.epoch_table import EpochTable, Meter, TensorBoardLog
-from gportuguese.callbacks.feeding import EpochOrder, LogitsOnly
 from gportuguese.callbacks.guard import Guard, StepLoss
+from gportuguese.callbacks.loss_input import LossInput
 from gportuguese.callbacks.parallel import DataParallel
 from gportuguese.callbacks.precision import Precision
 from gportuguese.callbacks.resume import Checkpoints
@@ -31,7 +29,7 @@ __all__ = [
     "EpochOrder",
     "EpochTable",
     "Guard",
-    "LogitsOnly",
+    "LossInput",
     "Meter",
     "Precision",
     "StepLoss",

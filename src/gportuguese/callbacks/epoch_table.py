@@ -1,78 +1,29 @@
-"""The epoch table: one row before training and one after every epoch, across all phases."""
+"""What a run records: the epoch table, TensorBoard logs and the progress bar."""
 
 from __future__ import annotations
 
-import csv
 import math
 import time
 from collections.abc import Callable
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 from fastai.callback.core import Callback
 
-from gportuguese.callbacks.guard import TrainingStopped
+from gportuguese.callbacks.guard import Guard, StepLoss, TrainingStopped
+from gportuguese.epochs import EpochRow, EpochTime, write_epochs
 from gportuguese.metrics import Measures, TokenSums
 from gportuguese.progress import Advance, track
 from gportuguese.world import World
 
 
-@dataclass(frozen=True)
-class EpochRow:
-    """One line of `epochs.csv`: the published columns, and bits per byte."""
-
-    epoch: int
-    """Epochs finished; 0 is before training."""
-    phase: str
-    train_loss: float
-    """Mean nats per token over the epoch's training steps; nan before training."""
-    loss: float
-    accuracy: float
-    perplexity: float
-    bits_per_byte: float
-
-    def numbers(self) -> list[str]:
-        """The cells as text, floats to nine digits."""
-        return [f"{v:.9g}" if isinstance(v, float) else str(v) for v in asdict(self).values()]
-
-
-@dataclass(frozen=True)
-class EpochTime:
-    """Seconds of one epoch, kept apart from its numbers, which must repeat to the byte."""
-
-    epoch: int
-    train_seconds: float
-    valid_seconds: float
-
-
-def write_epochs(path: Path, rows: list[EpochRow]) -> None:
-    """Writes `epochs.csv`."""
-    with path.open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(field.name for field in fields(EpochRow))
-        writer.writerows(row.numbers() for row in rows)
-
-
-def read_epochs(path: Path) -> list[EpochRow]:
-    """The rows of an `epochs.csv`."""
-    with path.open(encoding="utf-8", newline="") as file:
-        return [
-            EpochRow(int(row["epoch"]), row["phase"], *(float(row[n]) for n in _FLOATS))
-            for row in csv.DictReader(file)
-        ]
-
-
-_FLOATS = ("train_loss", "loss", "accuracy", "perplexity", "bits_per_byte")
-
-
 class EpochTable(Callback):
-    """Measures the validation pass of every epoch and appends a row, over all fits of a run.
+    """Measures every validation pass and appends a row to `epochs.csv`, across all fits of a run.
 
-    fastai's recorder starts again at each fit and knows no bits per byte; this one counts on
-    and flushes `epochs.csv` after each epoch.
+    fastai's recorder restarts with each fit and does not measure bits per byte.
     """
 
     order = 70
@@ -81,38 +32,45 @@ class EpochTable(Callback):
         self,
         folder: Path,
         bytes_per_token: torch.Tensor,
+        step_loss: StepLoss,
         rows: list[EpochRow],
         times: list[EpochTime],
         on_row: Callable[[list[EpochRow]], None],
         world: World,
     ) -> None:
         self.folder, self.bytes_per_token, self.world = folder, bytes_per_token, world
+        self.step_loss = step_loss
         self.rows, self.times, self.on_row = rows, times, on_row
         self.phase = ""
-        self.begun = {"nats": 0.0, "steps": 0, "seconds": 0.0}
-        """What an interrupted epoch had come to."""
+        self._start_epoch()
 
-    def before_train(self) -> None:
-        device = self.bytes_per_token.device
-        self.train_nats = torch.tensor(self.begun["nats"], dtype=torch.float64, device=device)
-        self.num_steps = int(self.begun["steps"])
-        self.start = time.monotonic() - self.begun["seconds"]
-        self.begun = {"nats": 0.0, "steps": 0, "seconds": 0.0}
+    def _start_epoch(self) -> None:
+        self.load_state_dict({"nats": 0.0, "steps": 0, "seconds": 0.0})
 
-    def so_far(self) -> dict[str, float]:
-        """What the training part of this epoch has come to."""
+    def state_dict(self) -> dict[str, float]:
+        """Sum of the losses, steps and seconds of the epoch's training so far."""
         return {
             "nats": self.train_nats.item(),
             "steps": self.num_steps,
             "seconds": time.monotonic() - self.start,
         }
 
+    def load_state_dict(self, state: dict[str, float]) -> None:
+        """Resumes the epoch that `state` was taken in."""
+        device = self.bytes_per_token.device
+        self.train_nats = torch.tensor(state["nats"], dtype=torch.float64, device=device)
+        self.num_steps = int(state["steps"])
+        self.earlier_seconds = state["seconds"]
+
+    def before_train(self) -> None:
+        self.start = time.monotonic() - self.earlier_seconds
+
     def before_validate(self) -> None:
         self.valid_start = time.monotonic()
         self.sums = TokenSums(self.bytes_per_token)
 
     def after_step(self) -> None:
-        self.train_nats += self.learn.step_loss.value
+        self.train_nats += self.step_loss.value
         self.num_steps += 1
 
     def after_loss(self) -> None:
@@ -128,20 +86,21 @@ class EpochTable(Callback):
             self.valid_start - self.start,
             time.monotonic() - self.valid_start,
         )
+        self._start_epoch()
 
     def add_row(
         self, phase: str, train_loss: float, measures: Measures, train_seconds: float, valid: float
     ) -> None:
-        """Appends a row and flushes the file."""
+        """Appends a row and writes the file; raises `TrainingStopped` if the loss is not finite."""
         row = EpochRow(len(self.rows), phase, train_loss, **asdict(measures))
         if not math.isfinite(row.loss):  # before the phase is saved
-            what = (
+            remedy = (
                 "this phase is not kept; lower lr_max, set train.grad_clip, train in bf16 or fp32"
+                if row.epoch
+                else "the base model does not work in this precision; set train.precision=fp32"
             )
-            if row.epoch == 0:
-                what = "the base model cannot be trained so; set train.precision=fp32"
             raise TrainingStopped(
-                f"the validation loss after epoch {row.epoch} is {row.loss}: {what}"
+                f"the validation loss after epoch {row.epoch} is {row.loss}: {remedy}"
             )
         self.rows.append(row)
         self.times.append(EpochTime(row.epoch, round(train_seconds, 2), round(valid, 2)))
@@ -151,13 +110,13 @@ class EpochTable(Callback):
 
 
 class TensorBoardLog(Callback):
-    """Training loss and rate every `every` passes, the measures every epoch."""
+    """Logs training loss and learning rate every `every` passes, and each row of the table."""
 
     order = 75
     every = 10
 
-    def __init__(self, folder: Path, first_pass: int) -> None:
-        self.folder, self.num_passes = folder, first_pass
+    def __init__(self, folder: Path, table: EpochTable, first_pass: int) -> None:
+        self.folder, self.table, self.num_passes = folder, table, first_pass
         self.writer: Any = None
 
     def before_fit(self) -> None:
@@ -174,10 +133,9 @@ class TensorBoardLog(Callback):
             self.writer.add_scalar("train/lr", self.opt.hypers[-1]["lr"], self.num_passes)
 
     def after_epoch(self) -> None:
-        row = self.learn.epoch_table.rows[-1]
-        for name in _FLOATS:
-            value = getattr(row, name)
-            if not math.isnan(value):
+        row = self.table.rows[-1]
+        for name, value in asdict(row).items():
+            if isinstance(value, float) and not math.isnan(value):
                 self.writer.add_scalar(f"epoch/{name}", value, row.epoch)
 
     def after_fit(self) -> None:
@@ -187,15 +145,23 @@ class TensorBoardLog(Callback):
 class Meter(Callback):
     """Reports phase, epoch, loss, learning rate and speed of training, and the time left.
 
-    The speed is that of this phase's training steps: validation and start-up do not count. The time
-    left adds what the validations to come will take. The loss is the guard's running mean, which the
-    host has read already, so nothing waits for a GPU here.
+    The speed is that of this phase's training steps, without validation and start-up. The time left
+    includes the remaining validations. The loss is the guard's running mean: the host has it
+    already, so reading it does not synchronize with the GPU.
     """
 
     order = 80
 
-    def __init__(self, advance: Advance, num_epochs: int = 1, num_ranks: int = 1) -> None:
-        self.advance, self.num_epochs, self.num_ranks = advance, num_epochs, num_ranks
+    def __init__(
+        self,
+        advance: Advance,
+        table: EpochTable,
+        guard: Guard,
+        num_epochs: int = 1,
+        num_ranks: int = 1,
+    ) -> None:
+        self.advance, self.table, self.guard = advance, table, guard
+        self.num_epochs, self.num_ranks = num_epochs, num_ranks
         self.first_epoch = 0
         """Epochs of the run before this phase."""
         self.tokens_per_second = math.nan
@@ -205,7 +171,7 @@ class Meter(Callback):
         self.num_tokens, self.seconds = 0, 0.0
 
     def before_train(self) -> None:
-        self.last: float | None = None  # the first batch sets things up: its time says nothing
+        self.last: float | None = None  # the first batch includes start-up and is not timed
 
     def after_batch(self) -> None:
         if not self.training:
@@ -221,17 +187,16 @@ class Meter(Callback):
         train = self.learn.dls.train
         left_tokens = (self.num_epochs - epochs) * train.epoch_blocks * train.block_size
         left_tokens -= (self.learn.iter + 1) * num_tokens
-        table = self.learn.epoch_table
-        valid_seconds = table.times[-1].valid_seconds if table.times else 0.0
+        valid_seconds = self.table.times[-1].valid_seconds if self.table.times else 0.0
         notes = [
-            f"loss {self.learn.guard.running_loss:.3f}",
+            f"loss {self.guard.running_loss:.3f}",
             f"lr {self.opt.hypers[-1]['lr']:.1e}",
             f"{self.tokens_per_second:,.0f} tokens/s",
         ]
         self.advance(
             num_tokens,
             ", ".join(note for note in notes if "nan" not in note),
-            description=f"{table.phase} {epochs + 1}/{self.num_epochs}",
+            description=f"{self.table.phase} {epochs + 1}/{self.num_epochs}",
             seconds_left=left_tokens / self.tokens_per_second
             + (self.num_epochs - epochs) * valid_seconds,
         )
@@ -244,5 +209,5 @@ class Meter(Callback):
         self.leave()
 
     def leave(self) -> None:
-        """Ends the bar of a validation, also of one that raised."""
+        """Ends the bar of a validation; call it after every fit, even if the fit raised."""
         self.validation.close()

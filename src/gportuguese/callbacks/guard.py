@@ -1,4 +1,4 @@
-"""The loss of a whole step, and stopping before a step that would do harm."""
+"""The loss of a whole step, and a guard that stops the run before a bad step."""
 
 from __future__ import annotations
 
@@ -13,18 +13,23 @@ from gportuguese.world import World
 
 
 class TrainingStopped(UserError):
-    """The next step would do harm; the weights are still those of the step before."""
+    """Training stopped before a bad step; the weights are those of the last good step.
 
-    epoch = 0
-    """Epochs of the phase before the one it happened in."""
-    step: int | None = None
-    """Steps of that epoch before the one at fault; None where it was no step."""
+    `step` counts the steps of the epoch before the bad one; None if the fault was not a step.
+    """
+
+    def __init__(self, message: str, step: int | None = None) -> None:
+        super().__init__(message)
+        self.message, self.step = message, step
+
+    def __str__(self) -> str:
+        return self.message  # fastai changes `args` of what a callback raises
 
 
 class StepLoss(Callback):
-    """The mean loss of a step, over its passes and all processes; it stays on the device.
+    """The mean loss of a step over its passes and all processes; it stays on the device.
 
-    After `Accumulation` (6), which ends all passes but a step's last.
+    It runs after `Accumulation` (6), which cancels `before_step` in all passes but the last.
     """
 
     order = 7
@@ -52,14 +57,13 @@ class StepLoss(Callback):
 
 
 class Guard(Callback):
-    """Stops the run before a step whose loss or gradients are not finite, or whose loss jumped up.
+    """Stops the run before a step whose loss or gradients are not finite, or whose loss jumped.
 
-    Also clips gradients. With fp16 it sees unscaled ones, and steps that overflowed were left out
-    before it.
+    It also clips gradients. With fp16 it sees unscaled gradients, and never a step that overflowed.
 
-    A look at the verdict makes the host wait for a GPU in every step. With `is_late` the optimizer's
-    own kernel leaves the weights alone (`found_inf`, which fused AdamW heeds), and the host reads
-    the verdict one step later, when it has long been known.
+    Reading the result in every step would synchronize with the GPU. With `is_late` the host reads
+    it one step later; meanwhile the optimizer's kernel leaves the weights unchanged (`found_inf`,
+    which fused AdamW supports).
     """
 
     order = 12
@@ -67,32 +71,47 @@ class Guard(Callback):
     _SETTLING_STEPS = 20
     _MEAN_STEPS = 50
 
-    def __init__(self, max_norm: float | None, max_loss_rise: float | None, is_late: bool) -> None:
-        self.max_norm, self.max_loss_rise, self.is_late = max_norm, max_loss_rise, is_late
-
-        self.begun: dict[str, Any] = {"num_steps": 0, "mean": None}
-        """What an interrupted fit had come to."""
-        self.running_loss = math.nan
-        """Mean loss of recent steps as last read from the device; nan before the first."""
-
-    def before_fit(self) -> None:
-        mean = self.begun["mean"]
-        self.num_steps: int = self.begun["num_steps"]
-        self.mean = None if mean is None else torch.tensor(mean, device=self.learn.dls.device)
-        """Running mean of the loss of earlier steps."""
-        self.begun = {"num_steps": 0, "mean": None}
+    def __init__(
+        self,
+        step_loss: StepLoss,
+        max_norm: float | None,
+        max_loss_rise: float | None,
+        is_late: bool,
+    ) -> None:
+        self.step_loss, self.is_late = step_loss, is_late
+        self.max_norm, self.max_loss_rise = max_norm, max_loss_rise
+        self.num_steps = 0
+        self.mean: torch.Tensor | None = None
+        """Running mean of the loss of the fit's earlier steps."""
         self.pending: tuple[torch.Tensor, Any, int, int] | None = None
+        self.running_loss = math.nan
+        """The mean as last read from the device; nan before the first step."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Steps and running mean of the current fit."""
+        return {
+            "num_steps": self.num_steps,
+            "mean": None if self.mean is None else self.mean.item(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Resumes the fit that `state` was taken in."""
+        mean, self.num_steps = state["mean"], state["num_steps"]
+        self.mean = None if mean is None else torch.tensor(mean, device=self.learn.dls.device)
+
+    def after_fit(self) -> None:
+        self.num_steps, self.mean = 0, None
 
     def before_step(self) -> None:
         self.judge()
         parameters = [p for p in self.learn.model.parameters() if p.grad is not None]
         norm = torch.nn.utils.get_total_norm([p.grad for p in parameters])
-        loss = self.learn.step_loss.value
+        loss = self.step_loss.value
         mean = loss if self.mean is None else self.mean
         is_bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
         if self.max_loss_rise is not None and self.num_steps >= self._SETTLING_STEPS:
             is_bad |= loss > mean + self.max_loss_rise
-        self._note(torch.stack([is_bad.float(), loss, mean, norm.float()]))
+        self._keep(torch.stack([is_bad.float(), loss, mean, norm.float()]))
         if self.is_late:
             self.learn.opt.opt.found_inf = is_bad.float()
         else:
@@ -103,15 +122,10 @@ class Guard(Callback):
         weight = 1 / min(self.num_steps, self._MEAN_STEPS)
         self.mean = torch.where(is_bad, mean, torch.lerp(mean, loss, weight))
 
-    def so_far(self) -> dict[str, Any]:
-        """What this fit has come to."""
-        mean = None if self.mean is None else self.mean.item()
-        return {"num_steps": self.num_steps, "mean": mean}
-
     def after_train(self) -> None:
         self.judge()
 
-    def _note(self, verdict_4: torch.Tensor) -> None:
+    def _keep(self, verdict_4: torch.Tensor) -> None:
         done = None
         if self.is_late and verdict_4.is_cuda:
             host_4 = torch.empty(4, pin_memory=True)
@@ -119,10 +133,10 @@ class Guard(Callback):
             done = torch.cuda.Event()  # type: ignore[no-untyped-call]
             done.record(torch.cuda.current_stream(self.learn.dls.device))
             verdict_4 = host_4
-        self.pending = (verdict_4, done, self.learn.epoch, self.learn.step_loss.step)
+        self.pending = (verdict_4, done, self.learn.epoch, self.step_loss.step)
 
     def judge(self) -> None:
-        """Raises `TrainingStopped` if the last step noted was bad."""
+        """Raises `TrainingStopped` if the result still to be read is bad."""
         if self.pending is None:
             return
         (verdict_4, done, epoch, step), self.pending = self.pending, None
@@ -134,12 +148,11 @@ class Guard(Callback):
             self.stop(epoch, step, loss, mean, norm)
 
     def stop(self, epoch: int, step: int, loss: float, mean: float, norm: float) -> None:
-        """Raises the `TrainingStopped` of a run that must not take its next step."""
-        error = TrainingStopped(
+        """Raises `TrainingStopped` with what is known of the bad step."""
+        raise TrainingStopped(
             f"epoch {epoch + 1} of this phase, step {step + 1}: the loss is {loss:.4g} (mean before: "
             f"{mean:.4g}) and the norm of the gradients {norm:.4g}; stopped before the weights "
             "changed. Lower lr_max, set train.grad_clip, train in bf16 or fp32, or raise "
-            "train.max_loss_rise"
+            "train.max_loss_rise",
+            step,
         )
-        error.epoch, error.step = epoch, step
-        raise error

@@ -11,9 +11,9 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 class DataParallel(Callback):
-    """Wraps the model for one fit, after `TrainableGroups` (-5) has said what trains in it.
+    """Wraps the model for one fit, after `TrainableGroups` (-5) has frozen parameters.
 
-    fastai's own needs CUDA and accelerate. Gradients are exchanged in a step's last pass only.
+    fastai's own needs CUDA and accelerate. Processes exchange gradients in a step's last pass only.
     """
 
     order = -3
@@ -25,7 +25,7 @@ class DataParallel(Callback):
         self.context = ExitStack()
 
     def before_fit(self) -> None:
-        # buffers are the same everywhere, and shares of a validation are not of one length
+        # buffers never differ, and to exchange them fails where shares of a validation differ in length
         accepted = inspect.signature(DistributedDataParallel).parameters
         sync = "forward_sync_buffers" if "forward_sync_buffers" in accepted else "broadcast_buffers"
         self.learn.model = DistributedDataParallel(
@@ -42,7 +42,7 @@ class DataParallel(Callback):
         self.context.close()
 
     def unwrap(self) -> None:
-        """Ends data parallel, also after a fit that raised."""
+        """Takes the model out again; call it after every fit, even if the fit raised."""
         self.context.close()
         if isinstance(self.learn.model, DistributedDataParallel):
             self.learn.model = self.learn.model.module

@@ -8,21 +8,23 @@ from typing import Any
 import torch
 from fastai.callback.core import Callback, CancelStepException
 
+from gportuguese.callbacks.guard import Guard, StepLoss
 from gportuguese.precision import autocast
 
 
 class Precision(Callback):
     """Autocast around forward pass and loss; with fp16, a dynamic loss scale.
 
-    A step whose scaled gradients overflow is left out, before clipping and the optimizer.
-    The scaler is given this callback in the optimizer's place: it asks for `param_groups`, and
-    calls `step` only if the gradients are finite.
+    A step whose scaled gradients overflow is skipped, before clipping and the optimizer.
+    The scaler gets this callback as its optimizer: it reads `param_groups`, and calls `step` only
+    if the gradients are finite.
     """
 
     order = 10
 
-    def __init__(self, device: str, precision: str) -> None:
+    def __init__(self, device: str, precision: str, step_loss: StepLoss, guard: Guard) -> None:
         self.device, self.precision = device, precision
+        self.step_loss, self.guard = step_loss, guard
         enabled = precision == "fp16"
         self.scaler = torch.amp.GradScaler(torch.device(device).type, enabled=enabled)
         self.context = ExitStack()
@@ -34,7 +36,7 @@ class Precision(Callback):
         self.leave()
 
     def leave(self) -> None:
-        """Ends autocast, also after a forward pass that raised."""
+        """Ends autocast; call it after every fit, even if a forward pass raised."""
         self.context.close()
 
     def before_backward(self) -> None:
@@ -54,11 +56,10 @@ class Precision(Callback):
         self.scaler.unscale_(self)
         self.scaler.step(self)
         if not self.is_finite:
-            loss = self.learn.step_loss.value
-            if not torch.isfinite(loss):  # no loss scale will mend that
+            loss = self.step_loss.value
+            if not torch.isfinite(loss):  # a smaller loss scale does not help
                 nan = float("nan")
-                learn = self.learn
-                learn.guard.stop(learn.epoch, learn.step_loss.step, loss.item(), nan, nan)
+                self.guard.stop(self.learn.epoch, self.step_loss.step, loss.item(), nan, nan)
             raise CancelStepException("the scaled gradients overflowed")
 
     def after_step(self) -> None:  # also runs after a cancelled step

@@ -1,4 +1,4 @@
-"""Where a training is, saved so that a killed run goes on with the same bytes."""
+"""Checkpoints: a killed run resumes from them and ends with the same bytes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import signal
 import threading
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,9 @@ from fastai.callback.core import Callback
 
 from gportuguese import artifacts
 from gportuguese import model as models
-from gportuguese.callbacks.epoch_table import EpochRow, EpochTable, EpochTime
+from gportuguese.callbacks.epoch_table import EpochTable
+from gportuguese.callbacks.guard import Guard
+from gportuguese.epochs import EpochRow, EpochTime
 from gportuguese.world import World
 
 if TYPE_CHECKING:
@@ -34,7 +36,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run is."""
+    """How far a run has got."""
 
     phase: int = 0
     """Phases finished."""
@@ -44,84 +46,93 @@ class Position:
     """Optimizer steps of this epoch finished."""
 
     def in_words(self, phase: str) -> str:
-        """The place in the phase of that name, for a person."""
+        """The position, as messages give it; `phase` is the name of its phase."""
         return f"phase {phase}, epoch {self.epoch + 1}, after {self.step} steps"
 
 
 class Checkpoints(Callback):
-    """Saves every `minutes`, and before the run obeys SIGINT or SIGTERM; keeps the last two.
+    """Saves a checkpoint every `minutes`, and on SIGINT or SIGTERM; keeps the last two.
 
-    A signal is obeyed after the step (or validation batch) under way; a second one at once.
-    All processes save and stop together. Everything is there that later steps depend on: weights,
-    optimizer, guard, loss scale, random states, position, and the epoch table with its open row.
-    Weights are safetensors, the rest is read by `torch.load(weights_only=True)`.
+    A signal ends the run after the current step or validation batch; a second one ends it at once.
+    All processes save and stop together. A checkpoint holds everything that later steps depend on:
+    weights, optimizer, guard, loss scale, random states, position, and the epoch table with the
+    sums of the unfinished epoch. Weights are safetensors; `torch.load(weights_only=True)` reads the
+    rest. Set `position` to where each fit starts.
     """
 
     order = 65
 
     def __init__(
-        self, folder: Path, model: PreTrainedModel, table: EpochTable, minutes: float, world: World
+        self,
+        folder: Path,
+        model: PreTrainedModel,
+        *,
+        table: EpochTable,
+        guard: Guard,
+        scaler: torch.amp.GradScaler,
+        passes_per_step: int,
+        minutes: float,
+        world: World,
     ) -> None:
         self.folder, self.model, self.table = folder, model, table
-        self.seconds, self.world = 60 * minutes, world
-        self.phase = 0
+        self.guard, self.scaler = guard, scaler
+        self.passes_per_step, self.seconds, self.world = passes_per_step, 60 * minutes, world
+        self.position = Position()
         self.signal = 0
+        self.handlers: dict[int, Any] = {}
 
     def before_fit(self) -> None:
         self.due = time.monotonic() + self.seconds
-        self.position = begin = self.learn.begin
-        self.learn.train_iter = begin.epoch * len(self.learn.dls.train) + self.learn.begin_batch
-        self.handlers = {}
         if threading.current_thread() is threading.main_thread():
-            self.handlers = {number: signal.signal(number, self._note) for number in _SIGNALS}
+            self.handlers = {number: signal.signal(number, self._stop_soon) for number in _SIGNALS}
 
     def leave(self) -> None:
-        """Gives the signals back, also after a fit that raised."""
-        for number, handler in getattr(self, "handlers", {}).items():
+        """Restores the signal handlers; call it after every fit, even if the fit raised."""
+        for number, handler in self.handlers.items():
             signal.signal(number, handler)
         self.handlers = {}
 
-    def _note(self, number: int, _: Any) -> None:
+    def _stop_soon(self, number: int, _: Any) -> None:
         self.signal = number
-        self.leave()  # the next one ends the process at once
+        self.leave()  # the next signal ends the process at once
         log.info("stopping after this step; again to stop at once")
 
     def before_epoch(self) -> None:
         if self.learn.epoch != self.position.epoch:
-            self.position = Position(self.phase, self.learn.epoch, 0)
+            self.position = replace(self.position, epoch=self.learn.epoch, step=0)
 
     def after_batch(self) -> None:
         if self.training:
-            if self.learn.accumulation.count:
+            steps, rest = divmod(self.learn.iter + 1, self.passes_per_step)
+            if rest:
                 return  # between the passes of one step
-            self.position = Position(self.phase, self.learn.epoch, self.learn.step_loss.step + 1)
+            self.position = replace(self.position, step=steps)
         elif self.world.num_ranks > 1:
             return  # processes have unequal shares of a validation
         is_late = self.world.is_main and time.monotonic() >= self.due
         stop, is_due = self.world.largest(self.signal, int(is_late))
         if stop or is_due:
-            self.learn.guard.judge()  # on a GPU the verdict on this step is still out
+            self.guard.judge()  # on a GPU the result of this step is not yet read
             self.save(self.learn, self.position)
             self.due = time.monotonic() + self.seconds
         if stop:
             name, place = signal.Signals(stop).name, self.position.in_words(self.table.phase)
-            log.info("stopped by %s in %s; the same command goes on there", name, place)
+            log.info("stopped by %s in %s; the same command resumes there", name, place)
             raise KeyboardInterrupt if stop == signal.SIGINT else SystemExit(128 + stop)
 
     def save(self, learn: Learner, position: Position) -> None:
-        """Writes a checkpoint: whole, or not there."""
+        """Writes a checkpoint in full; an interruption leaves none."""
         random_states = self.world.gather(_random_states(learn.dls.device))
         if not self.world.is_main:
             return
-        open_row = self.table.so_far() if position.step else {}
         state = {
             "position": asdict(position),
             "rows": [asdict(row) for row in self.table.rows],
             "times": [asdict(times) for times in self.table.times],
-            "open_row": open_row,
+            "open_row": self.table.state_dict() if position.step else {},
             "optimizer": _plain_state(learn.opt.opt),
-            "guard": learn.guard.so_far(),
-            "scaler": learn.precision.scaler.state_dict(),
+            "guard": self.guard.state_dict(),
+            "scaler": self.scaler.state_dict(),
             "random": random_states,
         }
         numbers = [int(path.name) for path in _folders(self.folder)]
@@ -136,44 +147,45 @@ class Checkpoints(Callback):
         for old in _folders(self.folder)[:-_KEPT]:
             shutil.rmtree(old)
 
+    def restore(self, learn: Learner, checkpoint: Checkpoint) -> None:
+        """Loads everything but weights and rows; those are loaded when the run is set up."""
+        state, position = checkpoint.state, checkpoint.position
+        learn.opt.opt.load_state_dict(state["optimizer"])
+        self.scaler.load_state_dict(state["scaler"])
+        if position.step or position.epoch:  # in the middle of a fit
+            self.guard.load_state_dict(state["guard"])
+        if position.step:
+            self.table.load_state_dict(state["open_row"])
+            if self.world.rank < len(state["random"]):
+                _set_random_states(state["random"][self.world.rank], learn.dls.device)
+
 
 @dataclass
 class Checkpoint:
-    """A checkpoint that was read and found whole."""
+    """A checkpoint that was read and passed its check."""
 
     folder: Path
     state: dict[str, Any]
 
     @property
     def position(self) -> Position:
-        """Where it was saved."""
+        """The position of the run when it was saved."""
         return Position(**self.state["position"])
 
     @property
     def rows(self) -> tuple[list[EpochRow], list[EpochTime]]:
-        """The epoch table so far."""
+        """The epoch table when it was saved."""
         rows = [EpochRow(**row) for row in self.state["rows"]]
         return rows, [EpochTime(**times) for times in self.state["times"]]
 
-    def restore(self, learn: Learner, table: EpochTable, world: World) -> None:
-        """Everything but weights and rows, which the run was made with."""
-        learn.opt.opt.load_state_dict(self.state["optimizer"])
-        learn.precision.scaler.load_state_dict(self.state["scaler"])
-        if self.position.step or self.position.epoch:  # in the middle of a fit
-            learn.guard.begun = self.state["guard"]
-        if self.state["open_row"]:
-            table.begun = self.state["open_row"]
-        if self.position.step and world.rank < len(self.state["random"]):
-            _set_random_states(self.state["random"][world.rank], learn.dls.device)
-
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The last whole checkpoint in a folder; damaged ones are told and passed over."""
+    """The newest undamaged checkpoint in a folder; warns of each damaged one it skips."""
     for path in reversed(_folders(folder)):
         if not (fault := artifacts.broken_seal(path)):
             state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
             return Checkpoint(path, state)
-        log.warning("%s: passed over, going back to the checkpoint before it", fault)
+        log.warning("%s: skipped, going back to the checkpoint before it", fault)
     return None
 
 
@@ -182,9 +194,9 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimizer's state without the NumPy scalars that fastai's schedules leave in it.
+    """The optimizer's state with plain floats for the NumPy scalars of fastai's schedules.
 
-    `torch.load(weights_only=True)` refuses those.
+    `torch.load(weights_only=True)` rejects NumPy scalars.
     """
     state = optimizer.state_dict()
     for group in state["param_groups"]:
@@ -194,7 +206,7 @@ def _plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def _random_states(device: torch.device) -> dict[str, Any]:
-    """As plain numbers, which travel between processes and are no pickle's classes."""
+    """Random states as plain numbers, which processes can exchange and need no pickled classes."""
     kind, keys, *rest = np.random.get_state()
     on_cuda = device.type == "cuda"
     return {

@@ -1,21 +1,22 @@
-"""Gradual unfreezing: one phase trains the last groups, the others stand still."""
+"""Gradual unfreezing: a phase trains the last parameter groups and freezes the others."""
 
 from __future__ import annotations
 
 from fastai.callback.core import Callback
-from torch import nn
+
+from gportuguese.model import ParameterGroups
 
 
 class TrainableGroups(Callback):
     """Freezes all but the last `num_groups` parameter groups for one fit.
 
-    fastai's `freeze_to` leaves norms trainable and works inside the optimizer; this sets
-    `requires_grad`, so that frozen groups cost no gradient memory and DDP would see the same.
+    fastai's `freeze_to` leaves norms trainable and acts on the optimizer. This sets
+    `requires_grad`, so that frozen groups need no gradient memory and DDP skips them.
     """
 
     order = -5
 
-    def __init__(self, groups: list[list[nn.Parameter]], num_groups: int) -> None:
+    def __init__(self, groups: ParameterGroups, num_groups: int) -> None:
         self.groups, self.num_groups = groups, num_groups
 
     def before_fit(self) -> None:

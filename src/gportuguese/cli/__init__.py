@@ -102,7 +102,7 @@ def _run_stage(args: argparse.Namespace) -> None:
 
 def _print_epochs(artifact: Artifact) -> None:
     """The epoch table: drawn on a terminal, else Markdown."""
-    from gportuguese.report import epochs_markdown, epochs_table
+    from gportuguese.epochs import epochs_markdown, epochs_table
 
     markdown = epochs_markdown(artifact)
     if sys.stdout.isatty():

@@ -12,7 +12,8 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from gportuguese.artifacts import Artifact
 from gportuguese.config import METHODS, Config, as_tree
-from gportuguese.report import clock, epochs_markdown
+from gportuguese.epochs import epochs_markdown
+from gportuguese.progress import clock
 
 _TEMPLATE = Path(__file__).parent / "card.jinja"
 _METRICS = {

@@ -24,7 +24,7 @@ from torch.utils.checkpoint import checkpoint
 from gportuguese import loss as losses
 from gportuguese import model as models
 from gportuguese.config import Config
-from gportuguese.loss import HeadLoss
+from gportuguese.loss import HeadLoss, loss_input
 from gportuguese.model import prepare_model
 from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.kernels import Kernels
@@ -154,7 +154,7 @@ def count_forward(
         loss = _prepare(model, config, step, head_is_last)
         ids_BT = torch.zeros((1, step.block_size), dtype=torch.int64)
         with Ledger(0) as ledger, _short_loop(), _device(step):
-            loss(model(ids_BT).logits, ids_BT)
+            loss(loss_input(model(ids_BT)), ids_BT)
     return float(ledger.flops / step.block_size)
 
 
@@ -190,7 +190,7 @@ def _run(
         ids_BT = torch.zeros(shape_BT, dtype=torch.int64)
         with _device(step):
             ledger.moment = "forward"
-            hidden_BTD = model(ids_BT).logits
+            hidden_BTD = loss_input(model(ids_BT))
             ledger.keep_work()
             ledger.moment = "loss"
             mean = loss(hidden_BTD, ids_BT)

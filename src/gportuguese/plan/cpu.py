@@ -15,7 +15,7 @@ import torch
 
 from gportuguese import model as models
 from gportuguese.config import Config
-from gportuguese.loss import HeadLoss
+from gportuguese.loss import HeadLoss, loss_input
 from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.counting import Step
 from gportuguese.plan.shape import cut_model
@@ -136,16 +136,16 @@ class _Timed:
         groups: tuple[list[torch.nn.Parameter], ...] = (list(self.blocks[0].parameters()), rest)
         self.groups = groups
         self.optimizers = (
-            make_optimizer(self.model, [groups[0], []], config.train),
-            make_optimizer(self.model, [[], groups[1]], config.train),
+            make_optimizer(self.model, models.ParameterGroups(groups[0], [], [], []), config.train),
+            make_optimizer(self.model, models.ParameterGroups([], [], [], groups[1]), config.train),
         )
 
     def body(self) -> None:
         """A pass of everything before the head, or with a plain loss instead of one."""
         with autocast("cpu", self.precision):
-            out = self.model(self.ids_BT).logits
+            out = loss_input(self.model(self.ids_BT))
         if out.requires_grad:
-            out.backward(torch.ones_like(out))
+            out.backward(torch.ones_like(out))  # type: ignore[no-untyped-call]
 
     def head(self) -> None:
         """A pass of head and loss."""

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from gportuguese.plan import FIRST_STEP_BYTES, HEAP_FACTOR, KINDS, PROGRAM_BYTES, Fit, Plan
 from gportuguese.plan.devices import CONTEXT_BYTES, PRICES
 from gportuguese.plan.ledger import PARTS
-from gportuguese.report import clock
+from gportuguese.progress import clock
 
 _DEVICES = {"cpu": "on the CPU", "cuda": "on a GPU"}
 

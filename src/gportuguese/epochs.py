@@ -1,16 +1,18 @@
-"""The epoch table in the published columns, as Markdown and as a picture."""
+"""The epoch table of a run: its rows and times, as CSV, as Markdown and as curves."""
 
 from __future__ import annotations
 
+import csv
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gportuguese.artifacts import Artifact
+from gportuguese.progress import clock
 
 if TYPE_CHECKING:
     from rich.table import Table
 
-    from gportuguese.callbacks.epoch_table import EpochRow
+    from gportuguese.artifacts import Artifact
 
 _SHORT_TITLES = {
     "after ... epochs": "epochs",
@@ -23,16 +25,63 @@ _SHORT_TITLES = {
     "time by epoch": "time",
     "cumulative time": "total",
 }
-"""The columns, and what they are called where there is little room."""
+"""The titles of the columns, in full and as they fit a terminal of 80 columns."""
+
+
+@dataclass(frozen=True)
+class EpochRow:
+    """One line of `epochs.csv`: the columns of the published table, and bits per byte."""
+
+    epoch: int
+    """Epochs finished; 0 is before training."""
+    phase: str
+    train_loss: float
+    """Mean nats per token over the epoch's training steps; nan before training."""
+    loss: float
+    accuracy: float
+    perplexity: float
+    bits_per_byte: float
+
+    def cells(self) -> list[str]:
+        """The values as text, floats to nine digits."""
+        return [f"{v:.9g}" if isinstance(v, float) else str(v) for v in asdict(self).values()]
+
+
+@dataclass(frozen=True)
+class EpochTime:
+    """Seconds of one epoch; they are not in `epochs.csv`, which repeats byte for byte."""
+
+    epoch: int
+    train_seconds: float
+    valid_seconds: float
+
+
+def write_epochs(path: Path, rows: list[EpochRow]) -> None:
+    """Writes `epochs.csv`."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(EpochRow))
+        writer.writerows(row.cells() for row in rows)
+
+
+def read_epochs(path: Path) -> list[EpochRow]:
+    """The rows of an `epochs.csv`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            EpochRow(
+                epoch=int(row.pop("epoch")),
+                phase=row.pop("phase"),
+                **{name: float(value) for name, value in row.items()},
+            )
+            for row in csv.DictReader(file)
+        ]
 
 
 def epochs_markdown(artifact: Artifact) -> str:
-    """The epoch table of a `train` stage (or what `evaluate` kept of it) as Markdown."""
+    """The epoch table of a `train` or `evaluate` stage as Markdown."""
     kept = artifact.folder / "epochs.md"
     if kept.exists():
         return kept.read_text(encoding="utf-8").rstrip()
-    from gportuguese.callbacks.epoch_table import read_epochs  # only now: it loads fastai
-
     times = {time["epoch"]: time for time in artifact.facts["times"]}
     header = f"| {' | '.join(_SHORT_TITLES)} |"
     lines, total = [header, "| --- " * len(_SHORT_TITLES) + "|"], 0.0
@@ -49,7 +98,7 @@ def epochs_markdown(artifact: Artifact) -> str:
 
 
 def epochs_table(markdown: str) -> Table:
-    """An epoch table in Markdown as one for a terminal of 80 columns."""
+    """Converts the Markdown table into one that fits a terminal of 80 columns."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 
@@ -64,16 +113,6 @@ def epochs_table(markdown: str) -> Table:
     return table
 
 
-def clock(seconds: float) -> str:
-    """Hours, minutes and seconds.
-
-    >>> clock(20911)
-    '5:48:31'
-    """
-    minutes, rest = divmod(round(seconds), 60)
-    return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}"
-
-
 def draw_curves(rows: list[EpochRow], picture: Path) -> None:
     """Loss and accuracy on the validation set after every epoch, as a PNG."""
     from matplotlib.figure import Figure
@@ -82,7 +121,7 @@ def draw_curves(rows: list[EpochRow], picture: Path) -> None:
     figure = Figure(figsize=(9, 3.6))
     epochs = [row.epoch for row in rows]
     panels = (
-        # labels stand on the side that the curve bends away from
+        # labels are offset to the outer side of each curve's bend
         ("loss (nats per token)", "tab:blue", [row.loss for row in rows], (4, 6)),
         ("accuracy (%)", "tab:green", [100 * row.accuracy for row in rows], (2, -13)),
     )
