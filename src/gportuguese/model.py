@@ -141,20 +141,24 @@ def fresh_like(model: PreTrainedModel, vocab_size: int, end_of_text: int) -> Pre
 
     config = type(model.config).from_dict(model.config.to_dict())
     config.vocab_size = vocab_size
-    config.bos_token_id = config.eos_token_id = end_of_text
-    config.pad_token_id = None  # as in `set_end_of_text`
+    set_special_ids(config, end_of_text)
     return AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
-def set_end_of_text(model: PreTrainedModel, end_of_text: int) -> None:
-    """Makes config and generation config agree with the tokenizer on the special ids.
+def set_special_ids(config: Any, end_of_text: int) -> None:
+    """Makes a config agree with the tokenizer on the special ids.
 
-    Only generation pads. In a model's own config a padding id would make Llama and its kin treat
-    that row as padding: no gradient, so end of text would never be learnt.
+    There is no padding id: Llama and its kin treat the row of such an id as padding, which gets no
+    gradient, so end of text would never be learnt.
     """
+    config.bos_token_id = config.eos_token_id = end_of_text
+    config.pad_token_id = None
+
+
+def set_end_of_text(model: PreTrainedModel, end_of_text: int) -> None:
+    """Sets the special ids of a model; only generation pads, with end of text."""
     for config in (model.config, model.generation_config):
-        config.bos_token_id = config.eos_token_id = end_of_text
-    model.config.pad_token_id = None
+        set_special_ids(config, end_of_text)
     model.generation_config.pad_token_id = end_of_text
 
 
@@ -237,6 +241,15 @@ def fuse_activations(model: nn.Module) -> None:
         for name, child in module.named_children():
             if isinstance(child, NewGELUActivation):
                 setattr(module, name, nn.GELU(approximate="tanh"))
+
+
+def check_block_size(block_size: int, config: Any, name: str) -> None:
+    """Raises `ModelError` for blocks longer than the positions of a model's config."""
+    positions = getattr(config, "max_position_embeddings", None)
+    if positions and block_size > positions:
+        raise ModelError(
+            f"tokens.block_size={block_size} is above the {positions} positions of {name}; lower it"
+        )
 
 
 def num_positions(model: PreTrainedModel) -> int:

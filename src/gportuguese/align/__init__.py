@@ -99,11 +99,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
 
 def _check_fits(model: PreTrainedModel, source: Any, base: str, block_size: int) -> None:
     """Raises `ModelError` for a base that is too small for its tokenizer or for our blocks."""
-    positions, num_rows = models.num_positions(model), len(model.get_input_embeddings().weight)
-    if block_size > positions:
-        raise ModelError(
-            f"tokens.block_size={block_size} is above the {positions} positions of {base}; lower it"
-        )
+    models.check_block_size(block_size, model.config, base)
+    num_rows = len(model.get_input_embeddings().weight)
     if len(source) > num_rows:
         raise ModelError(
             f"the tokenizer of {base} has {len(source)} entries, but its model only {num_rows} rows; "
