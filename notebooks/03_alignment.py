@@ -16,8 +16,7 @@ from contextlib import nullcontext
 import pyarrow.parquet as pq
 from IPython.display import Image, Markdown, display
 
-from gportuguese import Pipeline, init_world, load_config, metrics, tokens
-from gportuguese import model as models
+from gportuguese import Pipeline, causal_lm, init_world, load_config, metrics, tokens
 
 config = load_config()
 pipeline = Pipeline(config)
@@ -55,7 +54,7 @@ for name, folder in (
     ("random", fresh.folder),
 ):
     measures = metrics.measure(
-        models.load(folder), loader, tokens.load_token_bytes(ids.folder, "cpu"), nullcontext
+        causal_lm.load(folder), loader, tokens.load_token_bytes(ids.folder, "cpu"), nullcontext
     )
     print(
         f"{name:8} {measures.loss:.3f} nats per token, {measures.bits_per_byte:.3f} bits per byte"

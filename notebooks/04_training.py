@@ -15,8 +15,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 from IPython.display import Image
 
-from gportuguese import Pipeline, init_world, learner, load_config, optimizer
-from gportuguese import model as models
+from gportuguese import Pipeline, causal_lm, init_world, learner, load_config, optimizer
 
 config = load_config()
 pipeline = Pipeline(config)
@@ -24,8 +23,8 @@ world = init_world(config.runtime)
 inputs = {name: pipeline.build(name, world) for name in ("align", "tokens")}
 
 # %%
-groups = models.parameter_groups(models.load(inputs["align"].folder))
-sizes = [models.count_parameters(group) for group in groups]
+groups = causal_lm.parameter_groups(causal_lm.load(inputs["align"].folder))
+sizes = [causal_lm.count_parameters(group) for group in groups]
 for phase in config.train.phases:
     rates = ", ".join(f"{rate:.1e}" for rate in optimizer.learning_rates(phase)[::2])
     trained = sum(sizes[-phase.trainable_groups :])

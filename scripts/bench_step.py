@@ -357,7 +357,7 @@ def run_program(name: str, shape: Shape, args) -> None:
 
 def model_of(case: Case, shape: Shape):
     """A GPT-2 with random weights."""
-    from gportuguese import model as models
+    from gportuguese import causal_lm
     from gportuguese.config import Architecture
 
     architecture = Architecture(
@@ -368,7 +368,7 @@ def model_of(case: Case, shape: Shape):
         dropout=case.dropout,
     )
     torch.manual_seed(0)
-    model = models.fresh_gpt2(architecture, shape.vocab)
+    model = causal_lm.fresh_gpt2(architecture, shape.vocab)
     model.config.use_cache = False
     return model
 
@@ -377,8 +377,7 @@ def ours(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
     """A phase of a real run."""
     from fastai.callback.core import Callback, CancelFitException
 
-    from gportuguese import learner, load_config
-    from gportuguese import model as models
+    from gportuguese import causal_lm, learner, load_config
     from gportuguese.callbacks import (
         Checkpoints,
         EpochOrder,
@@ -428,7 +427,7 @@ def ours(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
     table = EpochTable(scratch, bytes_V, learn.step_loss, [], [], lambda *_: None, world)
     cbs = [
         Wait(),
-        TrainableGroups(models.parameter_groups(model), 4),
+        TrainableGroups(causal_lm.parameter_groups(model), 4),
         EpochOrder(0),
         table,
         checkpoints := Checkpoints(

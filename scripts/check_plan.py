@@ -25,8 +25,7 @@ import torch
 import transformers
 from fastai.callback.core import Callback
 
-from gportuguese import learner, load_config
-from gportuguese import model as models
+from gportuguese import causal_lm, learner, load_config
 from gportuguese.callbacks import EpochOrder, TrainableGroups
 from gportuguese.plan import (
     FIRST_STEP_BYTES,
@@ -91,7 +90,7 @@ def measure(overrides: tuple[str, ...], num_steps: int, is_mapped: bool) -> None
     model = make_model(shape)
     learn = learner.make_learner(model, loaders, config, world)
     phase, times = section.phases[0], StepTimes()
-    groups = models.parameter_groups(model)
+    groups = causal_lm.parameter_groups(model)
     cbs = [TrainableGroups(groups, phase.trainable_groups), EpochOrder(0), times]
     learner.fit_phase(learn, phase, section, cbs)
     seconds = statistics.median(np.diff(times.ends))

@@ -36,8 +36,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from gportuguese import Pipeline, init_world, load_config, tokenizer
-from gportuguese import model as models
+from gportuguese import Pipeline, causal_lm, init_world, load_config, tokenizer
 from gportuguese.artifacts import hash_file
 from gportuguese.config import AlignConfig
 from gportuguese.precision import autocast, check_precision
@@ -69,7 +68,7 @@ def bits_per_byte(model, batches, token_bytes_V, precision: str) -> float:
 
 def optimizer_of(model, rate: float) -> torch.optim.Optimizer:
     """AdamW as for a small GPT-2; no decay of biases and norms."""
-    decays = models.decay_flags(model)
+    decays = causal_lm.decay_flags(model)
     groups = [
         {"params": [p for p in model.parameters() if decays[id(p)] == flag], "weight_decay": decay}
         for flag, decay in ((True, 0.1), (False, 0.0))
@@ -114,10 +113,10 @@ def train(args: argparse.Namespace) -> dict:
     pipeline = Pipeline(config)
     stored = pipeline.open("tokens")
     torch.manual_seed(args.seed)
-    model = models.load(pipeline.open("align").folder)
+    model = causal_lm.load(pipeline.open("align").folder)
     if args.method == "scratch":
         end_of_text = stored.facts["end_of_text"]
-        model = models.fresh_like(model, model.config.vocab_size, end_of_text)
+        model = causal_lm.fresh_like(model, model.config.vocab_size, end_of_text)
     if args.rows is not None:
         matrix_VD, embeddings = torch.from_numpy(np.load(args.rows)), model.get_input_embeddings()
         wanted, found = tuple(embeddings.weight.shape), tuple(matrix_VD.shape)

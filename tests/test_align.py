@@ -1,4 +1,4 @@
-"""Rows for a new vocabulary: by hand on small ones, against slow twins, and on whole models."""
+"""Rows for a new vocabulary: by hand on small ones, against slow twins, and on whole causal_lm."""
 
 import gzip
 import json
@@ -14,17 +14,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
-from gportuguese import Pipeline, init_world, load_config, tokenizer
-from gportuguese import model as models
+from gportuguese import Pipeline, causal_lm, init_world, load_config, tokenizer
 from gportuguese.align import AlignError, candidates, make_room, put_rows, rows, wechsel
 from gportuguese.align.bridge import Spaces, predicted_rows
 from gportuguese.align.calibration import calibrate, mean_probabilities, move_along_mean
-from gportuguese.align.copying import is_literal, shared_rows
 from gportuguese.align.focus import filler as focus_filler
 from gportuguese.align.focus import sparsemax
 from gportuguese.align.pieces import filler as pieces_filler
 from gportuguese.align.resources import Resources
 from gportuguese.align.rows import Vocabularies
+from gportuguese.align.shared_tokens import is_literal, shared_rows
 from gportuguese.align.vectors import (
     cut,
     learn_rotation,
@@ -37,9 +36,9 @@ from gportuguese.align.wechsel import filler as wechsel_filler
 from gportuguese.config import AlignConfig, ConfigError
 from gportuguese.tokens import BlockLoader, load_ids
 from tests.conftest import sentence
+from tests.test_causal_lm import gpt2, llama
 from tests.test_cli import gpt_pt, sets
 from tests.test_loss import small
-from tests.test_model import gpt2, llama
 
 
 def byte_tokenizer(words, num_merges=7):
@@ -323,14 +322,14 @@ def test_a_head_bias_moves_with_its_tokens(vocabularies):
 
 
 def test_a_tokenizer_larger_than_its_model_is_refused(overrides_of_nano, tmp_path):
-    from gportuguese import model as models
+    from gportuguese import causal_lm
 
-    model, bpe = models.load_base("package:english-nano")
+    model, bpe = causal_lm.load_with_tokenizer("package:english-nano")
     bpe.add_tokens(["<extra>"])
     model.save_pretrained(tmp_path / "base")
     tokenizer.save(bpe, tmp_path / "base")
     config = load_config(None, (*overrides_of_nano, f"align.base={tmp_path / 'base'}"))
-    with pytest.raises(models.ModelError, match="4097 entries, but its model only 4096 rows"):
+    with pytest.raises(causal_lm.ModelError, match="4097 entries, but its model only 4096 rows"):
         Pipeline(config).build("align", init_world(config.runtime))
 
 
@@ -535,7 +534,11 @@ def test_the_stage_calibrates_all_but_literals_unless_told_not_to(overrides_of_n
         literal = np.array([is_literal(token, tokens) for token in table["bytes"].to_pylist()])
         literal &= np.array([id is not None for id in table["source_id"].to_pylist()])
         literal[-1] = True  # end of text
-        return models.load(made.folder).lm_head.weight.detach(), literal, made.facts["calibration"]
+        return (
+            causal_lm.load(made.folder).lm_head.weight.detach(),
+            literal,
+            made.facts["calibration"],
+        )
 
     plain, literal, none = rows_of(0)
     moved, _, divergences = rows_of(2048)
@@ -546,7 +549,7 @@ def test_the_stage_calibrates_all_but_literals_unless_told_not_to(overrides_of_n
 
 
 def load_nano_tokenizer():
-    return models.load_base("package:english-nano")[1]
+    return causal_lm.load_with_tokenizer("package:english-nano")[1]
 
 
 # the stage
@@ -629,7 +632,7 @@ def test_counts_are_those_of_the_training_text_end_of_text_included(overrides_of
     pipeline = Pipeline(config)
     stored = pipeline.build("tokens", init_world(config.runtime))
     target = tokenizer.load(pipeline.open("tokenizer").folder)
-    both = Vocabularies(models.load_base(config.align.base)[1], target)
+    both = Vocabularies(causal_lm.load_with_tokenizer(config.align.base)[1], target)
     ids = np.asarray(load_ids(stored.folder, "train", stored.facts["dtype"]))
     counts = Resources(config.align, stored, both, 32).target_counts
     np.testing.assert_array_equal(counts, np.bincount(ids, minlength=len(target)))
@@ -655,7 +658,7 @@ def test_auto_takes_the_method_whose_model_finds_training_text_the_likeliest(
         ids = load_ids(stored.folder, "train", stored.facts["dtype"])
         nats = []
         with torch.no_grad():
-            model = models.load(made.folder).eval()
+            model = causal_lm.load(made.folder).eval()
             for inputs, targets in BlockLoader(ids, block, 1, num_blocks=1024 // block):
                 logits = model(inputs).logits
                 nats.append(functional.cross_entropy(logits[0], targets[0]).item())

@@ -20,8 +20,7 @@ from transformers import (
     LlamaForCausalLM,
 )
 
-from gportuguese import Pipeline, init_world, load_config, tokenizer
-from gportuguese import model as models
+from gportuguese import Pipeline, causal_lm, init_world, load_config, tokenizer
 from gportuguese.artifacts import Artifact
 from gportuguese.config import asset_path
 from gportuguese.export import ExportError, card, gguf, onnx
@@ -57,7 +56,7 @@ def card_of(artifact):
 
 def test_the_folder_holds_the_trained_model_in_every_format(folder):
     pipeline, artifact = folder
-    trained = models.load(pipeline.open("train").folder / "model").eval()
+    trained = causal_lm.load(pipeline.open("train").folder / "model").eval()
     ids_BT = torch.randint(300, (2, 16))
     wanted = trained(ids_BT).logits
     for safe in (True, False):
@@ -116,7 +115,7 @@ def test_the_card_says_what_the_run_measured(folder):
 def test_the_card_counts_every_parameter_once(folder, settings):
     """The tiny model trains all of them only in its last phase; its head is its embedding."""
     _, artifact = folder
-    model = models.load(artifact.folder)
+    model = causal_lm.load(artifact.folder)
     number = sum(p.numel() for p in set(model.parameters()))
     assert artifact.facts["parameters"] == number
     assert f"A causal language model of {number:,} parameters" in card_of(artifact).text
@@ -283,7 +282,7 @@ def test_transformers_reads_the_same_model_and_tokenizer_from_gguf(tmp_path, kin
     tokenizer.save(bpe, tmp_path)
     path = tmp_path / f"model-{kind}.gguf"
     gguf.write(model, tmp_path, path, kind)
-    twin, twin_bpe = models.load_base(str(path))
+    twin, twin_bpe = causal_lm.load_with_tokenizer(str(path))
     wanted, got = model(PROMPT).logits.log_softmax(-1), twin.eval()(PROMPT).logits.log_softmax(-1)
     torch.testing.assert_close(
         got, wanted, rtol=0, atol={"f32": 1e-5, "f16": 5e-3, "q8_0": 0.1}[kind]

@@ -5,8 +5,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.learner import Recorder
 
-from gportuguese import Pipeline, init_world, learner, load_config, precision
-from gportuguese import model as models
+from gportuguese import Pipeline, causal_lm, init_world, learner, load_config, precision
 from gportuguese.callbacks import TrainableGroups
 from gportuguese.config import PhaseConfig, TrainConfig
 from gportuguese.loss import HeadLoss
@@ -18,9 +17,9 @@ def prepared(overrides, *more):
     config = load_config(None, (*overrides, *more))
     world, pipeline = init_world(config.runtime), Pipeline(config)
     tokens, aligned = pipeline.build("tokens", world), pipeline.build("align", world)
-    model = models.load(aligned.folder)
+    model = causal_lm.load(aligned.folder)
     learn = learner.make_learner(model, learner.make_loaders(config, tokens, world), config, world)
-    return learn, models.parameter_groups(model), config
+    return learn, causal_lm.parameter_groups(model), config
 
 
 def test_only_the_last_groups_move_in_a_phase(tiny_overrides):

@@ -7,7 +7,7 @@ from transformers import Gemma2Config, Gemma2ForCausalLM, PhiConfig, PhiForCausa
 
 from gportuguese import loss as loss_module
 from gportuguese.loss import HeadLoss, nats_and_gradients
-from tests.test_model import gpt2, llama
+from tests.test_causal_lm import gpt2, llama
 
 
 def small(kind):

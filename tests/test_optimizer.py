@@ -5,8 +5,7 @@ import torch
 from torch import nn
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from gportuguese import load_config
-from gportuguese import model as models
+from gportuguese import causal_lm, load_config
 from gportuguese.config import PhaseConfig
 from gportuguese.optimizer import MuonAdamW, OptimizerError, learning_rates, make_optimizer
 
@@ -22,7 +21,7 @@ def small_model():
 
 def optimizer_of(model, name):
     section = load_config(None, (f"train.optimizer={name}",)).train
-    return make_optimizer(model, models.parameter_groups(model), section)
+    return make_optimizer(model, causal_lm.parameter_groups(model), section)
 
 
 def newton_schulz(update_MN):

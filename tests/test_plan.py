@@ -9,8 +9,7 @@ import pytest
 import torch
 from transformers import LlamaConfig
 
-from gportuguese import learner, load_config, plan
-from gportuguese import model as models
+from gportuguese import causal_lm, learner, load_config, plan
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks import EpochOrder, TrainableGroups
 from gportuguese.config import asset_path
@@ -128,7 +127,7 @@ def test_the_learners_own_steps_peak_where_the_plan_says(checkpointing):
         ledger.enter(parameter, "weights")
     loaders = learner.Loaders(loader, loader, torch.device("cpu"))
     learn = learner.make_learner(model, loaders, config, init_world(config.runtime))
-    groups = models.parameter_groups(model)
+    groups = causal_lm.parameter_groups(model)
     with ledger:
         learner.fit_phase(
             learn, section.phases[-1], section, [TrainableGroups(groups, 4), EpochOrder(0)]
@@ -297,7 +296,7 @@ def test_the_family_is_known_without_the_hub(base, parameters):
     with torch.device("meta"):
         model = make_model(plan.read_shape(config))
     model.tie_weights()
-    assert models.count_parameters(model.parameters()) == parameters
+    assert causal_lm.count_parameters(model.parameters()) == parameters
 
 
 def test_a_folder_is_read_without_its_weights(tmp_path):
@@ -456,7 +455,7 @@ def test_what_cannot_be_planned_is_said(words, message, tmp_path, capsys, monkey
 
 
 def test_a_folder_without_a_config_is_said(tmp_path):
-    with pytest.raises(models.ModelError, match="no model config can be read"):
+    with pytest.raises(causal_lm.ModelError, match="no model config can be read"):
         plan.read_shape(load_config(None, (f"align.base={tmp_path}",)))
 
 
@@ -478,7 +477,7 @@ def test_a_gpu_takes_what_is_counted(precision):
     model = make_model(shape)
     learner.prepare_model(model.train(), config, init_world(config.runtime))
     loss = HeadLoss(model)
-    optimizer = make_optimizer(model, models.parameter_groups(model), config.train)
+    optimizer = make_optimizer(model, causal_lm.parameter_groups(model), config.train)
     ids_BT = torch.zeros((4, 512), dtype=torch.int64, device="cuda")
     for _ in range(2):
         torch.cuda.reset_peak_memory_stats()

@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 import torch
 
-from gportuguese import Pipeline, init_world, load_config, tokenizer
-from gportuguese import model as models
+from gportuguese import Pipeline, causal_lm, init_world, load_config, tokenizer
 from tests.conftest import tiny_settings
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(1800)]
@@ -20,7 +19,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(1800)]
 TEXT = "o rio custa ? Nada , diz o mar, coração !  's 1998"
 KERAS = """
 import sys, keras_hub, numpy
-model = keras_hub.models.GPT2CausalLM.from_preset(sys.argv[1])
+model = keras_hub.causal_lm.GPT2CausalLM.from_preset(sys.argv[1])
 ids = numpy.array(model.preprocessor.tokenizer(sys.argv[2]))[None]
 read = ids[:, :32]  # as far as the tiny model reads
 logits = model({"token_ids": read, "padding_mask": numpy.ones_like(read)})
@@ -57,7 +56,7 @@ def check(artifact, program, python, tmp_path, tolerance, *more, **environment):
     subprocess.run(words, check=True, env={**os.environ, **environment}, cwd=tmp_path)
     found = np.load(out)
     assert found["ids"][0].tolist() == tokenizer.load(artifact.folder)(TEXT)["input_ids"]
-    model = models.load(artifact.folder).eval()
+    model = causal_lm.load(artifact.folder).eval()
     with torch.no_grad():
         wanted = model(torch.from_numpy(found["ids"][:, :32]).long()).logits
     np.testing.assert_allclose(found["logits"], wanted.numpy(), rtol=0, atol=tolerance)

@@ -1,10 +1,9 @@
 import pytest
 import torch
 
-from gportuguese import Pipeline, init_world, load_config, loss, train
-from gportuguese import model as models
+from gportuguese import Pipeline, causal_lm, init_world, load_config, loss, train
 from gportuguese.epochs import read_epochs
-from tests.test_model import needs_compile
+from tests.test_causal_lm import needs_compile
 
 
 def run(overrides, *more):
@@ -23,7 +22,7 @@ def test_epoch_table_counts_over_phases_and_lists_every_file(tiny_overrides):
     ]
     assert rows[-1].loss < rows[0].loss - 0.5
     assert artifact.facts["trainable_parameters"]["all"] == sum(
-        p.numel() for p in models.load(artifact.folder / "model").parameters()
+        p.numel() for p in causal_lm.load(artifact.folder / "model").parameters()
     )
     found = {
         p.relative_to(artifact.folder).as_posix() for p in artifact.folder.rglob("*.safetensors")
@@ -41,8 +40,8 @@ def test_a_padded_vocabulary_trains_and_saves_the_same_model(tiny_overrides, tmp
         tiny_overrides, "runtime.vocab_multiple=64", f"runtime.artifacts_dir={tmp_path / 'padded'}"
     )
     assert padded.digest == plain.digest
-    wanted = models.load(plain.folder / "model").state_dict()
-    got = models.load(padded.folder / "model").state_dict()
+    wanted = causal_lm.load(plain.folder / "model").state_dict()
+    got = causal_lm.load(padded.folder / "model").state_dict()
     assert got["transformer.wte.weight"].shape == (300, 16)
     for name, weight in wanted.items():
         torch.testing.assert_close(got[name], weight, rtol=1e-3, atol=1e-4)

@@ -31,12 +31,12 @@ from fastai.callback.schedule import valley  # importing it also gives Learner i
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import OptimWrapper
 
-from gportuguese import model as models
+from gportuguese import causal_lm
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks.resume import Position
+from gportuguese.causal_lm import prepare_model
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.loss import HeadLoss
-from gportuguese.model import prepare_model
 from gportuguese.optimizer import learning_rates, make_optimizer
 from gportuguese.precision import check_machine
 from gportuguese.progress import Advance, track
@@ -175,7 +175,9 @@ def make_learner(
         loaders,
         model,
         loss_func=loss,
-        opt_func=OptimWrapper(opt=make_optimizer(model, models.parameter_groups(model), section)),
+        opt_func=OptimWrapper(
+            opt=make_optimizer(model, causal_lm.parameter_groups(model), section)
+        ),
         cbs=cbs,
         default_cbs=False,
         wd_bn_bias=True,  # weight decay is set per group by make_optimizer
@@ -184,7 +186,7 @@ def make_learner(
     learn.logger = lambda *_: None
     learn.create_opt()
     if runtime.compile:
-        models.compile_blocks(model)
+        causal_lm.compile_blocks(model)
     return learn
 
 
@@ -247,10 +249,10 @@ def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world:
     seed_everything(config.train.seed, 0)
     # the search needs rates at which the loss jumps
     config = replace(config, train=replace(config.train, max_loss_rise=None))
-    model = models.load(inputs["align"].folder)
+    model = causal_lm.load(inputs["align"].folder)
     loaders = make_loaders(config, inputs["tokens"], world)
     learn = make_learner(model, loaders, config, world, _FinderGuard)
-    groups = models.parameter_groups(model)
+    groups = causal_lm.parameter_groups(model)
     phase = config.train.phases[0]
     learn.add_cbs([Recorder(), TrainableGroups(groups, phase.trainable_groups)])
     with tempfile.TemporaryDirectory() as scratch, track("lr-find", _FINDER_STEPS) as advance:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 import torch
 
-from gportuguese import model as models
+from gportuguese import causal_lm
+from gportuguese.causal_lm import ParameterGroups
 from gportuguese.config import PhaseConfig, TrainConfig, UserError
-from gportuguese.model import ParameterGroups
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -29,7 +29,7 @@ def by_decay(per_group: Iterable[T]) -> list[tuple[T, bool]]:
 
 def learning_rates(phase: PhaseConfig) -> list[float]:
     """Peak rates of the optimizer's groups: geometric over the parameter groups."""
-    rates = np.geomspace(phase.lr_max / phase.lr_ratio, phase.lr_max, models.NUM_GROUPS)
+    rates = np.geomspace(phase.lr_max / phase.lr_ratio, phase.lr_max, causal_lm.NUM_GROUPS)
     return [float(rate) for rate, _ in by_decay(rates)]
 
 
@@ -41,7 +41,7 @@ def make_optimizer(
     Muon trains the weight-decayed matrices inside the blocks; AdamW trains the rest. Raises
     `OptimizerError` if Muon is missing in this PyTorch or does not fit the model.
     """
-    decay_flags = models.decay_flags(model)
+    decay_flags = causal_lm.decay_flags(model)
     groups: list[dict[str, Any]] = [
         {
             "params": [p for p in group if decay_flags[id(p)] == decays],

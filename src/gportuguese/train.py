@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gportuguese import artifacts, corpus, metrics, tokenizer
-from gportuguese import model as models
+from gportuguese import artifacts, causal_lm, corpus, metrics, tokenizer
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks import (
     Checkpoints,
@@ -26,10 +25,10 @@ from gportuguese.callbacks import (
 )
 from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.callbacks.resume import Position, newest
+from gportuguese.causal_lm import ParameterGroups
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.epochs import EpochRow
 from gportuguese.learner import fit_phase, make_learner, make_loaders
-from gportuguese.model import ParameterGroups
 from gportuguese.precision import autocast
 from gportuguese.progress import track, tracked
 from gportuguese.tokens import BlockLoader, documents_of, load_token_bytes
@@ -57,9 +56,9 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     loaders = make_loaders(config, inputs["tokens"], world)
     token_bytes = load_token_bytes(inputs["tokens"].folder, world.device)
     checkpoint = newest(out / CHECKPOINTS)
-    model = models.load(checkpoint.folder if checkpoint else inputs["align"].folder)
+    model = causal_lm.load(checkpoint.folder if checkpoint else inputs["align"].folder)
     learn = make_learner(model, loaders, config, world)
-    groups = models.parameter_groups(model)
+    groups = causal_lm.parameter_groups(model)
     rows = checkpoint.rows if checkpoint else ([], [])
     table = EpochTable(out, token_bytes, learn.step_loss, *rows, on_row=_log_row, world=world)
     checkpoints = Checkpoints(
@@ -160,7 +159,7 @@ def _save_phase(folder: Path, model: PreTrainedModel) -> None:
         shutil.rmtree(leftover, ignore_errors=True)
     scratch.mkdir(parents=True)
     model.config.use_cache = True
-    models.save(model, scratch)
+    causal_lm.save(model, scratch)
     model.config.use_cache = False
     artifacts.rename_whole(scratch, folder)
 
@@ -178,7 +177,7 @@ def _finish(
         shutil.rmtree(out / "model", ignore_errors=True)
         shutil.copytree(out / "phases" / last, out / "model", copy_function=_link_or_copy)
         tokenizer.save(tokenizer.load(inputs["align"].folder), out / "model")
-    sizes = [models.count_parameters(group) for group in groups]
+    sizes = [causal_lm.count_parameters(group) for group in groups]
     is_cpu = world.device == "cpu"
     return {
         "measures": asdict(table.rows[-1]),

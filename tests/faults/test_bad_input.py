@@ -114,7 +114,7 @@ def test_base_without_a_byte_level_tokenizer(tiny_overrides, tmp_path, capsys):
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
-    from tests.test_model import gpt2
+    from tests.test_causal_lm import gpt2
 
     vocab = {"[UNK]": 0, "a": 1}
     backend = Tokenizer(models.WordPiece(vocab, unk_token="[UNK]"))

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from gportuguese import model as models
+from gportuguese import causal_lm
 from gportuguese.config import asset_path
 
 CODE = """
@@ -70,7 +70,7 @@ def test_a_known_kind_of_model_loads_without_the_code_beside_it(foreign, tmp_pat
     path = foreign / "config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     path.write_text(json.dumps(config | {"model_type": "gpt2"}), encoding="utf-8")
-    models.load_base(str(foreign))[0].save_pretrained(tmp_path / "saved")
+    causal_lm.load_with_tokenizer(str(foreign))[0].save_pretrained(tmp_path / "saved")
     saved = json.loads((tmp_path / "saved" / "config.json").read_text(encoding="utf-8"))
     assert "auto_map" not in saved
     assert not list(tmp_path.rglob("has-run"))

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from gportuguese import Pipeline, artifacts, load_config
-from gportuguese import model as models
+from gportuguese import Pipeline, artifacts, causal_lm, load_config
 from gportuguese.epochs import read_epochs
 from gportuguese.tokens import BlockLoader
 from tests.invariants.test_equal_runs import NO_DROPOUT, build, elsewhere
@@ -36,7 +35,7 @@ def assert_equal(folder, other):
         assert one.accuracy == two.accuracy
         if one.epoch:
             assert one.train_loss == pytest.approx(two.train_loss, abs=1e-6)
-    weights = [models.load(each / "model").state_dict() for each in (folder, other)]
+    weights = [causal_lm.load(each / "model").state_dict() for each in (folder, other)]
     for name, weight in weights[0].items():
         torch.testing.assert_close(weight, weights[1][name], atol=1e-5, rtol=0)
 

@@ -5,8 +5,7 @@ import torch
 from fastai.learner import Recorder
 from torch.nn.functional import cross_entropy
 
-from gportuguese import Pipeline, init_world, load_config, train
-from gportuguese import model as models
+from gportuguese import Pipeline, causal_lm, init_world, load_config, train
 from gportuguese.epochs import read_epochs
 from gportuguese.optimizer import learning_rates, make_optimizer
 from tests.test_optimizer import needs_muon
@@ -52,7 +51,7 @@ def test_one_pass_of_eight_equals_eight_passes_of_one(tiny_overrides, tmp_path):
     for whole, split in zip(*rows, strict=True):
         assert split.loss == pytest.approx(whole.loss, abs=1e-5)
         assert split.bits_per_byte == pytest.approx(whole.bits_per_byte, abs=1e-5)
-    weights = [models.load(folder / "model").state_dict() for folder in folders]
+    weights = [causal_lm.load(folder / "model").state_dict() for folder in folders]
     for name, whole in weights[0].items():
         torch.testing.assert_close(weights[1][name], whole, atol=1e-5, rtol=1e-4)
 
@@ -100,7 +99,7 @@ def test_fastai_learner_equals_a_bare_pytorch_loop(tiny_overrides, name):
     model, loader = twin.model, twin.dls.train
     if name == "adamw":  # Muon, which rounds to bf16, makes much of a gradient's last bit
         twin.loss_func.release()
-    optimizer = make_optimizer(model, models.parameter_groups(model), config.train)
+    optimizer = make_optimizer(model, causal_lm.parameter_groups(model), config.train)
     ratios = [rate / phase.lr_max for rate in learning_rates(phase)]
     model.train()
     # without EpochOrder both read epoch 0 twice

@@ -13,8 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from gportuguese import metrics, tokenizer, tokens
-from gportuguese import model as models
+from gportuguese import causal_lm, metrics, tokenizer, tokens
 from gportuguese.align import bridge, focus, pieces, rows, wechsel
 from gportuguese.align.calibration import calibrate
 from gportuguese.align.report import draw_map, examples_markdown
@@ -48,15 +47,15 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     divergences: list[float] = []
     seed_everything(section.seed)
     if isinstance(base, Architecture):
-        model = models.fresh_gpt2(base, len(target))
+        model = causal_lm.fresh_gpt2(base, len(target))
         method, reason, kinds = "random", "the base is an architecture", None
     else:
-        model, source = models.load_base(base)
+        model, source = causal_lm.load_with_tokenizer(base)
         tokenizer.check_byte_level(source, base)
         _check_fits(model, source, base, config.tokens.block_size)
         method, reason = section.method, "align.method says so"
         if method == "random":
-            model = models.fresh_like(model, len(target), int(target.eos_token_id))
+            model = causal_lm.fresh_like(model, len(target), int(target.eos_token_id))
             kinds = None
         else:
             vocabularies = Vocabularies(source, target)
@@ -77,9 +76,9 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
                 encoding="utf-8",
             )
             draw_map(vocabularies, kinds, source_VD, target_VD, out / "map.png")
-    models.set_end_of_text(model, int(target.eos_token_id))
-    target.model_max_length = models.num_positions(model)
-    models.save(model, out)
+    causal_lm.set_end_of_text(model, int(target.eos_token_id))
+    target.model_max_length = causal_lm.num_positions(model)
+    causal_lm.save(model, out)
     tokenizer.save(target, out)
     if kinds is None:
         kinds = np.full(len(target), "random")
@@ -93,13 +92,13 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         "reason": reason,
         "calibration": [round(nats, 4) for nats in divergences],
         "rows": {str(name): int(count) for name, count in zip(names, counts, strict=True)},
-        "parameters": models.count_parameters(model.parameters()),
+        "parameters": causal_lm.count_parameters(model.parameters()),
     }
 
 
 def _check_fits(model: PreTrainedModel, source: Any, base: str, block_size: int) -> None:
     """Raises `ModelError` for a base that is too small for its tokenizer or for our blocks."""
-    models.check_block_size(block_size, model.config, base)
+    causal_lm.check_block_size(block_size, model.config, base)
     num_rows = len(model.get_input_embeddings().weight)
     if len(source) > num_rows:
         raise ModelError(

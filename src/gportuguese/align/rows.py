@@ -12,7 +12,7 @@ import torch
 from scipy.sparse import csr_array
 
 from gportuguese import tokenizer as tokenizers
-from gportuguese.align.copying import is_literal, shared_rows
+from gportuguese.align.shared_tokens import is_literal, shared_rows
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -16,8 +16,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback
 
-from gportuguese import artifacts
-from gportuguese import model as models
+from gportuguese import artifacts, causal_lm
 from gportuguese.callbacks.epoch_table import EpochTable
 from gportuguese.callbacks.guard import Guard
 from gportuguese.epochs import EpochRow, EpochTime
@@ -140,7 +139,7 @@ class Checkpoints(Callback):
         scratch = self.folder / f"{name}.tmp"
         shutil.rmtree(scratch, ignore_errors=True)
         scratch.mkdir(parents=True)
-        models.save(self.model, scratch)
+        causal_lm.save(self.model, scratch)
         torch.save(state, scratch / _STATE)
         artifacts.seal(scratch)
         artifacts.rename_whole(scratch, self.folder / name)

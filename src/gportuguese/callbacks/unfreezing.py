@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from fastai.callback.core import Callback
 
-from gportuguese.model import ParameterGroups
+from gportuguese.causal_lm import ParameterGroups
 
 
 class TrainableGroups(Callback):

@@ -11,8 +11,7 @@ from typing import Any
 import torch
 from huggingface_hub import ModelCard
 
-from gportuguese import model as models
-from gportuguese import tokenizer
+from gportuguese import causal_lm, tokenizer
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config
 from gportuguese.export import card, gguf, onnx
@@ -33,21 +32,21 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     """
     training = inputs["train"]
     source = training.folder / "model"
-    model, bpe = models.load(source).eval(), tokenizer.load(source)
+    model, bpe = causal_lm.load(source).eval(), tokenizer.load(source)
     model.config.use_cache = True
     generation = model.generation_config
     generation._from_model_config = False  # or transformers would replace what follows
     generation.do_sample, generation.top_k = True, TOP_K
-    generation.max_new_tokens = min(MAX_NEW_TOKENS, models.num_positions(model) // 2)
-    models.save(model, out)
+    generation.max_new_tokens = min(MAX_NEW_TOKENS, causal_lm.num_positions(model) // 2)
+    causal_lm.save(model, out)
     tokenizer.save(bpe, out)
-    prompts = prompts_of(inputs["evaluate"].facts["prompts"], bpe, models.num_positions(model))
+    prompts = prompts_of(inputs["evaluate"].facts["prompts"], bpe, causal_lm.num_positions(model))
     facts: dict[str, Any] = {
         "differences": {},
         "prompts": len(prompts),
         # in the card's examples; without `export.repo`, `push` replaces it by its --repo
         "repo": config.export.repo or f"user/{config.name}",
-        "parameters": models.count_parameters(model.parameters()),
+        "parameters": causal_lm.count_parameters(model.parameters()),
     }
     for name in ("safetensors", *config.export.formats):
         log.info("export: writing %s", name)
@@ -64,7 +63,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
 def _write(name: str, model: Any, out: Path) -> Any:
     """Writes a format and returns what gives its logits for ids `[B, T]`."""
     if name == "safetensors":
-        return _logits_of(models.load(out).eval())
+        return _logits_of(causal_lm.load(out).eval())
     if name == "bin":
         path = out / "pytorch_model.bin"
         torch.save(model.state_dict(), path)

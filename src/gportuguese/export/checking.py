@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gportuguese import model as models
+from gportuguese import causal_lm
 from gportuguese.config import UserError
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def check(
     """
     differences, same = [], True
     for prompt_BT in prompts:
-        room = models.num_positions(model) - prompt_BT.shape[1]
+        room = causal_lm.num_positions(model) - prompt_BT.shape[1]
         text_BT = _greedy(model, prompt_BT, min(_NEW_TOKENS, room))
         wanted, got = model(text_BT).logits, logits_of(text_BT)
         differences.append((got.log_softmax(-1) - wanted.log_softmax(-1)).abs().max())

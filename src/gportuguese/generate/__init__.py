@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gportuguese import model as models
+from gportuguese import causal_lm
 from gportuguese.generate.batch import Batch
 from gportuguese.generate.sampling import GenerateError, Sampling, draw
 from gportuguese.generate.text import TextStream, TokenTexts
@@ -38,7 +38,7 @@ class Writer:
         """The writer of a model folder; raises `UserError` if there is none."""
         if not (Path(folder) / "config.json").is_file():
             raise GenerateError(f"no model in {folder}; name a folder such as train-.../model")
-        model, tokenizer = models.load_base(str(Path(folder).resolve()))
+        model, tokenizer = causal_lm.load_with_tokenizer(str(Path(folder).resolve()))
         return cls(model.eval().to(device), tokenizer, device)
 
     @cached_property
@@ -131,7 +131,7 @@ class Writer:
     def fitting_ids(self, prompt: str, max_new_tokens: int, window: bool) -> list[int]:
         """The tokens of a prompt that leaves room for new ones; raises `GenerateError` if not."""
         ids = self.prompt_ids(prompt)
-        positions = models.num_positions(self.model)
+        positions = causal_lm.num_positions(self.model)
         if window and max_new_tokens < positions:
             ids = ids[-(positions - max_new_tokens) :]
         if len(ids) + max_new_tokens > positions:

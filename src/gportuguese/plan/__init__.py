@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from gportuguese import model as models
+from gportuguese import causal_lm
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, TrainConfig
 from gportuguese.plan.counting import Step, StepCount, count_forward, count_step
@@ -259,6 +259,6 @@ def _cpu_cost(cpu: CpuSpeed, schedule: Schedule, steps: tuple[Step, ...], shape:
 def cpu_step_seconds(cpu: CpuSpeed, step: Step, shape: Any) -> float:
     """Seconds of an optimizer step of one process on this machine's CPU."""
     blocks = num_layers(shape)
-    runs = np.array_split(np.arange(blocks), models.NUM_GROUPS - 1)
-    trained = sum(len(run) for run in runs[models.NUM_GROUPS - step.trainable_groups :])
+    runs = np.array_split(np.arange(blocks), causal_lm.NUM_GROUPS - 1)
+    trained = sum(len(run) for run in runs[causal_lm.NUM_GROUPS - step.trainable_groups :])
     return cpu.step_seconds(step, blocks, trained)

@@ -21,11 +21,11 @@ import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils.checkpoint import checkpoint
 
+from gportuguese import causal_lm
 from gportuguese import loss as losses
-from gportuguese import model as models
+from gportuguese.causal_lm import prepare_model
 from gportuguese.config import Config
 from gportuguese.loss import HeadLoss, loss_input
-from gportuguese.model import prepare_model
 from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.kernels import Kernels
 from gportuguese.plan.ledger import PARTS, Ledger
@@ -98,7 +98,7 @@ def count_model_step(
     The optimizer's moments exist before, as in every step but the first.
     """
     loss = _prepare(model, config, step, head_is_last)
-    groups = models.parameter_groups(model)
+    groups = causal_lm.parameter_groups(model)
     for index, group in enumerate(groups):
         for parameter in group:
             parameter.requires_grad_(index >= len(groups) - step.trainable_groups)
@@ -112,7 +112,7 @@ def count_model_step(
         for tensor in state.values():
             ledger.enter(tensor, "optimizer state")
     # DDP sends gradients by way of buckets, a second copy of them
-    buckets = torch.empty(models.count_parameters(trainable) if step.processes > 1 else 0)
+    buckets = torch.empty(causal_lm.count_parameters(trainable) if step.processes > 1 else 0)
     ledger.enter(buckets, "gradients")
 
     if step.passes > 1:  # from the second pass on gradients are there before
@@ -135,8 +135,8 @@ def count_model_step(
     return StepCount(
         flops / (step.micro_batch_size * step.block_size),
         update_flops,
-        models.count_parameters(model.parameters()),
-        models.count_parameters(trainable),
+        causal_lm.count_parameters(model.parameters()),
+        causal_lm.count_parameters(trainable),
         {part: ledger.peak[part] for part in PARTS},
         ledger.most["gradients"],
         ledger.peak_moment,
@@ -166,7 +166,7 @@ def _prepare(model: PreTrainedModel, config: Config, step: Step, head_is_last: b
     del model.to
     if step.activation_checkpointing:
         again = partial(checkpoint, use_reentrant=False, preserve_rng_state=False)
-        for block in models.block_list(model):
+        for block in causal_lm.block_list(model):
             block.forward = partial(again, partial(_within, step, block.forward))
     return HeadLoss(
         model,

@@ -13,7 +13,7 @@ from typing import Any
 
 import torch
 
-from gportuguese import model as models
+from gportuguese import causal_lm
 from gportuguese.config import Config
 from gportuguese.loss import HeadLoss, loss_input
 from gportuguese.optimizer import make_optimizer
@@ -121,11 +121,11 @@ class _Timed:
                 if tensor.is_floating_point():
                     tensor.normal_(std=0.02)
         runtime = dataclasses.replace(config.runtime, activation_checkpointing=False)
-        models.prepare_model(
+        causal_lm.prepare_model(
             self.model, dataclasses.replace(config, runtime=runtime), World("cpu", 1)
         )
         if step.activation_checkpointing:  # of these blocks, which are fewer than a model has
-            models.checkpoint_activations(self.blocks)
+            causal_lm.checkpoint_activations(self.blocks)
         self.loss = HeadLoss(
             self.model, chunk_rows=step.loss_rows, vocab_multiple=step.vocab_multiple
         )
@@ -136,8 +136,12 @@ class _Timed:
         groups: tuple[list[torch.nn.Parameter], ...] = (list(self.blocks[0].parameters()), rest)
         self.groups = groups
         self.optimizers = (
-            make_optimizer(self.model, models.ParameterGroups(groups[0], [], [], []), config.train),
-            make_optimizer(self.model, models.ParameterGroups([], [], [], groups[1]), config.train),
+            make_optimizer(
+                self.model, causal_lm.ParameterGroups(groups[0], [], [], []), config.train
+            ),
+            make_optimizer(
+                self.model, causal_lm.ParameterGroups([], [], [], groups[1]), config.train
+            ),
         )
 
     def body(self) -> None:

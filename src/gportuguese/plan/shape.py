@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from gportuguese import loss
-from gportuguese import model as models
+from gportuguese import causal_lm, loss
 from gportuguese.base import ModelError, locate_base
 from gportuguese.config import Architecture, Config
 from gportuguese.tokenizer import why_not_loaded
@@ -35,7 +34,7 @@ def read_shape(config: Config) -> Any:
     base = config.align.base
     vocab_size = config.tokenizer.vocab_size
     if isinstance(base, Architecture):
-        shape = models.gpt2_config(base, vocab_size)
+        shape = causal_lm.gpt2_config(base, vocab_size)
     else:
         shape = _of_base(base, vocab_size)
     shape.vocab_size = vocab_size
@@ -64,7 +63,7 @@ def cut_model(
     """A model of the shape with its first blocks only, and these; its memory is not written yet."""
     with torch.device("meta"):
         model = make_model(shape)
-    blocks = models.block_list(model)
+    blocks = causal_lm.block_list(model)
     blocks.requires_grad_(not frozen)
     del blocks[num_blocks:]
     model.to_empty(device="cpu")
@@ -100,7 +99,7 @@ def _of_base(base: str, vocab_size: int) -> Any:
         )
     layers, width, heads = _GPT2[name]
     known = Architecture(layers=layers, width=width, heads=heads, positions=1024)
-    return models.gpt2_config(known, vocab_size)
+    return causal_lm.gpt2_config(known, vocab_size)
 
 
 def _read(path: Path, base: str) -> Any:

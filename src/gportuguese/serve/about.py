@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from huggingface_hub import ModelCard
 
-from gportuguese import model as models
+from gportuguese import causal_lm
 from gportuguese.artifacts import MANIFEST
 from gportuguese.generate import Writer
 
@@ -58,7 +58,7 @@ def describe(folder: Path, writer: Writer) -> About:
     is judged by its parameters alone.
     """
     known = _of_card(folder / "README.md") or _of_run(folder)
-    parameters = models.count_parameters(writer.model.parameters())
+    parameters = causal_lm.count_parameters(writer.model.parameters())
     measured = known.get("bits_per_byte")
     floor = 1 / writer.texts.bytes_per_character
     is_far = measured is not None and measured > floor + _FAR_FROM_FLOOR

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import torch
 
-from gportuguese import model as models
+from gportuguese import causal_lm
 from gportuguese.config import UserError
 from gportuguese.generate import Continuation, Sampling, Writer
 from gportuguese.generate.batch import Batch
@@ -119,7 +119,7 @@ class Engine:
         self.writer = writer
         self.limits = limits
         self.texts = writer.texts
-        self.context = min(models.num_positions(writer.model), limits.max_context)
+        self.context = min(causal_lm.num_positions(writer.model), limits.max_context)
         self._batch = Batch(writer.model)
         self._rows: list[_Row] = []
         self._waiting: deque[Job] = deque()

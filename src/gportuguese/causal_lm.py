@@ -58,7 +58,7 @@ def _without_bars() -> Iterator[None]:
 
 
 @_without_bars()
-def load_base(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_with_tokenizer(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model (float32, on the CPU) and tokenizer of a folder, a GGUF file or a Hub model."""
     from transformers import AutoModelForCausalLM, AutoTokenizer
 

@@ -13,11 +13,10 @@ from transformers import (
     masking_utils,
 )
 
-from gportuguese import base, tokenizer
-from gportuguese import model as models
+from gportuguese import base, causal_lm, tokenizer
 from gportuguese.callbacks import TrainableGroups
+from gportuguese.causal_lm import ModelError, count_parameters, decay_flags, parameter_groups
 from gportuguese.config import Architecture, asset_path
-from gportuguese.model import ModelError, count_parameters, decay_flags, parameter_groups
 
 # PyTorch 2.14: torch.compile itself reads `.grad` of an input that is no leaf
 NON_LEAF = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
@@ -89,20 +88,20 @@ def test_decay_spares_biases_and_norms_as_fastai_does(model):
 
 def test_missing_base_is_named():
     with pytest.raises(ModelError, match="no base model at nowhere"):
-        models.load_base("./nowhere")
+        causal_lm.load_with_tokenizer("./nowhere")
     with pytest.raises(ModelError, match="neither a path nor a Hub id"):
-        models.load_base("a/b/c")
+        causal_lm.load_with_tokenizer("a/b/c")
 
 
 def test_hub_model_without_network_is_a_clear_error():
     assert base.locate_base("no-such-owner/no-such-model", download=False) is None
     with pytest.raises(ModelError, match="cannot fetch 'no-such-owner/no-such-model'"):
-        models.load_base("no-such-owner/no-such-model")
+        causal_lm.load_with_tokenizer("no-such-owner/no-such-model")
 
 
 def test_fresh_architecture_has_its_shape():
     shape = Architecture(layers=3, width=16, heads=2, positions=32, dropout=0.0)
-    model = models.fresh_gpt2(shape, 300)
+    model = causal_lm.fresh_gpt2(shape, 300)
     assert (
         count_parameters(model.parameters()) == 300 * 16 + 32 * 16 + 3 * (12 * 16**2 + 13 * 16) + 32
     )
@@ -112,7 +111,7 @@ def test_fused_activations_compute_the_same():
     torch.manual_seed(0)
     plain, fused = gpt2(), gpt2()
     fused.load_state_dict(plain.state_dict())
-    models.fuse_activations(fused)
+    causal_lm.fuse_activations(fused)
     assert isinstance(fused.transformer.h[0].mlp.act, torch.nn.GELU)
     ids_BT = torch.randint(64, (2, 8))
     torch.testing.assert_close(fused.eval()(ids_BT).logits, plain.eval()(ids_BT).logits)
@@ -134,7 +133,7 @@ def test_attention_gets_no_mask(make, is_compiled, monkeypatch):
         return real(*args, attn_mask=attn_mask, is_causal=is_causal, **kwargs)
 
     monkeypatch.setattr(masking_utils, "find_packed_sequence_indices", None)
-    models.skip_packing_search()
+    causal_lm.skip_packing_search()
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", spy)
     if is_compiled:
         graphs = []
@@ -146,7 +145,7 @@ def test_attention_gets_no_mask(make, is_compiled, monkeypatch):
         monkeypatch.setattr(
             torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend)
         )
-        models.compile_blocks(model)
+        causal_lm.compile_blocks(model)
     torch.testing.assert_close(model(ids_BT).logits, wanted)
     if is_compiled:
         masks += [
@@ -174,9 +173,9 @@ def test_all_phases_and_validations_share_few_compiled_graphs(make, monkeypatch)
     monkeypatch.setattr(
         torch.nn.Module, "compile", partialmethod(torch.nn.Module.compile, backend=backend)
     )
-    models.compile_blocks(model)
+    causal_lm.compile_blocks(model)
     ids_BT = torch.randint(64, (4, 16))
-    groups = models.parameter_groups(model)
+    groups = causal_lm.parameter_groups(model)
     for num_groups in (1, 2, 3, 4):
         TrainableGroups(groups, num_groups).before_fit()
         model.train()(ids_BT).logits.sum().backward()
@@ -190,9 +189,9 @@ def test_all_phases_and_validations_share_few_compiled_graphs(make, monkeypatch)
 @pytest.mark.parametrize("model", [gpt2(), llama()])
 def test_dropout_is_set_everywhere(model):
     ids_BT = torch.randint(64, (4, 16))
-    models.set_dropout(model.train(), 0.5)
+    causal_lm.set_dropout(model.train(), 0.5)
     assert not torch.equal(model(ids_BT).logits, model(ids_BT).logits)
-    models.set_dropout(model, 0.0)
+    causal_lm.set_dropout(model, 0.0)
     assert torch.equal(model(ids_BT).logits, model(ids_BT).logits)
     assert 0.5 not in vars(model.config).values()
 
@@ -200,9 +199,9 @@ def test_dropout_is_set_everywhere(model):
 def test_end_of_text_is_learnt_by_an_untied_llama(tmp_path):
     model = llama()
     model.config.pad_token_id = 3
-    models.set_end_of_text(model, 5)
+    causal_lm.set_end_of_text(model, 5)
     model.save_pretrained(tmp_path)
-    loaded = models.load(tmp_path)
+    loaded = causal_lm.load(tmp_path)
     loaded(torch.tensor([[1, 5, 2]])).logits.square().sum().backward()
     assert loaded.get_input_embeddings().weight.grad[5].norm() > 0
     assert loaded.generation_config.pad_token_id == 5
@@ -215,7 +214,7 @@ def test_a_truncated_base_is_refused(tmp_path, keep):
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:keep])
     with pytest.raises(ModelError, match="is not a whole causal LM"):
-        models.load_base(str(folder))
+        causal_lm.load_with_tokenizer(str(folder))
 
 
 def test_files_that_loading_does_not_read_do_not_change_the_identity(tmp_path):
@@ -239,12 +238,12 @@ def test_weights_that_lack_a_tensor_are_refused(tmp_path):
     shutil.copytree(asset_path("english-nano"), tmp_path / "base")
     model.save_pretrained(tmp_path / "base", state_dict=weights)
     with pytest.raises(ModelError, match=r"lack transformer\.h\.1\.mlp\.c_fc\.weight"):
-        models.load_base(str(tmp_path / "base"))
+        causal_lm.load_with_tokenizer(str(tmp_path / "base"))
 
 
 def test_a_base_without_tokenizer_files_is_refused(tmp_path):
     gpt2().save_pretrained(tmp_path)
-    _, bpe = models.load_base(str(tmp_path))
+    _, bpe = causal_lm.load_with_tokenizer(str(tmp_path))
     with pytest.raises(tokenizer.TokenizerError, match="save the base's tokenizer beside"):
         tokenizer.check_byte_level(bpe, "base")
 
