@@ -13,9 +13,8 @@ from gportuguese.plan.devices import DEVICES, Device, parse_prices
 from gportuguese.plan.fits import Fit, all_fits, needed_bytes
 from gportuguese.plan.flops import StepFlops, count_flops
 from gportuguese.plan.memory import StepMemory, count_memory
-from gportuguese.plan.schedule import PlanError, Schedule, make_schedule
+from gportuguese.plan.schedule import PlanError, Schedule, Step, make_schedule, steps_of
 from gportuguese.plan.shape import is_head_last, read_shape
-from gportuguese.plan.step import Step, steps_of
 from gportuguese.progress import busy
 
 __all__ = [
@@ -102,7 +101,7 @@ def make_plan(
         return memory_of(step).peak_bytes, count_flops(config, shape, step).train
 
     steps = {kind: steps_of(config, kind, processes) for kind in KINDS}
-    # the first of the phases that train most: those after it keep no more moments
+    # the phase that trains most has the peak: moments that a later one keeps were there before
     largest = {
         kind: max(each, key=lambda step: step.trainable_groups) for kind, each in steps.items()
     }

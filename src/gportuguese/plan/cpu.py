@@ -18,8 +18,8 @@ from gportuguese import model as models
 from gportuguese.config import Config
 from gportuguese.loss import HeadLoss
 from gportuguese.optimizer import make_optimizer
+from gportuguese.plan.schedule import Step
 from gportuguese.plan.shape import cut_model
-from gportuguese.plan.step import Step
 from gportuguese.precision import DTYPES, autocast, product_flops
 from gportuguese.world import World, keep_freed_memory
 

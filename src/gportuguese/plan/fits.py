@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from gportuguese.plan.devices import CONTEXT_BYTES, DEVICES
-from gportuguese.plan.step import Step
+from gportuguese.plan.schedule import Step
 
 PROGRAM_BYTES = 830_000_000
 """Resident set of the program before it has a model: Python, PyTorch, transformers, fastai."""

@@ -11,8 +11,8 @@ from torch import nn
 from gportuguese import model as models
 from gportuguese.config import Config
 from gportuguese.optimizer import make_optimizer
+from gportuguese.plan.schedule import Step
 from gportuguese.plan.shape import head_columns, make_model
-from gportuguese.plan.step import Step
 
 
 @dataclass(frozen=True)

@@ -26,8 +26,8 @@ from gportuguese import loss as losses
 from gportuguese import model as models
 from gportuguese.config import Config
 from gportuguese.optimizer import make_optimizer
+from gportuguese.plan.schedule import Step
 from gportuguese.plan.shape import is_head_last, make_model
-from gportuguese.plan.step import Step
 from gportuguese.precision import autocast
 from gportuguese.world import World
 
@@ -83,12 +83,11 @@ def count_model_memory(
         cached_rows=step.loss_rows if step.device == "cuda" else None,
     )
     groups = models.parameter_groups(model)
-    for group in groups[: -step.trainable_groups]:
-        for parameter in group:
-            parameter.requires_grad_(False)
+    for parameter in (p for group in groups[: -step.trainable_groups] for p in group):
+        parameter.requires_grad_(False)
     trainable = [p for p in model.parameters() if p.requires_grad]
     optimizer = make_optimizer(model, groups, config.train)
-    for parameter in (p for group in groups[-step.state_groups :] for p in group):
+    for parameter in trainable:
         parameter.grad = torch.zeros_like(parameter)
     optimizer.step()
     optimizer.zero_grad()
