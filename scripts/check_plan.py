@@ -22,6 +22,7 @@ import time
 import numpy as np
 import psutil
 import torch
+import torch.utils.flop_counter  # loads triton (80 MB), which would count as memory of the first step
 import transformers
 from fastai.callback.core import Callback
 
