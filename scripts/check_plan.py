@@ -22,21 +22,21 @@ import time
 import numpy as np
 import psutil
 import torch
+import torch.utils.flop_counter  # loads triton (80 MB), which would count as memory of the first step
 import transformers
 from fastai.callback.core import Callback
 
 from gportuguese import causal_lm, learner, load_config
 from gportuguese.callbacks import EpochOrder, TrainableGroups
 from gportuguese.plan import (
-    FIRST_STEP_BYTES,
-    PROGRAM_BYTES,
-    count_step,
+    count_memory,
     cpu_step_seconds,
     measure_cpu,
     needed_bytes,
     read_shape,
     steps_of,
 )
+from gportuguese.plan.fits import FIRST_STEP_BYTES, PROGRAM_BYTES
 from gportuguese.plan.shape import make_model
 from gportuguese.tokens import BlockLoader
 from gportuguese.world import init_world, keep_freed_memory, peak_memory_bytes
@@ -101,7 +101,7 @@ def predict(overrides: tuple[str, ...]) -> None:
     """Prints seconds and bytes of a step by the plan as JSON."""
     config = load_config(None, overrides)
     shape, (step,) = read_shape(config), steps_of(config, "cpu")
-    peak = count_step(config, shape, step).peak_bytes
+    peak = count_memory(config, shape, step).peak_bytes
     speed = measure_cpu(config, shape, step)
     assert speed is not None
     result = {

@@ -283,7 +283,8 @@ def plan(args) -> None:
     """What `gpt-pt plan` says of the steps that were measured."""
     from gportuguese import load_config
     from gportuguese.plan import (
-        count_step,
+        count_flops,
+        count_memory,
         cpu_step_seconds,
         measure_cpu,
         needed_bytes,
@@ -312,13 +313,13 @@ def plan(args) -> None:
         ]
         config = load_config(case["config"], tuple(settings))
         shape, step = read_shape(config), steps_of(config, kind)[-1]
-        counted = count_step(config, shape, step)
+        peak, work = count_memory(config, shape, step).peak_bytes, count_flops(config, shape, step)
         seconds = None
         if kind == "cpu":
             seconds = cpu_step_seconds(measure_cpu(config, shape, step), step, shape)
         elif card is not None and case["precision"] in card.peaks:
             tokens = case["batch"] * case["passes"] * block
-            flops = tokens * counted.train_flops + counted.update_flops
+            flops = tokens * work.train + work.update
             seconds = flops / card.flops_per_second(case["precision"])
         ours = measured["programs"].get("ours", {})
         results.append(
@@ -326,9 +327,9 @@ def plan(args) -> None:
                 "case": case["name"],
                 "planned_seconds": seconds,
                 "seconds": statistics.median(ours["seconds"]) if "seconds" in ours else None,
-                "planned_bytes": counted.peak_bytes,
+                "planned_bytes": peak,
                 "bytes": ours.get("memory_bytes"),
-                "planned_bytes_in_all": needed_bytes(kind, counted.peak_bytes),
+                "planned_bytes_in_all": needed_bytes(kind, peak),
             }
         )
         record(args.out, "plan", cases=results)

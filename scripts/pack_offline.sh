@@ -13,7 +13,7 @@ packages=(
   fastai fastcore fastdownload fastprogress fasttransform "plum-dispatch<2.10" beartype cloudpickle
   scikit-learn narwhals joblib threadpoolctl
   wikiextractor gensim smart-open wrapt rensa gguf
-  starlette uvicorn h11 httpx2 httpcore2 truststore prometheus-client pytest-timeout
+  starlette uvicorn h11 httpx2 httpcore2 truststore pytest-timeout
   python-fasthtml itsdangerous oauthlib python-multipart beautifulsoup4 soupsieve
 )
 limit=55000000  # what may be carried at once is 60 MB, the source tree included

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig
 
 from gportuguese import causal_lm, learner, load_config, plan
@@ -15,10 +16,9 @@ from gportuguese.callbacks import EpochOrder, TrainableGroups
 from gportuguese.config import asset_path
 from gportuguese.loss import HeadLoss
 from gportuguese.optimizer import make_optimizer
-from gportuguese.plan.counting import count_model_step
 from gportuguese.plan.devices import DEVICES, GPT2_SMALL_FLOPS
-from gportuguese.plan.fitting import remedies
-from gportuguese.plan.ledger import Ledger
+from gportuguese.plan.fits import remedies
+from gportuguese.plan.memory import Ledger, count_model_memory
 from gportuguese.plan.shape import make_model
 from gportuguese.tokens import BlockLoader
 from gportuguese.world import init_world
@@ -36,11 +36,19 @@ SMALL = (
 WEIGHTS = 300 * 32 + 64 * 32 + 3 * (12 * 32**2 + 13 * 32) + 2 * 32
 
 
-def counted(*overrides, device="cpu", index=-1, **changes):
-    """The last phase's step of the small model, or another."""
+def step_and_shape(*overrides, device="cpu", index=-1, **changes):
+    """Config and shape of the small model, and the last phase's step or another."""
     config = load_config(None, (*SMALL, *overrides))
     step = replace(plan.steps_of(config, device)[index], **changes)
-    return plan.count_step(config, plan.read_shape(config), step)
+    return config, plan.read_shape(config), step
+
+
+def flops_of(*overrides, **changes):
+    return plan.count_flops(*step_and_shape(*overrides, **changes))
+
+
+def memory_of(*overrides, **changes):
+    return plan.count_memory(*step_and_shape(*overrides, **changes))
 
 
 def gpt2_flops(layers, width, vocab, block, trained):
@@ -56,45 +64,61 @@ def gpt2_flops(layers, width, vocab, block, trained):
     return forward, 2 * (blocks + head) + weight_gradients + 4 * attention + forward
 
 
+def measured_flops(model, config, step):
+    """FLOPs of a real step by PyTorch's count of its operators; and those of a forward pass alone."""
+    groups = causal_lm.parameter_groups(model)
+    for group in groups[: -step.trainable_groups]:
+        for parameter in group:
+            parameter.requires_grad_(False)
+    if step.activation_checkpointing:
+        causal_lm.checkpoint_activations(causal_lm.block_list(model))
+    loss = HeadLoss(model, chunk_rows=step.loss_rows, vocab_multiple=step.vocab_multiple)
+    ids_BT = torch.zeros((step.micro_batch_size, step.block_size), dtype=torch.int64)
+    with torch.no_grad(), FlopCounterMode(display=False) as forward:
+        loss(model(ids_BT).logits, ids_BT)
+    with FlopCounterMode(display=False) as both:
+        loss(model(ids_BT).logits, ids_BT).backward()
+    optimizer = make_optimizer(model, groups, config.train)
+    with FlopCounterMode(display=False) as update:
+        optimizer.step()
+    tokens = ids_BT.numel()
+    train, first = both.get_total_flops() / tokens, forward.get_total_flops() / tokens
+    return train, first, update.get_total_flops()
+
+
+@pytest.mark.parametrize("index", [0, 1, 2, 3])
 @pytest.mark.parametrize(
-    ("device", "dropout", "precision"),
-    [  # math attention, the CPU's fused kernel, CUDA's flash and memory-efficient ones
-        ("cpu", 0.1, "bf16"),
-        ("cpu", 0.0, "fp32"),
-        ("cuda", 0.1, "bf16"),
-        ("cuda", 0.1, "fp32"),
+    "overrides",
+    [
+        (),
+        ("runtime.activation_checkpointing=true",),
+        ("runtime.vocab_multiple=64",),
+        pytest.param(("train.optimizer=muon",), marks=needs_muon),
     ],
 )
-def test_flops_are_those_of_the_formula_in_every_phase(device, dropout, precision):
-    base = f"align.base={{layers: 4, width: 32, heads: 2, positions: 64, dropout: {dropout}}}"
-    for index, trained in enumerate((0, 1, 2, 4)):
-        found = counted(base, f"train.precision={precision}", device=device, index=index)
-        assert found.train_flops == gpt2_flops(4, 32, 300, 32, trained)[1]
-
-
-def test_a_validation_takes_the_flops_of_a_forward_pass():
-    config = load_config(None, SMALL)
-    for device in ("cpu", "cuda"):
-        step = plan.steps_of(config, device)[0]
-        flops = plan.count_forward(config, plan.read_shape(config), step)
-        assert flops == gpt2_flops(3, 32, 300, 32, 3)[0]
+def test_flops_are_those_of_a_real_step_in_every_phase(overrides, index):
+    base = "align.base={layers: 4, width: 32, heads: 2, positions: 64}"
+    config, shape, step = step_and_shape(base, *overrides, index=index)
+    found = plan.count_flops(config, shape, step)
+    # eager attention: PyTorch has no formula for the CPU's fused kernel
+    shape._attn_implementation = "eager"
+    model = make_model(shape).train()
+    assert (found.train, found.forward, found.update) == measured_flops(model, config, step)
+    if not overrides:
+        forward, train = gpt2_flops(4, 32, 300, 32, (0, 1, 2, 4)[index])
+        assert (found.forward, found.train) == (forward, train)
 
 
 def test_gpt2_small_takes_the_flops_that_shares_are_reckoned_with():
     config = load_config(None, ("align.base=gpt2", "tokenizer.vocab_size=50257"))
     step = replace(plan.steps_of(config, "cuda")[-1], block_size=1024, micro_batch_size=1)
-    found = plan.count_step(config, plan.read_shape(config), step)
-    assert found.train_flops == GPT2_SMALL_FLOPS == gpt2_flops(12, 768, 50257, 1024, 12)[1]
+    found = plan.count_flops(config, plan.read_shape(config), step)
+    assert found.train == GPT2_SMALL_FLOPS == gpt2_flops(12, 768, 50257, 1024, 12)[1]
     assert found.parameters == 124_439_808
     # what was published of a V100 and of an H100: about 10 % and 41 % of the peak
     shares = {device.name: (device.share, device.best_share) for device in DEVICES}
     assert shares["V100"][0] == pytest.approx(0.095, abs=0.005)
     assert shares["H100"][1] == pytest.approx(0.41, abs=0.01)
-
-
-def test_padding_of_the_vocabulary_is_counted():
-    found = counted("runtime.vocab_multiple=64")
-    assert found.train_flops == gpt2_flops(3, 32, 320, 32, 3)[1]
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
@@ -103,8 +127,8 @@ def test_fake_tensors_take_what_real_ones_take(precision, changes):
     config = load_config(None, (*SMALL, f"train.precision={precision}"))
     shape = plan.read_shape(config)
     step = replace(plan.steps_of(config, "cpu")[-1], **changes)
-    real = count_model_step(make_model(shape).train(), config, step, head_is_last=True)
-    assert real == plan.count_step(config, shape, step)
+    real = count_model_memory(make_model(shape).train(), config, step, head_is_last=True)
+    assert real == plan.count_memory(config, shape, step)
 
 
 @pytest.mark.parametrize("checkpointing", ["false", "true"])
@@ -122,9 +146,8 @@ def test_the_learners_own_steps_peak_where_the_plan_says(checkpointing):
     ids = np.random.default_rng(0).integers(0, 300, 3 * 8 * 32 + 1)
     loader = BlockLoader(ids, 32, 4, seed=0, multiple=8)
     model = make_model(shape)
-    ledger = Ledger(300)
-    for parameter in model.parameters():
-        ledger.enter(parameter, "weights")
+    ledger = Ledger()
+    ledger.enter(*model.parameters())
     loaders = learner.Loaders(loader, loader, torch.device("cpu"))
     learn = learner.make_learner(model, loaders, config, init_world(config.runtime))
     groups = causal_lm.parameter_groups(model)
@@ -132,35 +155,37 @@ def test_the_learners_own_steps_peak_where_the_plan_says(checkpointing):
         learner.fit_phase(
             learn, section.phases[-1], section, [TrainableGroups(groups, 4), EpochOrder(0)]
         )
-    planned = plan.count_step(config, shape, plan.steps_of(config, "cpu")[-1]).peak_bytes
-    assert ledger.peak.total() == pytest.approx(planned, rel=0.02)
+    planned = plan.count_memory(config, shape, plan.steps_of(config, "cpu")[-1]).peak_bytes
+    assert ledger.peak == pytest.approx(planned, rel=0.02)
 
 
 def test_parts_are_what_they_are_called():
     for index, trained in enumerate((0, 1, 2, 3)):
-        found = counted("train.precision=bf16", index=index)
+        overrides = {"index": index, "passes": 2}
+        flops = flops_of("train.precision=bf16", **overrides)
+        found = memory_of("train.precision=bf16", **overrides)
         parameters = WEIGHTS - (3 - trained) * (12 * 32**2 + 13 * 32)
-        assert found.parameters == WEIGHTS
-        assert found.trainable_parameters == parameters
-        assert found.memory["weights"] == 4 * WEIGHTS
-        assert found.gradient_bytes == 4 * parameters
+        assert flops.parameters == WEIGHTS
+        assert flops.trainable_parameters == parameters
+        assert found.weights == 4 * WEIGHTS
         tensors = 12 * trained + 4
-        assert found.memory["optimizer state"] == 8 * parameters + 4 * tensors
-        assert found.memory["weight copies"] >= 2 * (3 * 12 * 32**2 + 300 * 32)
-        assert found.peak_bytes == sum(found.memory.values())
+        assert found.optimizer_state == 8 * parameters + 4 * tensors
+        copies = 2 * (trained * 12 * 32**2 + 300 * 32)
+        assert found.rest > 4 * parameters + copies
+        assert found.peak_bytes == found.weights + found.optimizer_state + found.rest
 
 
 @needs_muon
 def test_muon_keeps_one_moment_of_a_matrix_and_its_products_count():
-    plain, muon = (counted(f"train.optimizer={name}") for name in ("adamw", "muon"))
+    plain, muon = (memory_of(f"train.optimizer={name}") for name in ("adamw", "muon"))
     matrices = 3 * 12 * 32**2
     steps = 3 * 4 * 4  # AdamW counts the steps of each tensor in four bytes
-    saved = plain.memory["optimizer state"] - muon.memory["optimizer state"]
-    assert saved == 4 * matrices + steps
-    assert plain.update_flops == 0
+    assert plain.optimizer_state - muon.optimizer_state == 4 * matrices + steps
+    plain, muon = (flops_of(f"train.optimizer={name}") for name in ("adamw", "muon"))
+    assert plain.update == 0
     # five times A = XX', A + AA, X + AX; X has 32 rows and 96, 32, 128 or, transposed, 128 columns
-    assert muon.update_flops == 3 * 5 * sum(4 * 32**2 * n + 2 * 32**3 for n in (96, 32, 128, 128))
-    assert muon.train_flops == plain.train_flops
+    assert muon.update == 3 * 5 * sum(4 * 32**2 * n + 2 * 32**3 for n in (96, 32, 128, 128))
+    assert muon.train == plain.train
 
 
 @needs_muon
@@ -172,58 +197,76 @@ def test_muon_is_not_planned_where_there_is_no_bf16():
     assert notes["A100"][0] > 0
 
 
-def test_moments_of_earlier_phases_stay():
+def test_memory_is_that_of_the_phase_that_trains_most():
     phases = (
         "train.phases=[{name: a, epochs: 1, trainable_groups: 4, lr_max: 0.1}, "
         "{name: b, epochs: 1, trainable_groups: 1, lr_max: 0.1}]"
     )
-    first, second = counted(phases, index=0), counted(phases, index=1)
-    assert first.memory["optimizer state"] == second.memory["optimizer state"]
-    assert second.gradient_bytes < first.gradient_bytes
+    config = load_config(None, (*SMALL, phases))
+    made = plan.make_plan(config, assumed_tokens=10_000, measure=False)
+    first, second = (memory_of(phases, device="cuda", index=index) for index in (0, 1))
+    assert made.memory["cuda"] == first
+    # the second keeps the moments of the first
+    assert first.peak_bytes > second.weights + first.optimizer_state + second.rest
 
 
 def test_the_cpu_keeps_scores_where_dropout_is_and_cuda_does_not():
-    def activations(device, block_size, dropout):
+    def activations(device, block_size, dropout, precision="bf16"):
         base = f"align.base={{layers: 3, width: 32, heads: 2, positions: 64, dropout: {dropout}}}"
-        return counted(base, "train.precision=bf16", device=device, block_size=block_size).memory[
-            "activations"
-        ]
+        one, two = (
+            memory_of(
+                base,
+                f"train.precision={precision}",
+                device=device,
+                block_size=block_size,
+                micro_batch_size=size,
+            )
+            for size in (8, 16)
+        )
+        return two.peak_bytes - one.peak_bytes  # of eight sequences, without what does not grow
 
-    for device, dropout in (("cuda", 0.1), ("cuda", 0.0), ("cpu", 0.0)):
-        one, two = activations(device, 32, dropout), activations(device, 64, dropout)
-        assert two == pytest.approx(2 * one, rel=0.01)
-    # scores after softmax, mask and product, in float32, of 4 sequences, 2 heads and 3 layers
+    for device, dropout, precision in (
+        ("cuda", 0.1, "bf16"),
+        ("cpu", 0.0, "fp32"),
+    ):
+        one, two = (activations(device, n, dropout, precision) for n in (32, 64))
+        assert two == pytest.approx(2 * one, rel=0.02)
+    # scores after softmax, mask and product, in float32, of 8 sequences, 2 heads and 3 layers
     quadratic = activations("cpu", 64, 0.1) - 2 * activations("cpu", 32, 0.1)
-    assert quadratic == pytest.approx(3 * 4 * 2 * 3 * 4 * (64**2 - 2 * 32**2), rel=0.15)
+    assert quadratic == pytest.approx(3 * 8 * 2 * 3 * 4 * (64**2 - 2 * 32**2), rel=0.15)
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda"])
 def test_checkpointing_trades_flops_for_memory(device):
-    plain, again = (counted(device=device, activation_checkpointing=on) for on in (False, True))
-    blocks = 2 * 3 * 12 * 32**2 + 4 * 3 * 32 * 32
-    assert again.train_flops - plain.train_flops == blocks
-    assert again.memory["activations"] < 0.1 * plain.memory["activations"]
+    changes = [{"device": device, "activation_checkpointing": on} for on in (False, True)]
+    plain, again = (flops_of(**each) for each in changes)
+    assert again.train - plain.train == 2 * 3 * 12 * 32**2 + 4 * 3 * 32 * 32
+    plain, again = (memory_of(**each) for each in changes)
+    assert again.rest < 0.6 * plain.rest
     assert again.peak_bytes < 0.8 * plain.peak_bytes
 
 
 def test_logits_are_those_of_a_chunk():
-    many, few = (counted("train.precision=bf16", device="cuda", loss_rows=n) for n in (128, 32))
-    assert many.train_flops == few.train_flops
-    # in 16 bits, and in float32 what becomes their gradient
-    assert many.memory["logits and loss"] == 128 * 300 * (2 + 4)
-    assert many.peak_bytes > few.peak_bytes
+    def growth(device):
+        many, few = (
+            memory_of("train.precision=bf16", device=device, loss_rows=n, micro_batch_size=8)
+            for n in (256, 32)
+        )
+        return many.rest - few.rest
+
+    # in 16 bits, and in float32 before and after the softmax
+    assert growth("cuda") == pytest.approx((256 - 32) * 300 * (2 + 4 + 4), rel=0.1)
     # a run of the CPU takes 32 rows at a time to the exponentials
-    on_cpu = counted("train.precision=bf16", loss_rows=128).memory
-    assert on_cpu["logits and loss"] <= 128 * 300 * 2 + 2 * 32 * 300 * 4
+    assert (256 - 32) * 300 * 2 < growth("cpu") < (256 - 32) * 300 * 3
 
 
 def test_processes_share_a_step_and_keep_buckets():
     config = load_config(None, (*SMALL, "train.global_batch_size=16"))
     steps = plan.steps_of(config, "cuda", processes=2)
     assert [step.passes for step in steps] == [2, 2, 2, 2]
-    alone = counted(device="cuda", passes=2)
-    shared = counted(device="cuda", passes=2, processes=2)
-    assert shared.gradient_bytes == alone.gradient_bytes + 4 * WEIGHTS
+    alone = memory_of(device="cuda", passes=2)
+    shared = memory_of(device="cuda", passes=2, processes=2)
+    assert shared.rest == alone.rest + 4 * WEIGHTS
 
 
 def test_other_decoders_are_counted():
@@ -233,11 +276,16 @@ def test_other_decoders_are_counted():
         num_attention_heads=4, num_key_value_heads=2, use_cache=False,
     )  # fmt: skip
     for device in ("cpu", "cuda"):
-        step = plan.steps_of(config, device)[-1]
+        step = replace(plan.steps_of(config, device)[-1], precision="bf16")
         weights = 3 * (32 * (32 + 16 + 16 + 32) + 3 * 32 * 48) + 300 * 32
-        attention = 12 * 3 * 32 * 32
-        found = plan.count_step(config, shape, replace(step, precision="bf16"))
-        assert found.train_flops == 6 * weights + attention
+        assert plan.count_flops(config, shape, step).train == 6 * weights + 12 * 3 * 32 * 32
+        assert plan.count_memory(config, shape, step).weights == 4 * (
+            weights + 300 * 32 + 7 * 32  # embeddings that are not the head, and norms
+        )
+    shape._attn_implementation = "eager"
+    step = replace(step, precision="fp32")
+    model = make_model(shape).train()
+    assert plan.count_flops(config, shape, step).train == measured_flops(model, config, step)[0]
 
 
 @pytest.mark.parametrize("epoch_tokens", [None, 5000, 100_000])
@@ -266,10 +314,11 @@ def test_remedies_fit_and_change_least():
 
     def count(tried_step):
         if tried_step not in tried:
-            tried[tried_step] = plan.count_step(config, shape, tried_step)
+            peak = plan.count_memory(config, shape, tried_step).peak_bytes
+            tried[tried_step] = peak, plan.count_flops(config, shape, tried_step).train
         return tried[tried_step]
 
-    peak = count(step).peak_bytes
+    peak, _ = count(step)
     capacity = int(0.8 * peak)
     found = remedies(count, step, lambda peak: peak <= capacity)
     assert {"micro_batch_size": 2} in [remedy.settings for remedy in found]
@@ -334,12 +383,12 @@ def test_the_command_prints_and_builds_nothing(tmp_path, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "999,936 tokens an epoch (assumed by --tokens)" in out
     assert "not counted" not in out
-    assert "V100, 16 GB: fits" in out
+    assert "fits: T4, 15 GB; V100, 16 GB; " in out
     assert "this CPU" in out
     assert gpt_pt("plan", *words, "--json", "--no-measure") == 0
     made = json.loads(capsys.readouterr().out)
     assert made["schedule"]["epoch_tokens"] == 999_936
-    assert made["parameters"] == WEIGHTS
+    assert made["phases"][0]["parameters"] == WEIGHTS
     costs = {cost["device"]: cost for cost in made["costs"]}
     for device in DEVICES:
         hours = made["flops"] / device.flops_per_second("fp32") / 3600
@@ -352,12 +401,29 @@ def test_the_command_prints_and_builds_nothing(tmp_path, capsys, monkeypatch):
     assert shared["A100"]["hours"] == pytest.approx(costs["A100"]["hours"] / 2)
     assert shared["A100"]["usd"] == pytest.approx(costs["A100"]["usd"])
     train = sum(
-        phase["tokens"] * count["train_flops"] + phase["steps"] * count["update_flops"]
-        for phase, count in zip(made["schedule"]["phases"], made["counts"]["cuda"], strict=True)
+        phase["tokens"] * count["train"] + phase["steps"] * count["update"]
+        for phase, count in zip(made["schedule"]["phases"], made["phases"], strict=True)
     )
     validation = made["schedule"]["validations"] * made["schedule"]["valid_tokens"]
-    assert made["flops"] == pytest.approx(train + validation * made["forward_flops"])
+    assert made["flops"] == pytest.approx(train + validation * made["phases"][0]["forward"])
     assert not list(tmp_path.iterdir())
+
+
+def test_the_plan_names_the_shipped_config_of_each_card(capsys):
+    shipped = {path.stem for path in Path(__file__).parents[1].joinpath("configs").iterdir()}
+    assert {device.config for device in DEVICES} <= shipped
+    assert gpt_pt("plan", *WORDS, "--tokens", "1_000_000", "--no-measure") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    named = {row[0]: row[4] for row in rows if row and row[0] in {each.name for each in DEVICES}}
+    assert named == {each.name: each.config for each in DEVICES}
+    assert named["T4"] == "t4"
+    assert named["H200"] == "h100"
+
+
+def test_a_t4_has_no_bf16():
+    device = next(each for each in DEVICES if each.name == "T4")
+    assert "bf16" not in device.peaks
+    assert device.flops_per_second("fp32") == pytest.approx(0.5 * 8.1e12)
 
 
 def test_an_epoch_that_is_set_is_taken_whatever_the_corpus_holds(capsys):
@@ -366,7 +432,7 @@ def test_an_epoch_that_is_set_is_taken_whatever_the_corpus_holds(capsys):
     assert gpt_pt("plan", *words) == 0
     out = capsys.readouterr().out
     assert "99,968 tokens an epoch (train.epoch_tokens, of 1,000,000 assumed by --tokens)" in out
-    assert "what runtime.tf32 save is not counted" in out
+    assert "gains of runtime.tf32 are not counted" in out
     assert gpt_pt("plan", *words, "--json") == 0
     schedule = json.loads(capsys.readouterr().out)["schedule"]
     assert schedule["valid_tokens"] == 150_000 // 32 * 32  # 120 : 800 per mille
@@ -409,7 +475,7 @@ def test_what_does_not_fit_is_said_with_a_remedy(capsys):
     out = capsys.readouterr().out
     assert "V100, 16 GB: does not fit" in out
     assert re.search(r"this machine, \d+ GB, [\d.]+ GB free now: ", out)
-    assert "H100, 80 GB: fits" in out
+    assert "H100, 80 GB; H200, 141 GB" in out
     assert "--set runtime.micro_batch_size=32 (tensors" in out
     assert "--set runtime.loss_rows=1024 (tensors" in out
     assert "has no bf16; set train.precision=fp16" in out
@@ -421,7 +487,7 @@ def test_what_does_not_fit_is_said_with_a_remedy(capsys):
         ((), "the corpus is not built"),
         (("--tokens", "0"), "--tokens 0: give the training tokens"),
         (("--tokens", "100"), "do not fill one optimizer step of 4 x 32 tokens"),
-        (("--tokens", "9999", "--price", "TPU=1"), "devices: V100, A100, H100, RTX4090"),
+        (("--tokens", "9999", "--price", "TPU=1"), "devices: T4, V100, A100, H100, H200, RTX4090"),
         (("--tokens", "9999", "--price", "A100=cheap"), "write DEVICE=USD"),
         (("--tokens", "9999", "--processes", "3"), "does not divide by 3 x runtime.micro_batch"),
         (("--tokens", "9999", "--processes", "0"), "--processes 0"),
@@ -487,5 +553,5 @@ def test_a_gpu_takes_what_is_counted(precision):
         optimizer.step()
         optimizer.zero_grad()
     measured = torch.cuda.max_memory_allocated()
-    planned = plan.count_step(config, shape, step).peak_bytes
+    planned = plan.count_memory(config, shape, step).peak_bytes
     assert planned == pytest.approx(measured, rel=0.05)

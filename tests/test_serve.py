@@ -471,6 +471,19 @@ def test_beyond_the_queue_is_429_and_metrics_tell(writer):
         assert metric(url, 'gpt_pt_requests_total{path="/v1/completions",status="200"}') == 2
 
 
+def test_metrics_count_tokens_and_times(url):
+    lines = [f'gpt_pt_tokens_total{{kind="{kind}"}}' for kind in ("prompt", "completion")]
+    lines += [f"gpt_pt_{name}_seconds_count" for name in ("first_token", "completion")]
+    before = [metric(url, line) for line in lines]
+    usage = post(url, {"prompt": "The history", "max_tokens": 3}).json()["usage"]
+    grown = [metric(url, line) - old for line, old in zip(lines, before, strict=True)]
+    assert grown == [usage["prompt_tokens"], usage["completion_tokens"], 1, 1]
+    assert metric(url, "gpt_pt_completion_seconds_sum") > 0
+    page = httpx.get(f"{url}/metrics")
+    assert page.headers["content-type"].startswith("text/plain; version=0.0.4")
+    assert {"gpt_pt_texts_waiting 0", "gpt_pt_texts_running 0"} <= set(page.text.splitlines())
+
+
 def test_a_client_that_goes_away_frees_its_row(writer, monkeypatch):
     slow_down(monkeypatch)
     with serving(writer, max_concurrent=1, max_queue=0) as url:

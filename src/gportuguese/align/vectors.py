@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -20,7 +22,18 @@ Sentences = Callable[[], Iterator[np.ndarray]]
 
 
 class TooLittleError(AlignError):
-    """There is too little text or dictionary to learn from."""
+    """There is too little to learn from, or nothing to learn with; `auto` leaves the method out."""
+
+
+def gensim_models() -> Any:
+    """The module `gensim.models`; raises `TooLittleError` if gensim is not installed."""
+    try:
+        return importlib.import_module("gensim.models")
+    except ImportError as error:
+        raise TooLittleError(
+            f"align.method focus, wechsel and bridge need gensim ({error}): "
+            "pip install 'gportuguese[vectors]', or set align.method=pieces"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -72,8 +85,7 @@ def train_vectors(
 
     An id seen fewer than `min_count` times has none.
     """
-    from gensim.models import Word2Vec
-
+    models = gensim_models()
     names = np.array([str(id) for id in range(size)], object)
 
     class Corpus:
@@ -83,7 +95,7 @@ def train_vectors(
     start = time.monotonic()
     known = np.zeros(size, bool)
     try:
-        model = Word2Vec(
+        model = models.Word2Vec(
             Corpus(),
             vector_size=DIMENSIONS,
             window=5,

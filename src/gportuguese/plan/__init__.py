@@ -6,29 +6,23 @@ import functools
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from gportuguese import causal_lm
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, TrainConfig
-from gportuguese.plan.counting import Step, StepCount, count_forward, count_step
-from gportuguese.plan.cpu import CpuSpeed, measure_cpu
-from gportuguese.plan.devices import CONTEXT_BYTES, DEVICES, Device, parse_prices
-from gportuguese.plan.fitting import Remedy, remedies
-from gportuguese.plan.machine import Memory, memories
-from gportuguese.plan.schedule import PlanError, Schedule, make_schedule
-from gportuguese.plan.shape import is_head_last, num_layers, read_shape
+from gportuguese.plan.cpu import CpuSpeed, cpu_step_seconds, measure_cpu
+from gportuguese.plan.devices import DEVICES, Device, parse_prices
+from gportuguese.plan.fits import Fit, all_fits, needed_bytes
+from gportuguese.plan.flops import StepFlops, count_flops
+from gportuguese.plan.memory import StepMemory, count_memory
+from gportuguese.plan.schedule import PlanError, Schedule, Step, make_schedule, steps_of
+from gportuguese.plan.shape import is_head_last, read_shape
 from gportuguese.progress import busy
 
 __all__ = [
-    "FIRST_STEP_BYTES",
-    "PROGRAM_BYTES",
     "Plan",
     "PlanError",
     "Step",
-    "StepCount",
-    "count_forward",
-    "count_step",
+    "count_flops",
+    "count_memory",
     "cpu_step_seconds",
     "make_plan",
     "make_schedule",
@@ -39,27 +33,6 @@ __all__ = [
 ]
 
 KINDS = ("cpu", "cuda")
-PROGRAM_BYTES = 830_000_000
-"""Resident set of the program before it has a model: Python, PyTorch, transformers, fastai."""
-FIRST_STEP_BYTES = 130_000_000
-"""What the libraries load and set up in the first step, with however small a model (torch 2.14)."""
-HEAP_FACTOR = 1.3
-"""Heap over the tensors on it, on the CPU: freed tensors leave gaps that later ones do not fill, and
-`world.keep_freed_memory` gives none back. Measured 1.1 to 1.55 on nine steps of nano to GPT-2 small;
-with a mapping for each tensor, at half the speed, there are no gaps (scripts/check_plan.py)."""
-
-
-@dataclass(frozen=True)
-class Fit:
-    """Whether a run fits into one size of memory."""
-
-    device: str
-    memory_bytes: int
-    free_bytes: int | None
-    """Free now, of a memory of this machine."""
-    needed_bytes: int
-    remedies: tuple[Remedy, ...]
-    """Ways to make it fit, where it does not."""
 
 
 @dataclass(frozen=True)
@@ -74,6 +47,8 @@ class Cost:
     usd: float | None
     """Of all processes."""
     usd_per_hour: float | None
+    config: str | None = None
+    """The shipped config for the device."""
 
 
 @dataclass(frozen=True)
@@ -82,14 +57,12 @@ class Plan:
 
     name: str
     precision: str
-    parameters: int
     schedule: Schedule
-    steps: dict[str, tuple[Step, ...]]
-    """By kind of device, one per phase."""
-    counts: dict[str, tuple[StepCount, ...]]
-    """The same."""
-    forward_flops: float
-    """Per token of the validation set."""
+    step: Step
+    """On a GPU, of the phase that takes most memory."""
+    phases: tuple[StepFlops, ...]
+    memory: dict[str, StepMemory]
+    """The most of any phase, by kind of device."""
     flops: float
     """Of the whole run, validation included."""
     uncounted: tuple[str, ...]
@@ -120,103 +93,47 @@ def make_plan(
         head_is_last = is_head_last(shape)
 
     @functools.cache
-    def count(step: Step) -> StepCount:
+    def memory_of(step: Step) -> StepMemory:
         with busy("counting a step"):
-            return count_step(config, shape, step, head_is_last)
+            return count_memory(config, shape, step, head_is_last)
+
+    def count(step: Step) -> tuple[int, float]:
+        return memory_of(step).peak_bytes, count_flops(config, shape, step).train
 
     steps = {kind: steps_of(config, kind, processes) for kind in KINDS}
-    counts = {kind: tuple(count(step) for step in steps[kind]) for kind in KINDS}
-    forward_flops = count_forward(config, shape, steps["cuda"][0], head_is_last)
-    flops = schedule.validations * schedule.valid_tokens * forward_flops + sum(
-        phase.tokens * counted.train_flops + phase.steps * processes * counted.update_flops
-        for phase, counted in zip(schedule.phases, counts["cuda"], strict=True)
+    # the phase that trains most has the peak: moments that a later one keeps were there before
+    largest = {
+        kind: max(each, key=lambda step: step.trainable_groups) for kind, each in steps.items()
+    }
+    phases = tuple(count_flops(config, shape, step) for step in steps["cuda"])
+    flops = schedule.validations * schedule.valid_tokens * phases[0].forward + sum(
+        phase.tokens * counted.train + phase.steps * processes * counted.update
+        for phase, counted in zip(schedule.phases, phases, strict=True)
     )
     with busy("timing this CPU"):
-        cpu = measure_cpu(config, shape, steps["cpu"][-1]) if measure else None
+        cpu = measure_cpu(config, shape, largest["cpu"]) if measure else None
     costs = [
         _cost(device, config.train, flops, processes, usd_per_hour[device.name])
         for device in DEVICES
     ]
-    if cpu is not None:
-        costs.append(_cpu_cost(cpu, schedule, steps_of(config, "cpu"), shape))
-    elif measure:
-        how = f"in {config.train.precision} with {config.train.optimizer}"
-        note = f"not measured: a step {how} would take too long"
-        costs.append(Cost("this CPU", note, None, None, None, None))
-    places = [
-        *(Memory("cuda", each.name, 10**9 * gb, None) for each in DEVICES for gb in each.memory_gb),
-        *memories(),
-    ]
-    fits = []
-    for place in places:
-        kind, memory = place.kind, place.total_bytes
-        if kind == "cpu":
-            memory //= processes
-        worst = max(steps[kind], key=lambda step: count(step).peak_bytes)
-        needed = needed_bytes(kind, count(worst).peak_bytes)
-
-        def is_enough(peak: int, kind: str = kind, memory: int = memory) -> bool:
-            return needed_bytes(kind, peak) <= memory
-
-        ways = [] if needed <= memory else remedies(count, worst, is_enough)
-        fits.append(Fit(place.name, memory, place.free_bytes, needed, tuple(ways)))
+    if measure:
+        alone = steps_of(config, "cpu")
+        costs.append(_cpu_cost(cpu, config.train, schedule, alone, shape))
     return Plan(
         name=config.name,
         precision=config.train.precision,
-        parameters=counts["cpu"][0].parameters,
         schedule=schedule,
-        steps=steps,
-        counts=counts,
-        forward_flops=forward_flops,
+        step=largest["cuda"],
+        phases=phases,
+        memory={kind: memory_of(step) for kind, step in largest.items()},
         flops=flops,
         uncounted=tuple(
             f"runtime.{name}" for name in ("compile", "tf32") if getattr(config.runtime, name)
         ),
         costs=tuple(costs),
-        fits=tuple(fits),
+        fits=tuple(all_fits(count, largest, processes)),
         cpu=cpu,
     )
-
-
-def needed_bytes(kind: str, peak_bytes: int) -> int:
-    """Memory of one process whose tensors take `peak_bytes`."""
-    if kind == "cpu":
-        return PROGRAM_BYTES + FIRST_STEP_BYTES + round(HEAP_FACTOR * peak_bytes)
-    return CONTEXT_BYTES + peak_bytes
-
-
-def steps_of(config: Config, device: str, processes: int = 1) -> tuple[Step, ...]:
-    """The step of each phase on one of `processes` devices of a kind.
-
-    Raises `PlanError` if the sequences of a step do not divide among them.
-    """
-    section, runtime = config.train, config.runtime
-    at_once = runtime.micro_batch_size * processes
-    if processes < 1 or section.global_batch_size % at_once:
-        raise PlanError(
-            f"--processes {processes}: train.global_batch_size={section.global_batch_size} does not "
-            f"divide by {processes} x runtime.micro_batch_size={runtime.micro_batch_size}"
-        )
-    seen = 0
-    steps = []
-    for phase in section.phases:
-        seen = max(seen, phase.trainable_groups)
-        steps.append(
-            Step(
-                device=device,
-                precision=section.precision,
-                block_size=config.tokens.block_size,
-                micro_batch_size=runtime.micro_batch_size,
-                passes=section.global_batch_size // at_once,
-                trainable_groups=phase.trainable_groups,
-                state_groups=seen,
-                vocab_multiple=runtime.vocab_multiple,
-                processes=processes,
-                loss_rows=runtime.loss_rows,
-                activation_checkpointing=runtime.activation_checkpointing,
-            )
-        )
-    return tuple(steps)
 
 
 def _cost(
@@ -229,7 +146,7 @@ def _cost(
     if section.optimizer == "muon" and "bf16" not in device.peaks:
         note = "has no bf16, in which Muon computes; set train.optimizer=adamw"
     if note:
-        return Cost(device.name, note, None, None, None, usd_per_hour)
+        return Cost(device.name, note, None, None, None, usd_per_hour, device.config)
     hours, best = (
         flops / processes / device.flops_per_second(precision, is_best) / 3600
         for is_best in (False, True)
@@ -238,27 +155,30 @@ def _cost(
     source = device.source if precision != "fp32" else "assumed share of its float32 peak"
     note = f"{100 * share:.0f} % of {device.peaks[precision] / 1e12:.0f} TFLOP/s: {source}"
     usd = processes * hours * usd_per_hour
-    return Cost(device.name, note, hours, best, usd, usd_per_hour)
+    return Cost(device.name, note, hours, best, usd, usd_per_hour, device.config)
 
 
-def _cpu_cost(cpu: CpuSpeed, schedule: Schedule, steps: tuple[Step, ...], shape: Any) -> Cost:
+def _cpu_cost(
+    cpu: CpuSpeed | None,
+    section: TrainConfig,
+    schedule: Schedule,
+    steps: tuple[Step, ...],
+    shape: Any,
+) -> Cost:
+    if cpu is None:
+        how = f"in {section.precision} with {section.optimizer}"
+        note = f"not measured: a step {how} would take too long"
+        return Cost("this CPU", note, None, None, None, None)
     seconds = sum(
         phase.steps * cpu_step_seconds(cpu, step, shape)
         for phase, step in zip(schedule.phases, steps, strict=True)
     )
-    per_token = cpu.rest_seconds + num_layers(shape) * cpu.block_seconds
     validation = schedule.validations * schedule.valid_tokens
-    hours = (seconds + validation * cpu.forward_share * per_token) / 3600
+    per_token = cpu.rest_seconds + shape.num_hidden_layers * cpu.block_seconds
+    # a forward pass has a third of the FLOPs of a pass that trains everything
+    hours = (seconds + validation * per_token / 3) / 3600
     note = (
         f"measured now: one process, {cpu.threads} threads, products at "
         f"{cpu.product_flops / 1e9:.0f} GFLOP/s"
     )
     return Cost("this CPU", note, hours, hours, None, None)
-
-
-def cpu_step_seconds(cpu: CpuSpeed, step: Step, shape: Any) -> float:
-    """Seconds of an optimizer step of one process on this machine's CPU."""
-    blocks = num_layers(shape)
-    runs = np.array_split(np.arange(blocks), causal_lm.NUM_GROUPS - 1)
-    trained = sum(len(run) for run in runs[causal_lm.NUM_GROUPS - step.trainable_groups :])
-    return cpu.step_seconds(step, blocks, trained)

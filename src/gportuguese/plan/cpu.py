@@ -11,13 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 
 from gportuguese import causal_lm
 from gportuguese.config import Config
 from gportuguese.loss import HeadLoss, loss_input
 from gportuguese.optimizer import make_optimizer
-from gportuguese.plan.counting import Step
+from gportuguese.plan.schedule import Step
 from gportuguese.plan.shape import cut_model
 from gportuguese.precision import DTYPES, autocast, product_flops
 from gportuguese.world import World, keep_freed_memory
@@ -34,7 +35,7 @@ _LONGEST_PASS = 5.0  # seconds that a pass may take by the rate of the product
 
 @dataclass(frozen=True)
 class CpuSpeed:
-    """Seconds of the parts of a step, per token of a pass or per step."""
+    """Seconds of the parts of a step."""
 
     product_flops: float
     """FLOP/s of a square matrix product in the precision."""
@@ -49,18 +50,17 @@ class CpuSpeed:
     """Per optimizer step, of what is not in blocks."""
     block_update_seconds: float
     """Per optimizer step of one block that trains."""
-    forward_share: float
-    """Of a pass, what a forward pass without gradients takes."""
 
-    def step_seconds(self, step: Step, num_blocks: int, trained_blocks: int) -> float:
-        """Seconds of an optimizer step."""
-        tokens = step.passes * step.micro_batch_size * step.block_size
-        frozen = num_blocks - trained_blocks
-        per_token = (
-            self.rest_seconds + trained_blocks * self.block_seconds + frozen * self.frozen_seconds
-        )
-        update = self.rest_update_seconds + trained_blocks * self.block_update_seconds
-        return tokens * per_token + update
+
+def cpu_step_seconds(cpu: CpuSpeed, step: Step, shape: Any) -> float:
+    """Seconds of an optimizer step of one process on this machine's CPU."""
+    num_blocks = int(shape.num_hidden_layers)
+    runs = np.array_split(np.arange(num_blocks), causal_lm.NUM_GROUPS - 1)
+    trained = sum(len(run) for run in runs[causal_lm.NUM_GROUPS - step.trainable_groups :])
+    frozen = num_blocks - trained
+    tokens = step.passes * step.micro_batch_size * step.block_size
+    per_token = cpu.rest_seconds + trained * cpu.block_seconds + frozen * cpu.frozen_seconds
+    return tokens * per_token + cpu.rest_update_seconds + trained * cpu.block_update_seconds
 
 
 def measure_cpu(config: Config, shape: Any, step: Step) -> CpuSpeed | None:
@@ -86,16 +86,14 @@ def measure_cpu(config: Config, shape: Any, step: Step) -> CpuSpeed | None:
         if update / product_flops(torch.bfloat16) > _LONGEST_PASS:
             return None
     timed = _Timed(config, small, step, (size, length))
-    body, head, block_update, rest_update = timed.seconds(
-        timed.body, timed.head, timed.update_block, timed.update_rest
+    body, head, block_update, rest_update = _median_seconds(
+        timed.body, timed.head, lambda: timed.update(0), lambda: timed.update(1)
     )
-    with torch.no_grad():
-        forward, forward_head = timed.seconds(timed.body, timed.head, is_training=False)
     timed.blocks.requires_grad_(False)
-    (frozen_body,) = timed.seconds(timed.body)
+    (frozen_body,) = _median_seconds(timed.body)
     timed.blocks.requires_grad_(True)
     del timed.blocks[1:]
-    (short_body,) = timed.seconds(timed.body)
+    (short_body,) = _median_seconds(timed.body)
     scale = shape.vocab_size / small.vocab_size
     block = max(body - short_body, 0) / (_BLOCKS - 1)
     return CpuSpeed(
@@ -106,20 +104,18 @@ def measure_cpu(config: Config, shape: Any, step: Step) -> CpuSpeed | None:
         frozen_seconds=max(block - (body - frozen_body) / _BLOCKS, 0) / tokens,
         rest_update_seconds=scale * rest_update,
         block_update_seconds=block_update,
-        forward_share=(forward + scale * forward_head) / (body + scale * head),
     )
 
 
 class _Timed:
-    """A cut-down model whose parts can be timed one by one."""
+    """A model cut to few blocks whose parts can be timed one by one."""
 
     def __init__(self, config: Config, shape: Any, step: Step, shape_BT: tuple[int, int]) -> None:
         self.precision = step.precision
         self.model, self.blocks = cut_model(shape, _BLOCKS)
-        with torch.no_grad():
-            for tensor in itertools.chain(self.model.parameters(), self.model.buffers()):
-                if tensor.is_floating_point():
-                    tensor.normal_(std=0.02)
+        for tensor in itertools.chain(self.model.parameters(), self.model.buffers()):
+            if tensor.is_floating_point():
+                tensor.detach().normal_(std=0.02)
         runtime = dataclasses.replace(config.runtime, activation_checkpointing=False)
         causal_lm.prepare_model(
             self.model, dataclasses.replace(config, runtime=runtime), World("cpu", 1)
@@ -127,55 +123,39 @@ class _Timed:
         if step.activation_checkpointing:  # of these blocks, which are fewer than a model has
             causal_lm.checkpoint_activations(self.blocks)
         self.loss = HeadLoss(
-            self.model, chunk_rows=step.loss_rows, vocab_multiple=step.vocab_multiple
+            self.model.train(), chunk_rows=step.loss_rows, vocab_multiple=step.vocab_multiple
         )
         self.ids_BT = torch.randint(shape.vocab_size, shape_BT)
         self.hidden_BTD = torch.randn(*shape_BT, shape.hidden_size, requires_grad=True)
         in_blocks = {id(p) for p in self.blocks.parameters()}
         rest = [p for p in self.model.parameters() if id(p) not in in_blocks]
-        groups: tuple[list[torch.nn.Parameter], ...] = (list(self.blocks[0].parameters()), rest)
-        self.groups = groups
-        self.optimizers = (
-            make_optimizer(
-                self.model, causal_lm.ParameterGroups(groups[0], [], [], []), config.train
-            ),
-            make_optimizer(
-                self.model, causal_lm.ParameterGroups([], [], [], groups[1]), config.train
-            ),
-        )
+        self.groups: list[list[torch.nn.Parameter]] = [[*self.blocks[0].parameters()], rest]
+        self.optimizers = [
+            make_optimizer(self.model, groups, config.train)
+            for groups in (
+                causal_lm.ParameterGroups(self.groups[0], [], [], []),
+                causal_lm.ParameterGroups([], [], [], self.groups[1]),
+            )
+        ]
 
     def body(self) -> None:
-        """A pass of everything before the head, or with a plain loss instead of one."""
+        """A pass of everything before the head; clears gradients first."""
+        self.model.zero_grad()
         with autocast("cpu", self.precision):
             out = loss_input(self.model(self.ids_BT))
-        if out.requires_grad:
-            out.backward(torch.ones_like(out))  # type: ignore[no-untyped-call]
+        out.backward(torch.ones_like(out))  # type: ignore[no-untyped-call]
 
     def head(self) -> None:
         """A pass of head and loss."""
         with autocast("cpu", self.precision):
             mean = self.loss(self.hidden_BTD, self.ids_BT)
-        if mean.requires_grad:
-            mean.backward()  # type: ignore[no-untyped-call]
+        mean.backward()  # type: ignore[no-untyped-call]
 
-    def update_block(self) -> None:
-        """Clipping and the optimizer's step, of one block."""
-        self._update(0)
-
-    def update_rest(self) -> None:
-        """The same of all outside the blocks; clears every gradient."""
-        self._update(1)
-        self.model.zero_grad()
-
-    def _update(self, index: int) -> None:
+    def update(self, index: int) -> None:
+        """Clipping and the optimizer's step of one block (0) or of all outside the blocks (1)."""
         gradients = [p.grad for p in self.groups[index] if p.grad is not None]
         torch.nn.utils.get_total_norm(gradients)
         self.optimizers[index].step()
-
-    def seconds(self, *functions: Callable[[], None], is_training: bool = True) -> list[float]:
-        """Median seconds of each function."""
-        self.model.train(is_training)
-        return _median_seconds(*functions)
 
 
 def _median_seconds(*functions: Callable[[], Any]) -> list[float]:

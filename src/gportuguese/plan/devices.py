@@ -34,6 +34,8 @@ class Device:
     best_share: float
     """The same in hand-written CUDA, where that was published."""
     usd_per_hour: float
+    config: str
+    """The shipped config for it."""
 
     def flops_per_second(self, precision: str, best: bool = False) -> float:
         """What training reaches in a precision that the card has."""
@@ -45,15 +47,28 @@ class Device:
 
 
 _NANOGPT = 108e3 * GPT2_SMALL_FLOPS / 312e12
+_V100 = 14.7e3 * _RECIPE_FLOPS / 125e12
+_H100 = 108e3 * 468 / 218 * GPT2_SMALL_FLOPS / 989e12
 DEVICES = (
+    Device(
+        name="T4",
+        peaks={"fp32": 8.1e12, "fp16": 65e12},
+        memory_gb=(15,),
+        share=_V100,
+        source="assumed: a V100's share",
+        best_share=_V100,
+        usd_per_hour=0.35,
+        config="t4",
+    ),
     Device(
         name="V100",
         peaks={"fp32": 15.7e12, "fp16": 125e12},
         memory_gb=(16, 32),
-        share=14.7e3 * _RECIPE_FLOPS / 125e12,
+        share=_V100,
         source="GPorTuguese-2 itself, 14,700 tokens/s (2020, fastai)",
-        best_share=14.7e3 * _RECIPE_FLOPS / 125e12,
+        best_share=_V100,
         usd_per_hour=0.60,
+        config="v100",
     ),
     Device(
         name="A100",
@@ -63,15 +78,27 @@ DEVICES = (
         source="nanoGPT, 108,000 tokens/s; at best llm.c, 218,000",
         best_share=218e3 * GPT2_SMALL_FLOPS / 312e12,
         usd_per_hour=1.60,
+        config="h100",
     ),
     Device(
         name="H100",
         peaks={"fp32": 67e12, "fp16": 989e12, "bf16": 989e12},
         memory_gb=(80,),
-        share=108e3 * 468 / 218 * GPT2_SMALL_FLOPS / 989e12,
+        share=_H100,
         source="nanoGPT on an A100 times llm.c's 468 : 218; at best llm.c, 468,000 tokens/s",
         best_share=468e3 * GPT2_SMALL_FLOPS / 989e12,
         usd_per_hour=2.60,
+        config="h100",
+    ),
+    Device(
+        name="H200",
+        peaks={"fp32": 67e12, "fp16": 989e12, "bf16": 989e12},
+        memory_gb=(141,),
+        share=_H100,
+        source="assumed: an H100's share",
+        best_share=468e3 * GPT2_SMALL_FLOPS / 989e12,
+        usd_per_hour=3.50,
+        config="h100",
     ),
     Device(
         name="RTX4090",
@@ -81,6 +108,7 @@ DEVICES = (
         source="assumed: nanoGPT's share of an A100",
         best_share=_NANOGPT,
         usd_per_hour=0.45,
+        config="rtx",
     ),
 )
 

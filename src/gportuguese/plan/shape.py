@@ -76,9 +76,9 @@ def is_head_last(shape: Any) -> bool:
     return loss.is_head_last(cut_model(shape, 1)[0])
 
 
-def num_layers(shape: Any) -> int:
-    """Blocks of the model."""
-    return int(shape.num_hidden_layers)
+def head_columns(shape: Any, multiple: int) -> int:
+    """Columns of the logits: the vocabulary, padded to a multiple."""
+    return int(-(-shape.vocab_size // multiple) * multiple)
 
 
 def _of_base(base: str, vocab_size: int) -> Any:

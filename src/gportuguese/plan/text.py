@@ -4,122 +4,94 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from gportuguese.plan import FIRST_STEP_BYTES, HEAP_FACTOR, KINDS, PROGRAM_BYTES, Fit, Plan
+from gportuguese.plan import Plan
 from gportuguese.plan.devices import CONTEXT_BYTES, PRICES
-from gportuguese.plan.ledger import PARTS
+from gportuguese.plan.fits import FIRST_STEP_BYTES, HEAP_FACTOR, PROGRAM_BYTES, Fit
 from gportuguese.progress import clock
-
-_DEVICES = {"cpu": "on the CPU", "cuda": "on a GPU"}
 
 
 def plan_text(plan: Plan) -> str:
     """Tokens, FLOPs, memory, time and money, and what to change where something does not fit."""
-    step = plan.steps["cuda"][0]
+    step = plan.step
     sequences = step.micro_batch_size * step.passes * step.processes
     blocks = [
-        f"{plan.name}: {plan.parameters:,} parameters, {plan.precision}; a step is {sequences} x "
-        f"{step.block_size:,} tokens: {step.passes} x {step.micro_batch_size} sequences"
+        f"{plan.name}: {plan.phases[0].parameters:,} parameters, {plan.precision}; a step is "
+        f"{sequences} x {step.block_size:,} tokens: {step.passes} x {step.micro_batch_size} sequences"
         + (f" on each of {step.processes} processes" if step.processes > 1 else "")
         + ("; activation checkpointing" if step.activation_checkpointing else "")
         + f"; loss by {step.loss_rows:,} rows"
-        + (f"; what {' and '.join(plan.uncounted)} save is not counted" if plan.uncounted else ""),
+        + (f"; gains of {' and '.join(plan.uncounted)} are not counted" if plan.uncounted else ""),
         f"{plan.schedule.epoch_tokens:,} tokens an epoch ({plan.schedule.source})",
         _work(plan),
-        *(_memory(plan, kind) for kind in KINDS),
+        _memory(plan),
         _costs(plan),
-        _fits(plan),
+        _fits(plan.fits),
     ]
     return "\n\n".join(blocks)
 
 
 def _work(plan: Plan) -> str:
-    schedule = plan.schedule
+    schedule, processes = plan.schedule, plan.step.processes
     rows = [("phase", "trains", "epochs", "tokens", "steps", "MFLOPs/token", "PFLOPs")]
-    both = zip(plan.steps["cuda"], plan.counts["cuda"], strict=True)
-    for phase, (step, counted) in zip(schedule.phases, both, strict=True):
-        flops = counted.train_flops
-        updates = phase.steps * step.processes * counted.update_flops
-        rows.append(
-            (
-                phase.name,
-                f"{counted.trainable_parameters:,}",
-                str(phase.epochs),
-                f"{phase.tokens:,}",
-                f"{phase.steps:,}",
-                f"{flops / 1e6:,.1f}",
-                f"{(phase.tokens * flops + updates) / 1e15:,.1f}",
-            )
-        )
-    forward = plan.forward_flops
-    measured = schedule.validations * schedule.valid_tokens
-    rows.append(
-        (
-            "validation",
-            "-",
-            str(schedule.validations),
-            f"{measured:,}",
-            "-",
-            f"{forward / 1e6:,.1f}",
-            f"{measured * forward / 1e15:,.1f}",
-        )
-    )
-    rows.append(
-        (
-            "all",
-            "",
-            "",
-            f"{schedule.tokens:,}",
-            f"{schedule.steps:,}",
-            "",
-            f"{plan.flops / 1e15:,.1f}",
-        )
-    )
+    for phase, counted in zip(schedule.phases, plan.phases, strict=True):
+        flops = phase.tokens * counted.train + phase.steps * processes * counted.update
+        trains, epochs = f"{counted.trainable_parameters:,}", str(phase.epochs)
+        work = f"{counted.train / 1e6:,.1f}", f"{flops / 1e15:,.1f}"
+        rows.append((phase.name, trains, epochs, f"{phase.tokens:,}", f"{phase.steps:,}", *work))
+    forward, number = plan.phases[0].forward, schedule.validations
+    measured = number * schedule.valid_tokens
+    work = f"{forward / 1e6:,.1f}", f"{measured * forward / 1e15:,.1f}"
+    rows.append(("validation", "-", str(number), f"{measured:,}", "-", *work))
+    all_flops = f"{plan.flops / 1e15:,.1f}"
+    rows.append(("all", "", "", f"{schedule.tokens:,}", f"{schedule.steps:,}", "", all_flops))
     return _table(rows)
 
 
-def _memory(plan: Plan, kind: str) -> str:
-    counts = plan.counts[kind]
-    rows = [("MB at the peak", *(phase.name for phase in plan.schedule.phases))]
-    for part in PARTS:
-        rows.append((part, *(_megabytes(counted.memory[part]) for counted in counts)))
-    rows.append(("together", *(_megabytes(counted.peak_bytes) for counted in counts)))
-    rows.append(("in the pass", *(counted.moment for counted in counts)))
-    gradients = max(counted.gradient_bytes for counted in counts)
+def _memory(plan: Plan) -> str:
+    kinds = [plan.memory[kind] for kind in ("cpu", "cuda")]
+    parts = {
+        "weights": [each.weights for each in kinds],
+        "optimizer state": [each.optimizer_state for each in kinds],
+        "gradients, activations, logits": [each.rest for each in kinds],
+        "together": [each.peak_bytes for each in kinds],
+    }
+    rows = [("MB of one process at the peak", "on the CPU", "on a GPU")]
+    rows += [(part, f"{cpu / 1e6:,.1f}", f"{gpu / 1e6:,.1f}") for part, (cpu, gpu) in parts.items()]
     return (
-        f"memory of one process {_DEVICES[kind]}\n{_table(rows)}\n"
-        f"Gradients grow as activations go, to {_megabytes(gradients)} MB."
+        f"{_table(rows)}\nBeside the tensors, {CONTEXT_BYTES / 1e9:.1f} GB on a GPU for CUDA; on "
+        f"the CPU {(PROGRAM_BYTES + FIRST_STEP_BYTES) / 1e9:.1f} GB for the program and "
+        f"{100 * HEAP_FACTOR - 100:.0f} % for gaps on the heap."
     )
 
 
 def _costs(plan: Plan) -> str:
-    rows = [("device", "h:mm:ss", "at best", "USD", "")]
+    rows = [("device", "h:mm:ss", "at best", "USD", "config", "")]
     for cost in plan.costs:
         hours, best = (
             "-" if value is None else clock(3600 * value) for value in (cost.hours, cost.best_hours)
         )
         usd = "-" if cost.usd is None else f"{cost.usd:,.2f}"
-        rows.append((cost.device, hours, best, usd, cost.note))
+        rows.append((cost.device, hours, best, usd, cost.config or "-", cost.note))
     return (
         f"{_table(rows, last_left=True)}\n"
-        f"prices: {PRICES}. Several processes are taken to share the work without "
-        "loss, a device each; on this CPU it is one."
+        f"config: the one that ships for the card. Prices: {PRICES}.\n"
+        "Several processes share the work without loss, a device each; on this CPU it is one."
     )
 
 
-def _fits(plan: Plan) -> str:
-    lines = []
-    for fit in plan.fits:
-        verdict = "fits" if fit.needed_bytes <= fit.memory_bytes else "does not fit"
+def _fits(fits: Sequence[Fit]) -> str:
+    """The cards that are large enough on one line; any other memory on its own."""
+    lines, large = [], []
+    for fit in fits:
+        name, needed = f"{fit.device}, {fit.memory_bytes / 1e9:.0f} GB", fit.needed_bytes / 1e9
+        is_enough = fit.needed_bytes <= fit.memory_bytes
+        if is_enough and fit.free_bytes is None:
+            large.append(name)
+            continue
         free = "" if fit.free_bytes is None else f", {fit.free_bytes / 1e9:.1f} GB free now"
-        lines.append(
-            f"{fit.device}, {fit.memory_bytes / 1e9:.0f} GB{free}: {verdict}, "
-            f"needs {fit.needed_bytes / 1e9:.1f} GB{_ways(fit)}"
-        )
-    return "\n".join(lines) + (
-        f"\nBeside the tensors, {CONTEXT_BYTES / 1e9:.1f} GB on a GPU for CUDA; on the CPU "
-        f"{(PROGRAM_BYTES + FIRST_STEP_BYTES) / 1e9:.1f} GB for the program and {100 * HEAP_FACTOR - 100:.0f} % for gaps on "
-        "the heap."
-    )
+        verdict = "fits" if is_enough else "does not fit"
+        lines.append(f"{name}{free}: {verdict}, needs {needed:.1f} GB{_ways(fit)}")
+    return "\n".join([*lines, *([f"fits: {'; '.join(large)}"] if large else [])])
 
 
 def _ways(fit: Fit) -> str:
@@ -135,20 +107,14 @@ def _ways(fit: Fit) -> str:
     return "; it does with\n    " + ", or\n    ".join(ways)
 
 
-def _megabytes(count: int) -> str:
-    return f"{count / 1e6:,.1f}"
-
-
 def _table(rows: Sequence[Sequence[str]], last_left: bool = False) -> str:
     """Columns of equal width: the first to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
-        cells = [
-            cell.ljust(width)
-            if index == 0 or (last_left and index == len(row) - 1)
-            else cell.rjust(width)
-            for index, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
+        cells = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        cells[0] = row[0].ljust(widths[0])
+        if last_left:
+            cells[-1] = row[-1]
         lines.append("  ".join(cells).rstrip())
     return "\n".join(lines)

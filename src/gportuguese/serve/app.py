@@ -176,7 +176,7 @@ class Outermost:
                 message["headers"] = [*message["headers"], *extra]
                 # any other path is the client's invention: one label for all of them
                 path = scope["path"] if scope["path"] in self._COUNTED else "other"
-                self._telemetry.requests.labels(path, str(message["status"])).inc()
+                self._telemetry.count("requests_total", path=path, status=str(message["status"]))
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -127,22 +127,22 @@ class Completion:
     async def _follow(self, telemetry: Telemetry) -> AsyncIterator[tuple[int, Piece]]:
         """Every piece once it is noted in its choice, until all choices are finished."""
         started = time.perf_counter()
-        telemetry.tokens.labels("prompt").inc(self._num_prompt_tokens)
+        telemetry.count("tokens_total", self._num_prompt_tokens, kind="prompt")
         first, unfinished = True, len(self._choices)
         while unfinished:
             index, piece = await self._pieces.get()
             if first:
-                telemetry.first_token_seconds.observe(time.perf_counter() - started)
+                telemetry.time("first_token", time.perf_counter() - started)
                 first = False
             choice = self._choices[index]
             choice.text += piece.text
             choice.num_tokens += piece.num_tokens
             choice.candidates += piece.candidates
             choice.finish, choice.stop = piece.finish, piece.stop
-            telemetry.tokens.labels("completion").inc(piece.num_tokens)
+            telemetry.count("tokens_total", piece.num_tokens, kind="completion")
             unfinished -= piece.finish is not None
             yield index, piece
-        telemetry.completion_seconds.observe(time.perf_counter() - started)
+        telemetry.time("completion", time.perf_counter() - started)
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> str:
         return _event({**self._head, "choices": choices, **more})

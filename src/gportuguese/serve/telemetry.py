@@ -2,41 +2,33 @@
 
 from __future__ import annotations
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from collections import defaultdict
 
 from gportuguese.serve.engine import Engine
 
-_SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
-
 
 class Telemetry:
-    """The measures of one server, in a registry of their own."""
+    """The measures of one server; all its methods run in the event loop."""
 
     def __init__(self, engine: Engine) -> None:
-        self._registry = registry = CollectorRegistry()
-        self.requests = Counter(
-            "gpt_pt_requests", "Answered requests", ("path", "status"), registry=registry
-        )
-        self.tokens = Counter(
-            "gpt_pt_tokens", "Tokens read and written", ("kind",), registry=registry
-        )
-        self.first_token_seconds = Histogram(
-            "gpt_pt_first_token_seconds",
-            "From the request to its first text",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        self.completion_seconds = Histogram(
-            "gpt_pt_completion_seconds",
-            "From the request to its last text",
-            buckets=_SECONDS,
-            registry=registry,
-        )
-        waiting = Gauge("gpt_pt_texts_waiting", "Texts in the queue", registry=registry)
-        waiting.set_function(lambda: engine.num_waiting)
-        running = Gauge("gpt_pt_texts_running", "Texts being written", registry=registry)
-        running.set_function(lambda: engine.num_running)
+        self._engine = engine
+        self._counts = defaultdict[str, float](float)
 
-    def page(self) -> bytes:
+    def count(self, name: str, number: float = 1, **labels: str) -> None:
+        """Adds to a counter. Labels must need no escaping."""
+        inside = ",".join(f'{key}="{value}"' for key, value in labels.items())
+        self._counts[f"gpt_pt_{name}" + (f"{{{inside}}}" if labels else "")] += number
+
+    def time(self, name: str, seconds: float) -> None:
+        """Adds a time to a sum and a count, whose ratio is the mean."""
+        self.count(f"{name}_seconds_sum", seconds)
+        self.count(f"{name}_seconds_count")
+
+    def page(self) -> str:
         """The text that Prometheus reads."""
-        return generate_latest(self._registry)
+        now = {
+            "gpt_pt_texts_waiting": self._engine.num_waiting,
+            "gpt_pt_texts_running": self._engine.num_running,
+        }
+        lines = (f"{name} {value}\n" for name, value in {**self._counts, **now}.items())
+        return "".join(sorted(lines))
