@@ -682,38 +682,22 @@ def test_auto_leaves_out_a_method_that_has_too_little_text(overrides_of_nano, tm
     assert "bridge" not in facts["reason"]
 
 
-@pytest.fixture
-def without_gensim(monkeypatch):
+@pytest.mark.parametrize("method", ["auto", "focus", "wechsel", "bridge"])
+def test_without_gensim_nothing_is_built_and_the_package_is_named(
+    overrides_of_nano, resources, monkeypatch, capsys, tmp_path, method
+):
+    monkeypatch.setitem(sys.modules, "gensim", None)  # as if it were not installed
+    assert gpt_pt("train", *sets((*overrides_of_nano, *resources, f"align.method={method}"))) == 2
+    assert "pip install 'gportuguese[vectors]'" in capsys.readouterr().err
+    assert not (tmp_path / "artifacts").exists()
+
+
+@pytest.mark.parametrize("method", ["mean", "pieces"])
+def test_other_methods_need_no_gensim(overrides_of_nano, resources, monkeypatch, method):
     for name in ("gensim", "gensim.models"):
-        monkeypatch.setitem(sys.modules, name, None)  # an import of it fails
-
-
-def test_without_gensim_auto_leaves_out_what_needs_it(
-    overrides_of_nano, resources, without_gensim, caplog
-):
-    caplog.set_level("INFO")
-    config = load_config(None, (*overrides_of_nano, "align.method=auto", *resources))
-    facts = Pipeline(config).build("align", init_world(config.runtime)).facts
-    assert facts["method"] == "pieces"
-    for method in ("focus", "wechsel", "bridge"):
-        assert re.search(f"align: not {method}: .* need gensim", caplog.text)
-    assert "pip install 'gportuguese[vectors]'" in caplog.text
-
-
-@pytest.mark.parametrize("method", ["focus", "wechsel", "bridge"])
-def test_without_gensim_a_method_that_needs_it_says_what_to_install(
-    overrides_of_nano, resources, without_gensim, capsys, method
-):
-    overrides = (*overrides_of_nano, *resources, f"align.method={method}")
-    assert gpt_pt("align", *sets(overrides)) == 2
-    error = capsys.readouterr().err
-    assert "pip install 'gportuguese[vectors]'" in error
-    assert "Traceback" not in error
-
-
-def test_without_gensim_a_file_of_vectors_says_what_to_install(without_gensim, tmp_path):
-    with pytest.raises(AlignError, match=r"gportuguese\[vectors\]"):
-        wechsel._read_vectors(tmp_path / "w.vec", ["casa"])
+        monkeypatch.setitem(sys.modules, name, None)
+    config = load_config(None, (*overrides_of_nano, f"align.method={method}"))
+    assert Pipeline(config).build("align", init_world(config.runtime)).facts["method"] == method
 
 
 def test_auto_does_not_pass_over_a_file_that_is_faulty(overrides_of_nano, resources, tmp_path):

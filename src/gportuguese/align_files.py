@@ -3,10 +3,18 @@
 from __future__ import annotations
 
 import logging
+from importlib.util import find_spec
 from pathlib import Path
 
 from gportuguese import artifacts
-from gportuguese.config import METHODS, AlignConfig, CorpusConfig, UserError, resolve_path
+from gportuguese.config import (
+    METHODS,
+    AlignConfig,
+    Architecture,
+    CorpusConfig,
+    UserError,
+    resolve_path,
+)
 from gportuguese.corpus import CorpusError, document_files
 
 log = logging.getLogger("gportuguese")
@@ -32,10 +40,25 @@ def candidates(section: AlignConfig) -> list[str]:
     ]
 
 
+def methods_of(section: AlignConfig) -> list[str]:
+    """The methods that the stage will use or try."""
+    return candidates(section) if section.method == "auto" else [section.method]
+
+
+def check_packages(section: AlignConfig) -> None:
+    """Raises `AlignError` if a method trains vectors and gensim is not installed."""
+    needing = [name for name in methods_of(section) if name in METHODS and METHODS[name].vectors]
+    if needing and not isinstance(section.base, Architecture) and not find_spec("gensim"):
+        raise AlignError(
+            f"align.method={section.method} needs gensim for {', '.join(needing)}: "
+            "pip install 'gportuguese[vectors]', or set align.method=pieces"
+        )
+
+
 def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
     """The files that the method reads, by setting; raises `AlignError` for one that is not there."""
     files = {}
-    methods = candidates(section) if section.method == "auto" else [section.method]
+    methods = methods_of(section)
     tried = [METHODS[name] for name in methods if name in METHODS]
     read = {name for method in tried for name in (*method.needs, *method.reads)}
     for name in FILES:

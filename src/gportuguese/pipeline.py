@@ -95,10 +95,7 @@ class Pipeline:
             folder = self.folder(stage.name)
             is_built = folder is not None and folder.is_dir()
             if stage.check is not None and stage.name in wanted and not is_built:
-                with busy("loading PyTorch"):
-                    device = world.device
-                    stage.check(device, self.config)
-                log.info("%s will run on %s", stage.name, device)
+                stage.check(world, self.config)
         for stage in self.stages():
             if stage.name in wanted:
                 self._build_stage(stage, world)

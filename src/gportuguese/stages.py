@@ -6,6 +6,7 @@ A stage's code is the module `gportuguese.<name>`. Its folder is named by a dige
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +14,11 @@ from typing import Any
 
 from gportuguese import align_files, artifacts, base, corpus, dump
 from gportuguese.config import Config, as_tree
+from gportuguese.progress import busy
 from gportuguese.wikitext import hash_tables
+from gportuguese.world import World
+
+log = logging.getLogger("gportuguese")
 
 Folders = Callable[[str], Path | None]
 """The folder of a stage by its name; None while it is not known."""
@@ -51,8 +56,8 @@ class Stage:
     """All processes of torchrun build it together; any other stage is built by the main process."""
     fetch: Callable[[Config], object] | None = None
     """Downloads what `outside` needs."""
-    check: Callable[[str, Config], None] | None = None
-    """Raises `UserError` for what a device cannot do, before hours of other work."""
+    check: Callable[[World, Config], None] | None = None
+    """Raises `UserError` for what this machine cannot do, before hours of other work."""
     is_used: Callable[[Config], bool] = lambda config: True
 
     def used_inputs(self, config: Config) -> tuple[str, ...]:
@@ -135,10 +140,12 @@ def _dump_receipt(config: Config, folders: Folders) -> Hashes:
     return {"receipt": None if folder is None else folder.name}
 
 
-def _check_machine(device: str, config: Config) -> None:
-    from gportuguese.precision import check_machine  # only now: it loads torch
+def _check_machine(world: World, config: Config) -> None:
+    with busy("loading PyTorch"):
+        from gportuguese.precision import check_machine
 
-    check_machine(device, config)
+        check_machine(world.device, config)
+    log.info("training on %s", world.device)
 
 
 STAGES = {
@@ -184,6 +191,7 @@ STAGES = {
             outside=_base_and_resources,
             version=4,
             fetch=lambda config: base.identity_of(config.align.base, download=True),
+            check=lambda world, config: align_files.check_packages(config.align),
         ),
         Stage(
             name="train",

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import importlib
 import logging
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -22,18 +20,7 @@ Sentences = Callable[[], Iterator[np.ndarray]]
 
 
 class TooLittleError(AlignError):
-    """There is too little to learn from, or nothing to learn with; `auto` leaves the method out."""
-
-
-def gensim_models() -> Any:
-    """The module `gensim.models`; raises `TooLittleError` if gensim is not installed."""
-    try:
-        return importlib.import_module("gensim.models")
-    except ImportError as error:
-        raise TooLittleError(
-            f"align.method focus, wechsel and bridge need gensim ({error}): "
-            "pip install 'gportuguese[vectors]', or set align.method=pieces"
-        ) from error
+    """There is too little text or dictionary to learn from; `auto` leaves the method out."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +72,8 @@ def train_vectors(
 
     An id seen fewer than `min_count` times has none.
     """
-    models = gensim_models()
+    from gensim.models import Word2Vec
+
     names = np.array([str(id) for id in range(size)], object)
 
     class Corpus:
@@ -95,7 +83,7 @@ def train_vectors(
     start = time.monotonic()
     known = np.zeros(size, bool)
     try:
-        model = models.Word2Vec(
+        model = Word2Vec(
             Corpus(),
             vector_size=DIMENSIONS,
             window=5,

@@ -23,7 +23,6 @@ from gportuguese.align.vectors import (
     Sentences,
     TooLittleError,
     Vectors,
-    gensim_models,
     rotation,
     train_vectors,
     unit_vectors,
@@ -140,12 +139,14 @@ def _texts(sentences: Sentences, tokenizer: PreTrainedTokenizerBase) -> Iterator
 
 def _read_vectors(path: Path, words: list[str]) -> tuple[dict[str, int], Vectors]:
     """Vectors of those words that a .vec or .bin file of fastText has."""
-    gensim = gensim_models()
+    from gensim.models import KeyedVectors
+    from gensim.models.fasttext import load_facebook_vectors
+
     try:
         if path.suffix == ".bin":
-            vectors = gensim.fasttext.load_facebook_vectors(str(path))
+            vectors = load_facebook_vectors(str(path))
         else:
-            vectors = gensim.KeyedVectors.load_word2vec_format(str(path), binary=False)
+            vectors = KeyedVectors.load_word2vec_format(str(path), binary=False)
         found = [word for word in words if word in vectors]
         matrix = np.array([vectors[word] for word in found]).reshape(len(found), -1)
     # what gensim raises for a file that is cut, of another format, or a supervised model

@@ -15,6 +15,8 @@ class AlignMethod:
     """Settings of the section, all files, that must be given."""
     reads: tuple[str, ...] = ()
     """Further files that it reads where they are given."""
+    vectors: bool = False
+    """Whether it learns or reads static vectors, for which it needs gensim."""
     is_candidate: bool = False
     """Whether `auto` tries it."""
     citation: str = ""
@@ -39,12 +41,13 @@ METHODS = {
     "gaussian": AlignMethod(fills=("shared", "gaussian"), citation=_HEWITT),
     "pieces": AlignMethod(fills=("shared", "pieces", "mean"), is_candidate=True, citation=_GEE),
     "focus": AlignMethod(
-        fills=("shared", "focus", "gaussian"), is_candidate=True, citation=_DOBLER
+        fills=("shared", "focus", "gaussian"), vectors=True, is_candidate=True, citation=_DOBLER
     ),
     "wechsel": AlignMethod(
         fills=("shared", "wechsel", "gaussian"),
         needs=("source_documents", "dictionary"),
         reads=("source_vectors", "target_vectors"),
+        vectors=True,
         is_candidate=True,
         citation=_MINIXHOFER,
     ),
@@ -52,6 +55,7 @@ METHODS = {
         fills=("literal", "bridge", "shared", "pieces", "mean"),
         needs=("source_documents",),
         reads=("dictionary",),
+        vectors=True,
         is_candidate=True,
         citation=_GEE,
     ),
