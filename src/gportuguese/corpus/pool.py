@@ -227,7 +227,7 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
     samples: list[dict[str, str]] = []
     aside: list[dict[str, str]] = []
     times: list[tuple[float, str]] = []
-    place = faults = 0
+    place = faults = dropped_sentences = 0
     for place, raw in enumerate(pages_in(job.path, piece, is_wanted), start=1):
         page.value = place
         start = time.perf_counter()
@@ -243,6 +243,7 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
                 samples.append(result.__dict__)
         else:
             faults += len(FAULT.findall(result.text))
+            dropped_sentences += result.dropped_sentences
             lines.append(shard_line(result, section))
     summary = {
         "pages": place,
@@ -250,6 +251,7 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
         "samples": samples,
         "quarantined": aside,
         "faults": faults,
+        "dropped_sentences": dropped_sentences,
         "slowest": sorted(times, reverse=True)[:SLOWEST],
     }
     shard = shard_path(job.shards, piece.number)

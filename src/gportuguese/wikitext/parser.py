@@ -6,8 +6,10 @@ import functools
 import re
 import sys
 
+from gportuguese.wikitext.formulas import chemistry_text, formula_text
 from gportuguese.wikitext.languages import Language
-from gportuguese.wikitext.tags import BREAKS, DROPPED_ELEMENTS, TAGS
+from gportuguese.wikitext.marks import HOLE, NOTHING
+from gportuguese.wikitext.tags import BREAKS, CODE, DROPPED_BLOCKS, DROPPED_ELEMENTS, FORMULAS, TAGS
 from gportuguese.wikitext.templates import leaves_words, template_words
 
 # No part of a token crosses what could start the next one, and what was taken is not given back
@@ -38,13 +40,19 @@ _TOKEN = re.compile(
 _FIELDS = re.compile(rf"[^\n]{_ALL}(?:\n\s{_ALL}[|}}!][^\n]{_ALL}){_ALL}")
 _REF = re.compile(r"<ref(?:\s[^<>]*)?(?<!/)(?<!/ )>", re.IGNORECASE)
 _AFTER_ROWS = re.compile(r"\n==|\n\n\s*(?=[\w'\"«“(])")
+_HOLLOW = re.compile(r"''[\[{<]")
 _BRACES = re.compile(r"\{\{|\}\}")
 _MAX_FAILED_SKIPS = 3  # each reads to the end of the page
 _MAX_DEPTH = 60  # MediaWiki stops at 40; deeper opens are dropped, so that cost stays linear
 
 _ORDINALS = {"o": "º", "a": "ª", "os": "ºs", "as": "ªs"}
-_POWER = re.compile(r"[-+−]?[\dn]+")
-_INTERLANGUAGE = re.compile(r"(?:[a-z]{2,3}(?:-[a-z]{2,10}){0,2}|simple)")
+# a number, a letter or an expression of them; (n) needs no parentheses of ours
+_POWER = re.compile(r"[-+−–]?(?:\d+(?:[.,/]\d+)*|[^\W\d_])|\([^()]*\)")
+_EXPRESSION = re.compile(r"[-+−–]?[\w.,]+(?:\s*[-+−–*×·/=]\s*[\w.,]+)+")
+_CHARGE = re.compile(r"\d*[-+−–]")
+_NOTE = re.compile(r"\[[^\[\]]*\]")
+_SUPERSCRIPT_WORD = re.compile(r"[^\W\d_]{2,}|[eª°º]")
+_INTERLANGUAGE = re.compile(r"(?:[a-z]{2,3}(?:-[a-z]{1,10}){0,2}|simple)")
 _PROJECTS = frozenset((
     "w", "wikt", "wiktionary", "s", "wikisource", "b", "wikibooks", "q", "wikiquote", "n",
     "wikinews", "v", "voy", "wikivoyage", "m", "meta", "d", "wikidata", "c", "commons", "mw",
@@ -68,7 +76,7 @@ class _Frame:
         self.pieces: list[str] = []
 
 
-def strip_markup(wikitext: str, language: Language) -> str:
+def strip_markup(wikitext: str, language: Language, title: str = "") -> str:
     """The text of a page without links, templates, tables, references and tags.
 
     Line structure, headings, lists and emphasis marks stay for `layout`. What is opened and never
@@ -78,12 +86,14 @@ def strip_markup(wikitext: str, language: Language) -> str:
     >>> strip_markup("[[Lisboa|A capital]] tem {{fmtn|324|m}}.<ref>Fonte</ref>", language_of("pt"))
     'A capital tem 324 m.'
     """
-    return _Parser("\n" + wikitext, language).run()
+    if HOLE in wikitext or NOTHING in wikitext:  # no XML holds them
+        wikitext = wikitext.replace(HOLE, "").replace(NOTHING, "")
+    return _Parser("\n" + wikitext, language, title).run()
 
 
 class _Parser:
-    def __init__(self, text: str, language: Language) -> None:
-        self.text, self.language = text, language
+    def __init__(self, text: str, language: Language, title: str) -> None:
+        self.text, self.language, self.title = text, language, title
         self.stack = [_Frame("root")]
         self.next_mark: dict[str, tuple[int, int]] = {}
         self.num_failed_skips = 0
@@ -91,6 +101,7 @@ class _Parser:
     def run(self) -> str:
         text, search, stack = self.text, _TOKEN.search, self.stack
         position = 0
+        may_be_hollow = _HOLLOW.search(text) is not None  # ''{{x}}'' must not leave four quotes
         while token := search(text, position):
             pieces = stack[-1].pieces
             if token.start() > position:
@@ -104,7 +115,7 @@ class _Parser:
                 else:
                     pieces.append(link_words(target, label, self.language))
             elif kind == "call":
-                pieces.append(template_words(token["inner"], self.language))
+                pieces.append(self._call(token["inner"]))
             elif kind == "tag":
                 position = self._tag(token, position)
             elif kind == "template":
@@ -116,13 +127,19 @@ class _Parser:
             elif kind in ("link_end", "template_end", "table_end"):
                 self._close(kind.removesuffix("_end"))
             elif kind == "comment":
-                position = self._after("-->", position)
+                position = self._after_comment(position)
             elif kind == "power":
-                pieces.append(_raised(token.group(), token["raised"]))
+                pieces.append(_raised(token.group(), token["raised"], pieces))
+            if may_be_hollow and text.startswith("'", position):
+                stack[-1].pieces.append(NOTHING)
         stack[-1].pieces.append(text[position:])
         while len(stack) > 1:
             self._give_up()
         return "".join(stack[0].pieces).strip("\n")
+
+    def _call(self, inner: str) -> str:
+        """What the template call `{{inner}}` shows, its arguments already read."""
+        return template_words(inner, self.language, self.title)
 
     def _open(self, kind: str) -> None:
         if len(self.stack) < _MAX_DEPTH:
@@ -161,7 +178,12 @@ class _Parser:
         if name == "br":
             pieces.append(" ")
         elif name in BREAKS:
-            pieces.append("\n")
+            pieces.append("\n\n")
+            if name == "poem":
+                if opens:
+                    self._open(name)
+                else:
+                    self._close(name)
         elif name == "table":
             if opens:
                 self._open("html table")
@@ -177,9 +199,31 @@ class _Parser:
             if start < end:
                 pieces.append(self.text[position:start])
                 return end
+        elif (name in FORMULAS or name in CODE) and opens:
+            return self._formula_or_code(name, position)
         elif name in DROPPED_ELEMENTS and opens:
+            if name in DROPPED_BLOCKS:
+                pieces.append("\n\n")
             return self._after_element(name, position)
         return position
+
+    def _formula_or_code(self, name: str, position: int) -> int:
+        """Shows a formula or a line of code that reads as text; else the sentence has a hole."""
+        start, end = self._find(rf"</{name}\s*>", position)
+        if start == end:
+            return position
+        source, shown = self.text[position:start], None
+        if name in FORMULAS:
+            shown = formula_text(source) if name == "math" else chemistry_text(source)
+        elif "\n" not in source.strip():
+            # code may hold marks that mean something here, as {{=}} or <nowiki>
+            if name == "code" and ("{{" in source or "[[" in source or "<" in source):
+                return position
+            shown = source.strip().replace("''", "'" + NOTHING + "'")
+        if shown is None and name in CODE:
+            shown = "\n\n"  # a listing is no part of a sentence
+        self.stack[-1].pieces.append(HOLE if shown is None else shown)
+        return end
 
     def _find(self, mark: str, position: int) -> tuple[int, int]:
         """Start and end of the next `mark`, a pattern; both the text's length if there is none.
@@ -193,10 +237,13 @@ class _Parser:
             self.next_mark[mark] = found
         return found
 
-    def _after(self, mark: str, position: int) -> int:
-        """Behind the next `mark`; if there is none, behind the line."""
-        start, end = self._find(mark, position)
-        return end if start < end else self._line_end(position)
+    def _after_comment(self, position: int) -> int:
+        """Behind the end of a comment, and of its line if it stands alone there."""
+        stands_alone = self.text.startswith("\n<!--", position - len("\n<!--"))
+        start, end = self._find("-->", position)
+        if start == end:
+            return self._line_end(position)
+        return end + (stands_alone and self.text.startswith("\n", end))
 
     def _after_element(self, name: str, position: int) -> int:
         """Behind the end tag of a dropped element; if it has none, behind its line."""
@@ -223,9 +270,11 @@ class _Parser:
             target, bar, label = inner.partition("|")
             words = link_words(target, label if bar else None, self.language)
         elif kind == "sup":
-            words = _raised("<sup>", inner)
+            words = _raised("<sup>", inner, self.stack[-1].pieces)
+        elif kind == "poem":
+            words = inner.replace("\n", "\n\n")
         else:
-            words = template_words(inner, self.language) if kind == "template" else ""
+            words = self._call(inner) if kind == "template" else ""
         self.stack[-1].pieces.append(words)
 
     def _give_up(self) -> None:
@@ -241,7 +290,7 @@ class _Parser:
         elif frame.kind == "template":
             fields = _FIELDS.match(inner)
             words = inner[fields.end() :] if fields else rest
-        elif frame.kind == "sup":
+        elif frame.kind in ("sup", "poem"):
             words = inner
         else:
             # rows to the next heading, or to a paragraph that begins with a letter
@@ -264,6 +313,8 @@ def link_words(target: str, label: str | None, language: Language) -> str:
         prefix = prefix.strip()
         if not visible and prefix.lower() in language.hidden_prefixes:
             return ""
+        if prefix.lower() in language.media_prefixes:
+            return label or ""
         is_project = prefix in _PROJECTS
         if is_project or (visible and _INTERLANGUAGE.fullmatch(prefix)):
             target = rest.lstrip(":").strip()
@@ -277,10 +328,20 @@ def link_words(target: str, label: str | None, language: Language) -> str:
     return _PARENTHESIS.sub("", target.rpartition(":")[2])
 
 
-def _raised(tag: str, raised: str) -> str:
+def _raised(tag: str, raised: str, before: list[str]) -> str:
+    """What <sup> or <sub> leaves: 10^-3, 2^(n+1), nº, H2O, and nothing of an editor's note."""
+    content = raised.strip()
+    if _NOTE.fullmatch(content):
+        return ""
     if tag.startswith("<sub"):
         return raised
-    content = raised.strip()
-    if content in _ORDINALS:
+    base = before[-1][-1:] if before else ""
+    if content in _ORDINALS and base != "^":
         return _ORDINALS[content]
-    return f"^{content}" if _POWER.fullmatch(content) else raised
+    if not (base.isalnum() or base in ")]'") or _SUPERSCRIPT_WORD.fullmatch(content):
+        return raised  # of an isotope, or of a word: M<sup>lle</sup>
+    if _CHARGE.fullmatch(content) and not base.isdigit():
+        return raised  # of an ion
+    if _POWER.fullmatch(content):
+        return f"^{content}"
+    return f"^({content})" if _EXPRESSION.fullmatch(content) else raised
