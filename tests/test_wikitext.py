@@ -150,6 +150,7 @@ def test_wikitext_becomes_text(wikitext, wanted):
         ("um ''<ref>n</ref>'' a '''[[Ficheiro:A.png]]''' b", "um a b"),
         ("'''''{{x}}''''' a ''{{x|{{y}}}}'' b", "a b"),
         ("a ''[[b]]''s c", "a bs c"),
+        ("''X''<sub>''n''</sub> e ''[[a|''b'']]''", "Xn e b"),
         # exponents, and what only stands high
         ("2<sup>n+1</sup>, 10<sup>-3</sup>, x<sup>(n)</sup>, 5<sup>1/2</sup>", "2^(n+1), 10^-3, x^(n), 5^1/2"),
         ("M<sup>me</sup>, 1<sup>er</sup>, <sup>14</sup>C, Ca<sup>2+</sup>", "Mme, 1er, 14C, Ca2+"),
@@ -163,6 +164,7 @@ def test_wikitext_becomes_text(wikitext, wanted):
         ("Usa <code>x = [1]</code>.<code>a\nb</code>Fim.", "Usa x = [1].\nFim."),
         ("Usa <source lang=c inline>a[i]</source> aqui", "Usa a[i] aqui"),
         # lines
+        ("A [http://a.pt/x.jpg [1]] são 1, 2,... e 3, [http://b.pt c].", "A [1] são 1, 2,... e 3, c."),
         ("Um\n<!-- a -->\ndois\n\ntrês\n* quatro\ncinco", "Um dois\ntrês\nquatro\ncinco"),
         ("<poem>Um verso,\noutro verso</poem>", "Um verso,\noutro verso"),
         ("{{x}}, disse.\n\n; {{y}}. fim", "disse.\nfim"),

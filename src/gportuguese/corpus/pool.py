@@ -24,7 +24,7 @@ from gportuguese.config import CorpusConfig, UserError
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page, is_wanted
 from gportuguese.corpus.shards import read_summary, shard_line, shard_path
 from gportuguese.dump.reader import DumpError, Piece, RawPage, check_end, pages_in, pieces_of
-from gportuguese.wikitext import FAULT, Language
+from gportuguese.wikitext import Language, count_faults
 
 DROPPED_SAMPLES = 20  # per reason and shard, to be read by a person
 SLOWEST = 10
@@ -242,7 +242,7 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
             if dropped[result.reason] <= DROPPED_SAMPLES:
                 samples.append(result.__dict__)
         else:
-            faults += len(FAULT.findall(result.text))
+            faults += sum(count_faults(result.text, language))
             dropped_sentences += result.dropped_sentences
             lines.append(shard_line(result, section))
     summary = {

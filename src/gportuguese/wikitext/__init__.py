@@ -5,27 +5,23 @@ from __future__ import annotations
 import re
 from typing import NamedTuple
 
+from gportuguese.wikitext.faults import FAULT, HOLE, LEFTOVER, count_faults
 from gportuguese.wikitext.languages import Language, hash_tables, language_of
 from gportuguese.wikitext.layout import lay_out
 from gportuguese.wikitext.parser import strip_markup
 
 __all__ = [
     "FAULT",
+    "HOLE",
+    "LEFTOVER",
     "Language",
     "Page",
+    "count_faults",
     "hash_tables",
     "language_of",
     "read_wikitext",
     "wikitext_to_text",
 ]
-
-# Each alternative begins with a literal, so that the search skips at C speed over everything else.
-FAULT = re.compile(
-    r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|</?[a-zA-Z][^<>\n]{0,80}>|<!--|-->|'''?"
-    r"|&(?:[a-z]{2,8}|#\d{1,6});|__[A-Z]{3,}__|_(?:(?<=formula_)|(?<=codice_))\d"
-    r"|\(\s*[,;:)]|,\s*\)|;\s*\)|\n[|!*#=]|\|[\w ]{1,20}=|\|(?:(?<=thumb\|)|(?<=upright\|))"
-)
-"""Leftover markup and punctuation that dropped markup leaves hanging: what `faults per MB` counts."""
 
 _SIGNS = ("[[", "]]", "{{", "}}", "<")
 _MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|</?[a-zA-Z]|<!--")

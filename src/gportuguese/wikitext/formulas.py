@@ -63,8 +63,8 @@ def formula_text(tex: str) -> str | None:
         return None
     text = _LOOSE.sub("", " ".join(text.split())).replace("''", "″")
     text = unicodedata.normalize("NFC", text)
-    is_markup = any(mark in text for mark in ("[[", "]]", "{{", "}}"))
-    return None if is_markup or len(text) > _MAX_TEXT else text
+    is_nested = any(mark in text for mark in ("[[", "]]", "{{", "}}", "((("))
+    return None if is_nested or len(text) > _MAX_TEXT else text
 
 
 def chemistry_text(source: str) -> str | None:

@@ -61,8 +61,8 @@ class Language:
     """Language code -> what this language calls it."""
     countries: dict[str, str]
     """Three-letter code of a country -> its name; {{UKR}} shows flag and name."""
-    dangling: re.Pattern[str]
-    """Finds a word that needs another after it, before punctuation: "nascido na, em"."""
+    dangling: str
+    """Pattern: looks back at a word that needs another after it, as in "nascido na, em"."""
     spaced: str
     """Punctuation that has a space before it, as in French."""
     thousands: str
@@ -122,8 +122,11 @@ def language_of(code: str, namespaces: tuple[tuple[int, str], ...] = ()) -> Lang
     )
     titles = f"{english['disambiguation_title']}|{own['disambiguation_title']}"
     nothing = {name.lower() for name in both("nothing")} - _split_keys(own["words"]).keys()
-    # fixed widths, so that the search begins at the punctuation, which is rarer than words
-    dangling = "|".join(rf"(?<=\b{re.escape(word)}.)" for word in own["dangling"])
+    # looks back from the punctuation, which is rarer than words; a width each, as `re` wants it
+    widths = {
+        len(word): [w for w in own["dangling"] if len(w) == len(word)] for word in own["dangling"]
+    }
+    dangling = "|".join(rf"(?<=[ (\n](?:{'|'.join(same)}).)" for same in widths.values())
     return Language(
         code=code,
         redirect=re.compile(rf"\s*[#＃]\s*(?:{redirects})\b", re.IGNORECASE),
@@ -144,7 +147,7 @@ def language_of(code: str, namespaces: tuple[tuple[int, str], ...] = ()) -> Lang
         nothing_prefixes=tuple(name[:-1] for name in nothing if name.endswith("*")),
         tongues=_names("tongues.tsv", code),
         countries=_names("countries.tsv", code),
-        dangling=re.compile(rf"[,.;:)](?:{dangling})"),
+        dangling=dangling,
         spaced=own["spaced"],
         thousands=own["thousands"],
         decimal=own["decimal"],

@@ -42,11 +42,12 @@ _TIGHT = (
     (" ,", ","), (" ;", ";"), (" :", ":"), (" )", ")"), (" ]", "]"), ("( ", "("), ("[ ", "["),
     ("(,", "("), ("(;", "("), ("(:", "("), ("(– ", "("), ("(- ", "("), ("[,", "["), ("[;", "["),
     (",)", ")"), (";)", ")"), (":)", ")"), (" –)", ")"), (" -)", ")"), (",]", "]"), (";]", "]"),
-    ("()", ""), ("(.)", ""), ("(…)", ""), ("[]", ""), (",,", ","), (",.", "."), (",;", ";"),
-    (";.", "."), (";;", ";"), (";,", ","), ("  ", " "),
+    ("()", ""), ("(.)", ""), ("(…)", ""), ("[]", ""), (",,", ","), (",;", ";"),
+    (";;", ";"), (";,", ","), ("  ", " "),
 )  # fmt: skip
 _MAX_ROUNDS = 5  # "( , ; )" takes three
 _LATE_POINT = re.compile(r" \.(?!\w)")  # but not in "calibre .45" or ".pt"
+_ENDED = re.compile(r"[,;:]+\.(?!\.)")  # but not "1, 2, 3,..."
 _LEADING = re.compile(r"(?!\.[\w.])[,;:.)\]]+ *")
 _DOTS = re.compile(r"\.{4,}")
 
@@ -224,6 +225,7 @@ def _tightened(line: str, spaced: str) -> str:
         for loose, tight in _TIGHT:
             if not spaced or loose[0] != " " or loose[1] not in spaced:
                 line = line.replace(loose, tight)
+        line = _ENDED.sub(".", line)
         if line == before:
             break
     start = _LEADING.match(line)

@@ -43,6 +43,7 @@ _AFTER_ROWS = re.compile(r"\n==|\n\n\s*(?=[\w'\"«“(])")
 _HOLLOW = re.compile(r"''[\[{<]")
 _BRACES = re.compile(r"\{\{|\}\}")
 _MAX_FAILED_SKIPS = 3  # each reads to the end of the page
+_LOOK_BACK = 300
 _MAX_DEPTH = 60  # MediaWiki stops at 40; deeper opens are dropped, so that cost stays linear
 
 _ORDINALS = {"o": "º", "a": "ª", "os": "ºs", "as": "ªs"}
@@ -101,7 +102,8 @@ class _Parser:
     def run(self) -> str:
         text, search, stack = self.text, _TOKEN.search, self.stack
         position = 0
-        may_be_hollow = _HOLLOW.search(text) is not None  # ''{{x}}'' must not leave four quotes
+        # ''{{x}}'' and ''X''<sub>''n''</sub> must not put four quotes side by side
+        may_be_hollow = _HOLLOW.search(text) is not None
         while token := search(text, position):
             pieces = stack[-1].pieces
             if token.start() > position:
@@ -125,13 +127,17 @@ class _Parser:
             elif kind == "link":
                 self._open(kind)
             elif kind in ("link_end", "template_end", "table_end"):
-                self._close(kind.removesuffix("_end"))
+                self._close(kind.removesuffix("_end"), position)
             elif kind == "comment":
                 position = self._after_comment(position)
             elif kind == "power":
                 pieces.append(_raised(token.group(), token["raised"], pieces))
-            if may_be_hollow and text.startswith("'", position):
-                stack[-1].pieces.append(NOTHING)
+            if may_be_hollow:
+                pieces = stack[-1].pieces
+                if pieces and pieces[-1].startswith("'"):
+                    pieces[-1] = NOTHING + pieces[-1]
+                if text.startswith("'", position):
+                    pieces.append(NOTHING)
         stack[-1].pieces.append(text[position:])
         while len(stack) > 1:
             self._give_up()
@@ -183,17 +189,17 @@ class _Parser:
                 if opens:
                     self._open(name)
                 else:
-                    self._close(name)
+                    self._close(name, position)
         elif name == "table":
             if opens:
                 self._open("html table")
             elif tag[1] == "/":
-                self._close("html table")
+                self._close("html table", position)
         elif name == "sup":
             if opens:
                 self._open("sup")
             else:
-                self._close("sup")
+                self._close("sup", position)
         elif name == "nowiki" and opens:
             start, end = self._find(r"</nowiki\s*>", position)
             if start < end:
@@ -259,9 +265,12 @@ class _Parser:
         end = self.text.find("\n", position)
         return len(self.text) if end < 0 else end
 
-    def _close(self, kind: str) -> None:
+    def _close(self, kind: str, position: int) -> None:
         """Ends the innermost open frame of `kind`; those inside it were never closed."""
         if all(frame.kind != kind for frame in reversed(self.stack)):
+            # [http://example.org [1]] ends with two brackets that close one each
+            if kind == "link" and "[http" in self.text[max(position - _LOOK_BACK, 0) : position]:
+                self.stack[-1].pieces.append("]]")
             return
         while self.stack[-1].kind != kind:
             self._give_up()
