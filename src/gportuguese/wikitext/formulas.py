@@ -126,7 +126,9 @@ def _words(token: str, tokens: list[str], depth: int) -> str:
     if name in "{}%$#_&":
         return name
     if name in _FUNCTIONS:
-        return f"{name} " if tokens and (tokens[-1][0].isalnum() or tokens[-1][0] == "\\") else name
+        following = tokens[-1] if tokens else ""
+        is_word = following[:1].isalnum() or following[:1] == "\\"
+        return f"{name} " if is_word and not following.startswith("\\left") else name
     if name in _FRACTIONS:
         above, below = _argument(tokens, depth), _argument(tokens, depth)
         if "/" in above + below:

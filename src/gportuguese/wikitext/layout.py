@@ -219,9 +219,9 @@ def repair(text: str, spaced: str = "") -> str:
 
 
 def _tightened(line: str, spaced: str) -> str:
-    line = _LATE_POINT.sub(".", line)
     for _ in range(_MAX_ROUNDS):
         before = line
+        line = _LATE_POINT.sub(".", line)
         for loose, tight in _TIGHT:
             if not spaced or loose[0] != " " or loose[1] not in spaced:
                 line = line.replace(loose, tight)

@@ -8,7 +8,7 @@ from gportuguese.wikitext.languages import Language
 
 _FIELD = re.compile(r"\{(?:([a-z]+):)?([^{}]*)\}")
 _GROUP = re.compile(r"\[([^\[\]]*)\]")
-_NUMBER = re.compile(r"([-+−]?)(\d{1,30})(?:[.](\d+))?")
+_NUMBER = re.compile(r"([-+−]?)(\d{1,30})(?:[.](\d+))?(\s.*)?", re.DOTALL)
 _NAME = re.compile(r"[^|{}\[\]<>]+(?=[|}\n])")
 _RANGES = {"-": "–", "–": "–", "x": " × "} | {
     w: f" {w} " for w in ["to", "and", "or", "by", "a", "e", "ou"]
@@ -46,7 +46,7 @@ def template_words(inner: str, language: Language, title: str = "") -> str:
         return found[0] if found else ""
     pattern, ending = found
     values = _values(arguments)
-    return _Filling(values, language, name, ending, title).fill(pattern).strip()
+    return _Filling(values, language, name, ending, title).fill(pattern).strip(" ")
 
 
 def leaves_words(head: str, language: Language) -> bool:
@@ -237,7 +237,7 @@ def _chosen(name: str, arguments: list[str]) -> str:
 
 
 def write_number(value: str, language: Language) -> str:
-    """A number as the language writes it; anything else unchanged.
+    """A number as the language writes it, and what follows it; anything else unchanged.
 
     >>> from gportuguese.wikitext import language_of
     >>> write_number("1234567.5", language_of("pt"))
@@ -246,6 +246,6 @@ def write_number(value: str, language: Language) -> str:
     parts = _NUMBER.fullmatch(value.strip())
     if parts is None:
         return value
-    sign, whole, fraction = parts.groups()
+    sign, whole, fraction, rest = parts.groups("")
     grouped = f"{int(whole):,}".replace(",", language.thousands) if len(whole) > 3 else whole
-    return sign + grouped + (language.decimal + fraction if fraction else "")
+    return sign + grouped + (language.decimal + fraction if fraction else "") + rest
