@@ -6,10 +6,10 @@ Both clean every page (no minimum length) with the same number of processes. Pri
 second, the ratio, peak memory of the whole process tree, ours again with the search for
 near-duplicates that wikiextractor lacks, and the same for the tokenizer and tokens stages.
 
-With `--rendered`, a file of `id` and `text` of pages as a browser shows them, both are compared with
-it, and mwparserfromhell's `strip_code` with them (pip install mwparserfromhell): leftovers and holes
-per megabyte of text, recall and precision of the words of prose, and the share of paragraphs that are
-one line. `--runs 0` prints this alone.
+Leftovers and holes per megabyte of text are counted in both and in mwparserfromhell's `strip_code` (pip
+install mwparserfromhell). With `--rendered`, a file of `id` and `text` of pages as a browser shows them,
+also recall and precision of the words of prose, and the share of paragraphs that are one line. `--runs 0`
+prints this alone.
 """
 
 import argparse
@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 
 from gportuguese import Pipeline, corpus, load_config
 from gportuguese.dump import read_pages
-from gportuguese.dump.reader import RawPage, stream_starts
+from gportuguese.dump.reader import RawPage, dump_language, dump_namespaces, stream_starts
 from gportuguese.wikitext import Language, count_faults, language_of
 
 
@@ -155,7 +155,7 @@ def compared(text: str, rendered: str) -> Counter[str]:
     """
 
     def runs(words: list[str]) -> list[tuple[str, ...]]:
-        return list(zip(words, words[1:], words[2:]))
+        return list(zip(words, words[1:], words[2:], strict=False))
 
     lines = [words for line in text.split("\n") if (words := WORD.findall(line))]
     paragraphs = [words for line in rendered.split("\n") if (words := WORD.findall(line))]
@@ -175,29 +175,28 @@ def compared(text: str, rendered: str) -> Counter[str]:
     )
 
 
-def print_quality(dump: Path, rendered: Path, texts: dict[str, dict[str, str]]) -> None:
-    """Prints what each cleaner left, tore out, lost and made up on the pages of `rendered`."""
-    with gzip.open(rendered, "rt", encoding="utf-8") as file:
-        shown = {str(row["id"]): row["text"] for row in map(json.loads, file)}
-    language = language_of("pt")
+def print_quality(dump: Path, rendered: Path | None, texts: dict[str, dict[str, str]]) -> None:
+    """Prints what each cleaner left and tore out, and lost and made up if `rendered` shows it."""
+    language, shown = language_of(dump_language(dump), dump_namespaces(dump)), {}
+    if rendered is not None:
+        with gzip.open(rendered, "rt", encoding="utf-8") as file:
+            shown = {str(row["id"]): row["text"] for row in map(json.loads, file)}
+    wanted = set.intersection(*map(set, texts.values()), *([set(shown)] if shown else []))
     if importlib.util.find_spec("mwparserfromhell"):
-        pages = (page for page in read_pages(dump) if str(page.id) in shown)
+        pages = (page for page in read_pages(dump) if str(page.id) in wanted)
         texts["mwparserfromhell"] = {str(page.id): stripped(page, language) for page in pages}
-    common = sorted(shown.keys() & set.intersection(*(set(each) for each in texts.values())))
-    print(
-        f"\n| on {len(common):,} pages | leftovers/MB | holes/MB | recall | precision | paragraphs |"
-    )
-    print("| --- | --- | --- | --- | --- | --- |")
+    scores = ("recall", "precision", "whole paragraphs") if shown else ()
+    print(f"\n| {len(wanted):,} pages | {' | '.join(('leftovers/MB', 'holes/MB', *scores))} |")
+    print("| --- " * (3 + len(scores)) + "|")
     for name, each in texts.items():
-        faults = [count_faults(each[page], language) for page in common]
-        megabytes = sum(len(each[page].encode()) for page in common) / 1e6
-        counts = sum((compared(each[page], shown[page]) for page in common), Counter())
-        print(
-            f"| {name} | {sum(left for left, _ in faults) / megabytes:.1f} "
-            f"| {sum(holes for _, holes in faults) / megabytes:.1f} "
-            f"| {counts['kept'] / counts['words']:.2%} | {counts['right'] / counts['made']:.2%} "
-            f"| {counts['whole'] / counts['paragraphs']:.2%} |"
-        )
+        faults = [count_faults(each[page], language) for page in wanted]
+        megabytes = sum(len(each[page].encode()) for page in wanted) / 1e6
+        cells = [f"{sum(numbers) / megabytes:.1f}" for numbers in zip(*faults, strict=True)]
+        if shown:
+            counts = sum((compared(each[page], shown[page]) for page in wanted), Counter())
+            ratios = (("kept", "words"), ("right", "made"), ("whole", "paragraphs"))
+            cells += [f"{counts[part] / counts[total]:.2%}" for part, total in ratios]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def repeated(dump: Path, times: int, out: Path) -> Path:
@@ -236,8 +235,7 @@ def main() -> None:
         "wikiextractor": their_texts(scratch / "wikiextractor"),
     }
     num_bytes = sum(len(text.encode()) for text in texts["ours"].values())
-    if args.rendered:
-        print_quality(args.dump, args.rendered, texts)
+    print_quality(args.dump, args.rendered, texts)
     if args.runs:
         print_speed(args, num_pages, seconds, peaks)
         print_more_speed(args, num_pages, num_bytes, scratch)

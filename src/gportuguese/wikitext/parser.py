@@ -280,8 +280,9 @@ class _Parser:
             words = link_words(target, label if bar else None, self.language)
         elif kind == "sup":
             words = _raised("<sup>", inner, self.stack[-1].pieces)
-        elif kind == "poem":
-            words = inner.replace("\n", "\n\n")
+        elif kind == "poem":  # each line is a line of its own; once, or nested ones would grow
+            is_inner = any(frame.kind == "poem" for frame in self.stack)
+            words = inner if is_inner else inner.replace("\n", "\n\n")
         else:
             words = self._call(inner) if kind == "template" else ""
         self.stack[-1].pieces.append(words)

@@ -62,6 +62,16 @@ def leaves_words(head: str, language: Language) -> bool:
     return _pattern_of(template_name(name[0], language), language) is not None
 
 
+def is_decided(name: str, language: Language) -> bool:
+    """Whether the tables say what a template leaves: words, or nothing.
+
+    >>> from gportuguese.wikitext import language_of
+    >>> is_decided("séc", language_of("pt")), is_decided("Novidade", language_of("pt"))
+    (True, False)
+    """
+    return _pattern_of(name, language) is not None or language.leaves_nothing(name)
+
+
 def template_name(name: str, language: Language) -> str:
     """The name by which the tables know a template.
 
