@@ -72,6 +72,7 @@ def clean(wikitext, language=PT):
         ('a <span title="a > b">palavra</span> fica', "a palavra fica"),
         ("antes<ref>nota</ref> depois<ref name=x /> fim", "antes depois fim"),
         ('a<ref name="x">b<ref name="y">nota</ref> c', "ab c"),
+        ("Ab.<ref>nota <code><ref></code> mais</ref> c.", "Ab. c."),
         ("antes<ref>nota sem fim\ndepois", "antes depois"),
         ("antes<!-- nota sem fim\ndepois", "antes depois"),
         ("antes <!-- nota\n --> depois", "antes depois"),

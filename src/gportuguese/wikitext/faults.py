@@ -25,12 +25,12 @@ _HANGING = (
     r"[,;.)](?<=[ \n(,;].)"  # few pass, so that the rest costs nothing
     r"(?:(?<=[ \n(,],)|(?<=[\n(];)|(?<=[ \n(,;]\))|(?<=[ \n,;]\.)(?![\w.(]))"
 )
-_APOSTROPHE = r" '(?=[\s,.;)])"
-_EMPTY = ("( ", "(:", "«»", "« »", "  ")
-HOLE = re.compile("|".join([_HANGING, _APOSTROPHE, *map(re.escape, _EMPTY)]))
+_EMPTY = r"\((?=[ :])|'(?<= ')(?=[\s,.;)])|«(?= ?»)"
+HOLE = re.compile(f"{_HANGING}|{_EMPTY}|  ")
 """Punctuation that something removed left hanging: "(,", ",,", " .", a line that begins with ","."""
 FAULT = re.compile(f"{LEFTOVER.pattern}|{HOLE.pattern}")
-_LONE_APOSTROPHE = re.compile(_APOSTROPHE)
+# `HOLE` and the words of a language in three searches: one for all would stop at every space.
+_MARKS = re.compile(f"{LEFTOVER.pattern}|{_EMPTY}")
 
 
 def count_faults(text: str, language: Language) -> tuple[int, int]:
@@ -40,11 +40,12 @@ def count_faults(text: str, language: Language) -> tuple[int, int]:
     >>> count_faults("Nascido na, em 1900, e {{x}} .", language_of("pt"))
     (2, 2)
     """
-    holes = len(_hanging(language.dangling).findall(text)) + sum(map(text.count, _EMPTY))
-    return len(LEFTOVER.findall(text)), holes + len(_LONE_APOSTROPHE.findall(text))
+    marks = _MARKS.findall(text)
+    empty = sum(mark in ("(", "'", "«") for mark in marks)
+    holes = len(_hanging(language.dangling).findall(text)) + text.count("  ")
+    return len(marks) - empty, empty + holes
 
 
 @functools.cache
 def _hanging(dangling: str) -> re.Pattern[str]:
-    """One search, that of `HOLE` would stop at every space."""
     return re.compile(f"{_HANGING}|[,;.)](?:{dangling})(?!\\w)" if dangling else _HANGING)

@@ -36,7 +36,9 @@ _SENTENCE_END = re.compile(r"(?<=[\w)\]\"”»%][\w)\]\"”»%][.!?])\s+(?=[^\Wa
 # begins with a sign and looks back from there (one that began with a space would stop at every word).
 _SPACES = ("\t", "\xa0", "\u2002", "\u2003", "\u2009", "\u200a", "\u202f")
 _ODD_SPACES = re.compile(r"[\t\xa0\u2000-\u200a\u202f]+")
-_LOOSE = re.compile(r"[,;:.)\]](?:(?<=[ ,;:–\n-].)|(?<=\A.))|[(\[](?=[ ),;:.…\]])")
+_LOOSE = re.compile(
+    r"[,;:.)\](\[](?:(?<=[ ,;:–\n-][,;:.)\]])|(?<=[(\[])(?=[ ),;:.…\]]))"  # one set: it can skip to it
+)
 # A dash goes only where a space is beside it: "(1950–)" says that somebody lives.
 _TIGHT = (
     (" ,", ","), (" ;", ";"), (" :", ":"), (" )", ")"), (" ]", "]"), ("( ", "("), ("[ ", "["),
@@ -165,14 +167,14 @@ def drop_emphasis(text: str) -> str:
     >>> drop_emphasis("Virgilio scrisse l'''Eneide'' e l''altro''")
     "Virgilio scrisse l'Eneide e laltro"
     """
-    has_nothing = NOTHING in text
-    if has_nothing:
+    are_apart = NOTHING in text
+    if are_apart:
         text = _AROUND_NOTHING.sub("", text)
     if "'''" in text:
         lines = text.split("\n")
         text = "\n".join(_keep_apostrophe(line) if "'''" in line else line for line in lines)
     text = _EMPHASIS.sub("", text)
-    return text.replace(NOTHING, "") if has_nothing else text
+    return text.replace(NOTHING, "") if are_apart else text
 
 
 def _keep_apostrophe(line: str) -> str:
@@ -206,6 +208,8 @@ def repair(text: str, spaced: str = "") -> str:
         text = _ODD_SPACES.sub(" ", text)
     while "  " in text:
         text = text.replace("  ", " ")
+    if loose := _LEADING.match(text):
+        text = text[loose.end() :]
     pieces, end = [], 0
     for loose in _LOOSE.finditer(text):
         if loose.start() >= end:  # on a line that is not mended yet

@@ -38,9 +38,9 @@ _TOKEN = re.compile(
 )
 # the field lines of an infobox that is never closed
 _FIELDS = re.compile(rf"[^\n]{_ALL}(?:\n\s{_ALL}[|}}!][^\n]{_ALL}){_ALL}")
-_REF = re.compile(r"<ref(?:\s[^<>]*)?(?<!/)(?<!/ )>", re.IGNORECASE)
+# <code><ref></code> speaks of the tag
+_REF = re.compile(r"<ref(?<!<code><ref)(?<!<nowiki><ref)(?:\s[^<>]*)?(?<!/)(?<!/ )>", re.IGNORECASE)
 _AFTER_ROWS = re.compile(r"\n==|\n\n\s*(?=[\w'\"«“(])")
-_HOLLOW = re.compile(r"''[\[{<]")
 _BRACES = re.compile(r"\{\{|\}\}")
 _MAX_FAILED_SKIPS = 3  # each reads to the end of the page
 _LOOK_BACK = 300
@@ -102,8 +102,6 @@ class _Parser:
     def run(self) -> str:
         text, search, stack = self.text, _TOKEN.search, self.stack
         position = 0
-        # ''{{x}}'' and ''X''<sub>''n''</sub> must not put four quotes side by side
-        may_be_hollow = _HOLLOW.search(text) is not None
         while token := search(text, position):
             pieces = stack[-1].pieces
             if token.start() > position:
@@ -132,16 +130,10 @@ class _Parser:
                 position = self._after_comment(position)
             elif kind == "power":
                 pieces.append(_raised(token.group(), token["raised"], pieces))
-            if may_be_hollow:
-                pieces = stack[-1].pieces
-                if pieces and pieces[-1].startswith("'"):
-                    pieces[-1] = NOTHING + pieces[-1]
-                if text.startswith("'", position):
-                    pieces.append(NOTHING)
         stack[-1].pieces.append(text[position:])
         while len(stack) > 1:
             self._give_up()
-        return "".join(stack[0].pieces).strip("\n")
+        return _joined(stack[0].pieces).strip("\n")
 
     def _call(self, inner: str) -> str:
         """What the template call `{{inner}}` shows, its arguments already read."""
@@ -274,7 +266,7 @@ class _Parser:
             return
         while self.stack[-1].kind != kind:
             self._give_up()
-        inner = "".join(self.stack.pop().pieces)
+        inner = _joined(self.stack.pop().pieces)
         if kind == "link":
             target, bar, label = inner.partition("|")
             words = link_words(target, label if bar else None, self.language)
@@ -307,6 +299,23 @@ class _Parser:
             prose = _AFTER_ROWS.search(inner)
             words = inner[prose.start() :] if prose else ""
         self.stack[-1].pieces.append(words)
+
+
+def _joined(pieces: list[str]) -> str:
+    """The pieces as one text; quotes of two pieces stay apart.
+
+    So ''{{x}}'' and ''X''<sub>''n''</sub> do not put four quotes side by side.
+    """
+    text = NOTHING.join(pieces)
+    if f"'{NOTHING}" not in text:
+        return text.replace(NOTHING, "")
+    while NOTHING * 2 in text:
+        text = text.replace(NOTHING * 2, NOTHING)
+    return (
+        text.replace(f"'{NOTHING}'", f"'{HOLE}'")
+        .replace(NOTHING, "")
+        .replace(f"'{HOLE}'", f"'{NOTHING}'")
+    )
 
 
 def link_words(target: str, label: str | None, language: Language) -> str:
