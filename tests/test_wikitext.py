@@ -156,6 +156,9 @@ def test_wikitext_becomes_text(wikitext, wanted):
         # exponents, and what only stands high
         ("2<sup>n+1</sup>, 10<sup>-3</sup>, x<sup>(n)</sup>, 5<sup>1/2</sup>", "2^(n+1), 10^-3, x^(n), 5^1/2"),
         ("M<sup>me</sup>, 1<sup>er</sup>, <sup>14</sup>C, Ca<sup>2+</sup>", "Mme, 1er, 14C, Ca2+"),
+        ("2<sup>2n</sup>, 10<sup>''n''</sup>, 10<sup>10<sup>6</sup></sup>, 1<sup>st</sup>", "2^2n, 10^n, 10^(10^6), 1st"),
+        ("Foi [carece de fontes] ele.<sup>''[[X|[quem?]]]''</sup> [Sic] e fim [quando?].", "Foi ele. [Sic] e fim."),
+        ("{{uc:ab}} {{lc:CD}}, {{x}}; {{y}}!", "AB cd!"),
         ("isto<sup>[quem?]</sup> e 10<sup>[2]</sup>", "isto e 10"),
         # formulas and code
         (r"o vetor <math>\vec{v} \in \mathbb{R}^{n+1}</math>", "o vetor v⃗ ∈ R^(n+1)"),

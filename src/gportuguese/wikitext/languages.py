@@ -63,6 +63,8 @@ class Language:
     """Three-letter code of a country -> its name; {{UKR}} shows flag and name."""
     dangling: str
     """Pattern: looks back at a word that needs another after it, as in "nascido na, em"."""
+    editors_note: re.Pattern[str]
+    """Finds what editors ask each other in brackets: [carece de fontes?]"""
     spaced: str
     """Punctuation that has a space before it, as in French."""
     thousands: str
@@ -148,6 +150,10 @@ def language_of(code: str, namespaces: tuple[tuple[int, str], ...] = ()) -> Lang
         tongues=_names("tongues.tsv", code),
         countries=_names("countries.tsv", code),
         dangling=dangling,
+        editors_note=re.compile(
+            rf" ?\[(?:{'|'.join(map(re.escape, both('editors_notes')))})[^\[\]]{{0,40}}\]",
+            re.IGNORECASE,
+        ),
         spaced=own["spaced"],
         thousands=own["thousands"],
         decimal=own["decimal"],

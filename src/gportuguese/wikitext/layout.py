@@ -49,7 +49,7 @@ _TIGHT = (
 )  # fmt: skip
 _MAX_ROUNDS = 5  # "( , ; )" takes three
 _LATE_POINT = re.compile(r" \.(?!\w)")  # but not in "calibre .45" or ".pt"
-_ENDED = re.compile(r"[,;:]+\.(?!\.)")  # but not "1, 2, 3,..."
+_ENDED = re.compile(r"[,;:]+ ?([.!?])(?![.\w])")  # but not "1, 2, 3,..."
 _LEADING = re.compile(r"(?!\.[\w.])[,;:.)\]]+ *")
 _DOTS = re.compile(r"\.{4,}")
 
@@ -69,6 +69,7 @@ def lay_out(text: str, language: Language) -> tuple[str, int]:
     text = drop_emphasis(text)
     if "[" in text:
         text = _EXTERNAL.sub(lambda match: match[1] or "", text)
+        text = language.editors_note.sub("", text)
     if "__" in text:
         text = _SWITCH.sub("", text)
     if "&" in text:
@@ -229,7 +230,7 @@ def _tightened(line: str, spaced: str) -> str:
         for loose, tight in _TIGHT:
             if not spaced or loose[0] != " " or loose[1] not in spaced:
                 line = line.replace(loose, tight)
-        line = _ENDED.sub(".", line)
+        line = _ENDED.sub(r"\1", line)
         if line == before:
             break
     start = _LEADING.match(line)

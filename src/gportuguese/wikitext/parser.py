@@ -7,6 +7,7 @@ import re
 import sys
 
 from gportuguese.wikitext.formulas import chemistry_text, formula_text
+from gportuguese.wikitext.inline import link_words, raised_words
 from gportuguese.wikitext.languages import Language
 from gportuguese.wikitext.marks import HOLE, NOTHING
 from gportuguese.wikitext.tags import BREAKS, CODE, DROPPED_BLOCKS, DROPPED_ELEMENTS, FORMULAS, TAGS
@@ -45,21 +46,6 @@ _BRACES = re.compile(r"\{\{|\}\}")
 _MAX_FAILED_SKIPS = 3  # each reads to the end of the page
 _LOOK_BACK = 300
 _MAX_DEPTH = 60  # MediaWiki stops at 40; deeper opens are dropped, so that cost stays linear
-
-_ORDINALS = {"o": "º", "a": "ª", "os": "ºs", "as": "ªs"}
-# a number, a letter or an expression of them; (n) needs no parentheses of ours
-_POWER = re.compile(r"[-+−–]?(?:\d+(?:[.,/]\d+)*|[^\W\d_])|\([^()]*\)")
-_EXPRESSION = re.compile(r"[-+−–]?[\w.,]+(?:\s*[-+−–*×·/=]\s*[\w.,]+)+")
-_CHARGE = re.compile(r"\d*[-+−–]")
-_NOTE = re.compile(r"\[[^\[\]]*\]")
-_SUPERSCRIPT_WORD = re.compile(r"[^\W\d_]{2,}|[eª°º]")
-_INTERLANGUAGE = re.compile(r"(?:[a-z]{2,3}(?:-[a-z]{1,10}){0,2}|simple)")
-_PROJECTS = frozenset((
-    "w", "wikt", "wiktionary", "s", "wikisource", "b", "wikibooks", "q", "wikiquote", "n",
-    "wikinews", "v", "voy", "wikivoyage", "m", "meta", "d", "wikidata", "c", "commons", "mw",
-    "species", "wikispecies",
-))  # fmt: skip
-_PARENTHESIS = re.compile(r"\s*\([^()]*\)$")
 
 
 @functools.cache
@@ -129,7 +115,7 @@ class _Parser:
             elif kind == "comment":
                 position = self._after_comment(position)
             elif kind == "power":
-                pieces.append(_raised(token.group(), token["raised"], pieces))
+                pieces.append(raised_words(token.group(), token["raised"], pieces))
         stack[-1].pieces.append(text[position:])
         while len(stack) > 1:
             self._give_up()
@@ -271,7 +257,7 @@ class _Parser:
             target, bar, label = inner.partition("|")
             words = link_words(target, label if bar else None, self.language)
         elif kind == "sup":
-            words = _raised("<sup>", inner, self.stack[-1].pieces)
+            words = raised_words("<sup>", inner, self.stack[-1].pieces)
         elif kind == "poem":  # each line is a line of its own; once, or nested ones would grow
             is_inner = any(frame.kind == "poem" for frame in self.stack)
             words = inner if is_inner else inner.replace("\n", "\n\n")
@@ -316,51 +302,3 @@ def _joined(pieces: list[str]) -> str:
         .replace(NOTHING, "")
         .replace(f"'{HOLE}'", f"'{NOTHING}'")
     )
-
-
-def link_words(target: str, label: str | None, language: Language) -> str:
-    """The words that `[[target|label]]` shows; `label` is None where there is no bar.
-
-    >>> from gportuguese.wikitext import language_of
-    >>> link_words("Paraná (rio)", "", language_of("pt"))
-    'Paraná'
-    """
-    visible = target.startswith(":")
-    target = target.lstrip(":").strip()
-    prefix, colon, rest = target.partition(":")
-    if colon:
-        prefix = prefix.strip()
-        if not visible and prefix.lower() in language.hidden_prefixes:
-            return ""
-        if prefix.lower() in language.media_prefixes:
-            return label or ""
-        is_project = prefix in _PROJECTS
-        if is_project or (visible and _INTERLANGUAGE.fullmatch(prefix)):
-            target = rest.lstrip(":").strip()
-        elif _INTERLANGUAGE.fullmatch(prefix) and not label:
-            return ""  # the same article in another language: shown beside the text, not in it
-    if label is None:
-        return target
-    if label.strip():
-        return label
-    # the pipe trick: [[Paraná (rio)|]] shows "Paraná"
-    return _PARENTHESIS.sub("", target.rpartition(":")[2])
-
-
-def _raised(tag: str, raised: str, before: list[str]) -> str:
-    """What <sup> or <sub> leaves: 10^-3, 2^(n+1), nº, H2O, and nothing of an editor's note."""
-    content = raised.strip()
-    if _NOTE.fullmatch(content):
-        return ""
-    if tag.startswith("<sub"):
-        return raised
-    base = before[-1][-1:] if before else ""
-    if content in _ORDINALS and base != "^":
-        return _ORDINALS[content]
-    if not (base.isalnum() or base in ")]'") or _SUPERSCRIPT_WORD.fullmatch(content):
-        return raised  # of an isotope, or of a word: M<sup>lle</sup>
-    if _CHARGE.fullmatch(content) and not base.isdigit():
-        return raised  # of an ion
-    if _POWER.fullmatch(content):
-        return f"^{content}"
-    return f"^({content})" if _EXPRESSION.fullmatch(content) else raised

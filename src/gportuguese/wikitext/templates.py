@@ -161,6 +161,8 @@ class _Filling:
             return self.language.countries.get(value, value)
         if kind == "roman":
             return _roman(value)
+        if kind in ("lower", "upper"):
+            return value.lower() if kind == "lower" else value.upper()
         return value
 
     def _all(self) -> list[str]:
