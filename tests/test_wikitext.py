@@ -159,6 +159,7 @@ def test_wikitext_becomes_text(wikitext, wanted):
         ("2<sup>2n</sup>, 10<sup>''n''</sup>, 10<sup>10<sup>6</sup></sup>, 1<sup>st</sup>", "2^2n, 10^n, 10^(10^6), 1st"),
         ("Foi [carece de fontes] ele.<sup>''[[X|[quem?]]]''</sup> [Sic] e fim [quando?].", "Foi ele. [Sic] e fim."),
         ("{{uc:ab}} {{lc:CD}}, {{x}}; {{y}}!", "AB cd!"),
+        ("NH<sub>4</sub><sup>+</sup>, 37<sup>esimo</sup>, 2<sup>e</sup>, 10<sup>x</sup>", "NH4+, 37esimo, 2e, 10^x"),
         ("isto<sup>[quem?]</sup> e 10<sup>[2]</sup>", "isto e 10"),
         # formulas and code
         (r"o vetor <math>\vec{v} \in \mathbb{R}^{n+1}</math>", "o vetor v⃗ ∈ R^(n+1)"),

@@ -13,10 +13,9 @@ _NOTE = re.compile(r"\[[^\[\]]*\]")
 _POWER = re.compile(r"[-+−–]?(?:\d+(?:[.,/]\d+)*[^\W\d_]*|[^\W\d_])|\([^()]*\)")
 _EXPRESSION = re.compile(r"[-+−–]?[\w.,^]+(?:\s*[-+−–*×·/=]\s*[\w.,^]+)+")
 _CHARGE = re.compile(r"\d*[-+−–]")
-_WORD = re.compile(r"[^\W\d_]{2,}|[eª°º]")
-_ENDINGS = frozenset((
-    "st", "nd", "rd", "th", "er", "re", "ère", "ers", "nde", "e", "es", "ème", "ª", "º", "°",
-))  # fmt: skip
+_WORD = re.compile(r"[^\W\d_]{2,}")
+_ENDINGS = frozenset(("e", "ª", "º", "°"))
+_SIGNS = frozenset(("", "-", "+", "−", "–"))
 _INTERLANGUAGE = re.compile(r"(?:[a-z]{2,3}(?:-[a-z]{1,10}){0,2}|simple)")
 _PROJECTS = frozenset((
     "w", "wikt", "wiktionary", "s", "wikisource", "b", "wikibooks", "q", "wikiquote", "n",
@@ -70,10 +69,11 @@ def raised_words(tag: str, raised: str, before: list[str]) -> str:
     if content in _ORDINALS:
         return _ORDINALS[content]
     if base.isdigit():  # an exponent that is lost changes the number
-        if content in _ENDINGS or " " in content or not content:
-            return raised
+        if content in _ENDINGS or _WORD.fullmatch(content) or content in _SIGNS or " " in content:
+            return raised  # 1er, 37esimo, NH4+
         return f"^{content}" if _POWER.fullmatch(content) else f"^({content})"
-    if not (base.isalpha() or base in (")", "]")) or _WORD.fullmatch(content):
+    is_word = content in _ENDINGS or _WORD.fullmatch(content)
+    if not (base.isalpha() or base in (")", "]")) or is_word:
         return raised  # of an isotope, or of a word: M<sup>lle</sup>
     if _POWER.fullmatch(content) and not _CHARGE.fullmatch(content):
         return f"^{content}"
