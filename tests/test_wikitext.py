@@ -165,6 +165,7 @@ def test_wikitext_becomes_text(wikitext, wanted):
         (r"o vetor <math>\vec{v} \in \mathbb{R}^{n+1}</math>", "o vetor v⃗ ∈ R^(n+1)"),
         (r"a taxa <math>\lambda_1 \leq \frac{a+b}{2}</math>", "a taxa λ_1 ≤ (a+b)/2"),
         (r"Um só. Seja <math>\sum_i x_i</math> a soma. Dois.", "Um só. Dois."),
+        (r"A soma é <math>\sum_i x_i</math>. Outra, com <math>\lambda</math>, fica.", "Outra, com λ, fica."),
         ("Isso vale. Isto dá:\n:<math>\\int f</math>\nonde ''f'' é lisa. Mais.", "Isso vale.\nMais."),
         ("Vale:\n:<math>a=b</math>\n\nFim.", "Vale:\na=b\nFim."),
         ("Usa <code>x = [1]</code>.<code>a\nb</code>Fim.", "Usa x = [1].\nFim."),

@@ -30,7 +30,10 @@ _LIST = re.compile(r"[*#:;=\s]+")
 _LEADING_MARKS = frozenset("}=*#:;|!{")
 _TABLE_ROW = re.compile(r"\||!(?=\s|!\s)|\{\|")
 # Two letters at least before the point, so that "Sr. Silva" does not end a sentence.
-_SENTENCE_END = re.compile(r"(?<=[\w)\]\"”»%][\w)\]\"”»%][.!?])\s+(?=[^\Wa-zß-ÿ_]|[\"“«(])")
+_CLOSES = r"[\w)\]\"”»%]"
+_SENTENCE_END = re.compile(
+    rf"(?:(?<={_CLOSES}{_CLOSES}[.!?])|(?<={HOLE}[.!?]))\s+(?=[^\Wa-zß-ÿ_]|[\"“«(])"
+)
 
 # Four pages in five need no repair, so what asks for it must be cheap: substrings, or a pattern that
 # begins with a sign and looks back from there (one that began with a space would stop at every word).
