@@ -1,21 +1,25 @@
 """Our corpus stage against the wikiextractor command line, in turn, on one dump.
 
-    python scripts/bench_corpus.py DUMP.xml.bz2 --runs 5
+    python scripts/bench_corpus.py DUMP.xml.bz2 --rendered PAGES.jsonl.gz --runs 5
 
 Both clean every page (no minimum length) with the same number of processes. Printed: pages a
-second, the ratio, faults per megabyte of text (leftover markup and hanging punctuation, counted by
-one pattern in both outputs), peak memory of the whole process tree, the share of the words of the
-prose that is kept, ours again with the search for near-duplicates that wikiextractor lacks, and the
-same for the tokenizer and tokens stages. The prose of a page is what
-mwparserfromhell (pip install mwparserfromhell) finds in its paragraphs; it has no part in cleaning.
+second, the ratio, peak memory of the whole process tree, ours again with the search for
+near-duplicates that wikiextractor lacks, and the same for the tokenizer and tokens stages.
+
+Leftovers and holes per megabyte of text are counted in both and in mwparserfromhell's `strip_code` (pip
+install mwparserfromhell). With `--rendered`, a file of `id` and `text` of pages as a browser shows them,
+also recall and precision of the words of prose, and the share of paragraphs that are one line. `--runs 0`
+prints this alone.
 """
 
 import argparse
 import bz2
+import contextlib
+import gzip
+import importlib.util
 import json
 import os
 import platform
-import random
 import re
 import shutil
 import statistics
@@ -28,10 +32,12 @@ from collections import Counter
 from importlib import metadata
 from pathlib import Path
 
+import pyarrow.parquet as pq
+
 from gportuguese import Pipeline, corpus, load_config
 from gportuguese.dump import read_pages
-from gportuguese.dump.reader import stream_starts
-from gportuguese.wikitext import FAULT, language_of, wikitext_to_text
+from gportuguese.dump.reader import RawPage, dump_language, dump_namespaces, stream_starts
+from gportuguese.wikitext import Language, count_faults, language_of
 
 
 def tree_memory_bytes(root: int) -> int:
@@ -103,54 +109,94 @@ def ours_near(dump: Path, out: Path, processes: int) -> list[str]:
     return ours(dump, out, processes, dedup="near")
 
 
-def their_texts(out: Path) -> list[str]:
-    """The texts that wikiextractor wrote."""
+def their_texts(out: Path) -> dict[str, str]:
+    """The texts that wikiextractor wrote, by the page's id."""
     lines = (line for path in sorted(out.rglob("wiki_*")) for line in path.open(encoding="utf-8"))
-    return [json.loads(line)["text"] for line in lines]
+    return {str(row["id"]): row["text"] for row in map(json.loads, lines)}
 
 
-def our_texts(out: Path) -> list[str]:
-    """The texts of our corpus stage."""
-    pipeline = Pipeline(load_config(None, tuple(ours(Path(DUMP), out, PROCESSES)[5::2])))
-    artifact = pipeline.open("corpus")
-    return [t for split in corpus.SPLITS for texts in corpus.load(artifact, split) for t in texts]
+def our_texts(dump: Path, out: Path, processes: int) -> dict[str, str]:
+    """The texts of our corpus stage, by the page's id."""
+    pipeline = Pipeline(load_config(None, tuple(ours(dump, out, processes)[5::2])))
+    folder = pipeline.open("corpus").folder
+    tables = (pq.read_table(folder / f"{split}.parquet") for split in corpus.SPLITS)
+    return {row["id"]: row["text"] for table in tables for row in table.to_pylist()}
 
 
-def faults_per_mb(texts: list[str]) -> float:
-    """Leftover markup and hanging punctuation per megabyte of UTF-8."""
-    num_bytes = sum(len(text.encode()) for text in texts)
-    return sum(len(FAULT.findall(text)) for text in texts) / num_bytes * 1e6
+def stripped(page: RawPage, language: Language) -> str:
+    """The text of a page as mwparserfromhell strips it, which the Hub's Wikipedia is made with.
 
-
-def words_kept(dump: Path, num_pages: int) -> tuple[float, float]:
-    """Share of the words of prose that ours and wikiextractor's cleaner keep, on random pages."""
+    As there, files, categories, references and tables are taken out before, and each section is
+    stripped by itself.
+    """
     import mwparserfromhell
-    from wikiextractor.extract import Extractor
 
-    pages = [page for page in read_pages(dump) if page.namespace == 0 and not page.is_redirect]
-    language, total, kept = language_of("pt"), 0, [0, 0]
-    for page in random.Random(0).sample(pages, min(num_pages, len(pages))):
-        body = re.split(r"\n==+\s*(?:ver também|referências|notas|bibliografia|ligações externas)\b",
-                        page.wikitext, flags=re.IGNORECASE)[0]  # fmt: skip
-        body = re.sub(r"<ref[^<>]*/>|<(ref|math)\b[^<>]*>.*?</\1>", "", body, flags=re.DOTALL)
-        code = mwparserfromhell.parse(body)
-        for node in [node for node in code.nodes if getattr(node, "tag", None) == "table"]:
-            code.remove(node)
-        prose = Counter()
-        for line in code.strip_code(normalize=True).split("\n"):
-            # a line of sentences: not an image caption, a table cell or a list of links
-            if len(line) > 80 and line.rstrip().endswith(".") and "|" not in line:
-                prose.update(re.findall(r"[^\W\d_]{2,}", line))
-        extractor = Extractor(page.id, "", "", page.title, [])
-        texts = (
-            wikitext_to_text(page.wikitext, page.title, language),
-            "\n".join(extractor.clean_text(page.wikitext, expand_templates=False, html_safe=False)),
-        )
-        total += prose.total()
-        for which, text in enumerate(texts):
-            found = Counter(re.findall(r"[^\W\d_]{2,}", text))
-            kept[which] += (prose & found).total()
-    return kept[0] / total, kept[1] / total
+    code = mwparserfromhell.parse(page.wikitext)
+    for link in code.filter_wikilinks():
+        if str(link.title).partition(":")[0].strip().lower() in language.hidden_prefixes:
+            with contextlib.suppress(ValueError):  # it was in one that is gone
+                code.remove(link)
+    for tag in code.filter_tags(matches=lambda tag: str(tag.tag).lower() in ("ref", "table")):
+        with contextlib.suppress(ValueError):
+            code.remove(tag)
+    sections = code.get_sections(flat=True, include_lead=True, include_headings=True)
+    return "\n\n".join(section.strip_code().strip() for section in sections)
+
+
+WORD = re.compile(r"[^\W\d_]{2,}")
+
+
+def compared(text: str, rendered: str) -> Counter[str]:
+    """How a text compares with the paragraphs that a reader is shown.
+
+    `kept` of `words` words are in the text; `right` of the words `made` in its lines of prose are
+    shown. A line is prose if a fifth of its runs of three words is shown: the rendering holds no
+    lists and no headings. `whole` of `paragraphs` paragraphs begin and end where a line does.
+    """
+
+    def runs(words: list[str]) -> list[tuple[str, ...]]:
+        return list(zip(words, words[1:], words[2:], strict=False))
+
+    lines = [words for line in text.split("\n") if (words := WORD.findall(line))]
+    paragraphs = [words for line in rendered.split("\n") if (words := WORD.findall(line))]
+    shown = {run for words in paragraphs for run in runs(words)}
+    prose = [words for words in lines if 5 * sum(run in shown for run in runs(words)) > len(words)]
+    wanted = Counter(word for words in paragraphs for word in words)
+    made = Counter(word for words in prose for word in words)
+    ends = {(*words[:3], *words[-3:]) for words in lines}
+    long = [words for words in paragraphs if len(words) >= 8]
+    return Counter(
+        words=wanted.total(),
+        kept=(wanted & Counter(word for words in lines for word in words)).total(),
+        made=made.total(),
+        right=(wanted & made).total(),
+        paragraphs=len(long),
+        whole=sum((*words[:3], *words[-3:]) in ends for words in long),
+    )
+
+
+def print_quality(dump: Path, rendered: Path | None, texts: dict[str, dict[str, str]]) -> None:
+    """Prints what each cleaner left and tore out, and lost and made up if `rendered` shows it."""
+    language, shown = language_of(dump_language(dump), dump_namespaces(dump)), {}
+    if rendered is not None:
+        with gzip.open(rendered, "rt", encoding="utf-8") as file:
+            shown = {str(row["id"]): row["text"] for row in map(json.loads, file)}
+    wanted = set.intersection(*map(set, texts.values()), *([set(shown)] if shown else []))
+    if importlib.util.find_spec("mwparserfromhell"):
+        pages = (page for page in read_pages(dump) if str(page.id) in wanted)
+        texts["mwparserfromhell"] = {str(page.id): stripped(page, language) for page in pages}
+    scores = ("recall", "precision", "whole paragraphs") if shown else ()
+    print(f"\n| {len(wanted):,} pages | {' | '.join(('leftovers/MB', 'holes/MB', *scores))} |")
+    print("| --- " * (3 + len(scores)) + "|")
+    for name, each in texts.items():
+        faults = [count_faults(each[page], language) for page in wanted]
+        megabytes = sum(len(each[page].encode()) for page in wanted) / 1e6
+        cells = [f"{sum(numbers) / megabytes:.1f}" for numbers in zip(*faults, strict=True)]
+        if shown:
+            counts = sum((compared(each[page], shown[page]) for page in wanted), Counter())
+            ratios = (("kept", "words"), ("right", "made"), ("whole", "paragraphs"))
+            cells += [f"{counts[part] / counts[total]:.2%}" for part, total in ratios]
+        print(f"| {name} | {' | '.join(cells)} |")
 
 
 def repeated(dump: Path, times: int, out: Path) -> Path:
@@ -164,16 +210,14 @@ def repeated(dump: Path, times: int, out: Path) -> Path:
 
 
 def main() -> None:
-    """Prints the figures as a Markdown table."""
-    global DUMP, PROCESSES
+    """Prints the figures as Markdown tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dump", type=Path)
+    parser.add_argument("--rendered", type=Path)
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--times", type=int, default=10, help="of the sample, for the memory")
-    parser.add_argument("--kept-pages", type=int, default=2000)
     args = parser.parse_args()
-    DUMP, PROCESSES = str(args.dump), args.processes
     num_pages = sum(1 for _ in read_pages(args.dump))
     scratch = Path(tempfile.mkdtemp())
     makers = {"wikiextractor": theirs, "ours": ours, "ours, near-duplicates": ours_near}
@@ -186,31 +230,52 @@ def main() -> None:
             if run:
                 seconds[name].append(took)
                 peaks[name].append(peak)
-    medians = {name: statistics.median(values) for name, values in seconds.items()}
     texts = {
+        "ours": our_texts(args.dump, scratch / "ours", args.processes),
         "wikiextractor": their_texts(scratch / "wikiextractor"),
-        "ours": our_texts(scratch / "ours"),
     }
-    kept = dict(zip(("ours", "wikiextractor"), words_kept(args.dump, args.kept_pages), strict=True))
-    print("| | seconds | pages/s | peak memory (MB) | faults per MB | words of prose kept |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for name in makers:
-        quality = f"{faults_per_mb(texts[name]):.2f} | {kept[name]:.2%}" if name in texts else "|"
-        print(
-            f"| {name} | {medians[name]:.1f} | {num_pages / medians[name]:,.0f} | "
-            f"{max(peaks[name]) / 1e6:.0f} | {quality} |"
-        )
+    num_bytes = sum(len(text.encode()) for text in texts["ours"].values())
+    print_quality(args.dump, args.rendered, texts)
+    if args.runs:
+        print_speed(args, num_pages, seconds, peaks)
+        print_more_speed(args, num_pages, num_bytes, scratch)
+    print(
+        f"\n{args.dump.name}: {num_pages:,} pages; {args.processes} processes, medians of {args.runs} runs "
+        f"in turn after a warm-up, start of the program included; {os.cpu_count()} cores, "
+        f"{platform.machine()}, Python {platform.python_version()}, wikiextractor "
+        f"{metadata.version('wikiextractor')}, gportuguese {metadata.version('gportuguese')}"
+    )
+    shutil.rmtree(scratch)
+
+
+def print_speed(
+    args: argparse.Namespace,
+    num_pages: int,
+    seconds: dict[str, list[float]],
+    peaks: dict[str, list[int]],
+) -> None:
+    """Prints pages a second, peak memory, and the ratio."""
+    medians = {name: statistics.median(values) for name, values in seconds.items()}
+    print("\n| | seconds | pages/s | peak memory (MB) |\n| --- | --- | --- | --- |")
+    for name, median in medians.items():
+        rate = num_pages / median
+        print(f"| {name} | {median:.1f} | {rate:,.0f} | {max(peaks[name]) / 1e6:.0f} |")
     print(f"\nratio of pages/s: {medians['wikiextractor'] / medians['ours']:.2f}")
+
+
+def print_more_speed(
+    args: argparse.Namespace, num_pages: int, num_bytes: int, scratch: Path
+) -> None:
+    """Prints one process, a dump several times as large, and the stages after this one."""
     one, _ = watched(ours(args.dump, scratch / "one", 1))
     print(f"ours with one process: {num_pages / one:,.0f} pages/s")
     big = repeated(args.dump, args.times, scratch / "big.xml.bz2")
-    for name, command in list(makers.items())[1:]:
+    for name, command in (("ours", ours), ("ours, near-duplicates", ours_near)):
         took, peak = watched(command(big, scratch / "big", args.processes))
         print(
             f"{name}, on the same pages {args.times} times: {args.times * num_pages / took:,.0f} "
             f"pages/s, peak memory {peak / 1e6:.0f} MB"
         )
-    num_bytes = sum(len(text.encode()) for text in texts["ours"])
     for stage in ("tokenizer", "tokens"):
         runs = []
         for _ in range(args.runs):
@@ -221,13 +286,6 @@ def main() -> None:
         print(
             f"{stage}: {rate:.1f} MB of text/s, peak memory {max(p for _, p in runs) / 1e6:.0f} MB"
         )
-    print(
-        f"\n{args.dump.name}: {num_pages:,} pages; {args.processes} processes, medians of {args.runs} runs "
-        f"in turn after a warm-up, start of the program included; {os.cpu_count()} cores, "
-        f"{platform.machine()}, Python {platform.python_version()}, wikiextractor "
-        f"{metadata.version('wikiextractor')}, gportuguese {metadata.version('gportuguese')}"
-    )
-    shutil.rmtree(scratch)
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def test_markup_is_cleaned_away():
     )
     document = clean_page(RawPage(1, "Lisboa", 0, False, wikitext), SECTION, PT)
     assert isinstance(document, Document)
-    assert document.text == "Lisboa é a capital de Portugal (Olisipo).\nClima.\nTem verões secos."
+    assert document.text == "Lisboa é a capital de Portugal (Olisipo).\nClima\nTem verões secos."
 
 
 @given(st.text(min_size=1))

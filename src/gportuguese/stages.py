@@ -166,7 +166,7 @@ STAGES = {
             inputs=("dump",),
             settings=_corpus_settings,
             outside=_documents_or_tables,
-            version=5,
+            version=6,
             resumable=True,
         ),
         Stage(

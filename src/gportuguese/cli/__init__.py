@@ -170,6 +170,15 @@ def _run_plan(args: argparse.Namespace) -> None:
         show_following([command_line("train", args)])
 
 
+def _run_survey(args: argparse.Namespace) -> None:
+    from gportuguese.corpus.survey import survey
+    from gportuguese.dump import DumpError
+
+    if not args.dump.is_file():
+        raise DumpError(f"no dump at {args.dump}; name a pages-articles .xml or .xml.bz2 file")
+    print(survey(args.dump, args.pages, args.names))
+
+
 def _run_lr_find(args: argparse.Namespace) -> None:
     config = _config(args)
     world, pipeline = init_world(config.runtime), Pipeline(config)
@@ -323,6 +332,7 @@ _RUN = {
     "status": _run_status,
     "config": _run_config,
     "plan": _run_plan,
+    "survey": _run_survey,
     "lr-find": _run_lr_find,
     "push": _run_push,
     "generate": _run_generate,

@@ -74,6 +74,7 @@ def make_parser() -> argparse.ArgumentParser:
     config = _add_command(commands, "config", "print the resolved config")
     config.add_argument("--list", action="store_true", help="the shipped configs, one a line")
     _add_plan(commands)
+    _add_survey(commands)
     _add_command(commands, "lr-find", "fastai's learning-rate finder for phase one")
     push = _add_command(commands, "push", "send the exported folder to the Hub")
     push.add_argument("run", nargs="?", help=_RUN_FOLDER)
@@ -96,6 +97,16 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     )
     plan.add_argument("--no-measure", action="store_true", help="do not time this machine's CPU")
     plan.add_argument("--json", action="store_true", help="all numbers, for programs")
+
+
+def _add_survey(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    text = "what the table of a language should name: headings, templates, leftovers of a dump"
+    survey = commands.add_parser("survey", help=text, description=text)
+    survey.set_defaults(command="survey")
+    survey.add_argument("dump", type=Path, help="file of a pages-articles dump")
+    survey.add_argument("--pages", type=int, default=2000, help="articles to read (default: 2000)")
+    survey.add_argument("--names", type=int, default=40, help="rows of each list (default: 40)")
+    survey.add_argument("--debug", action="store_true", help="show tracebacks")
 
 
 def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

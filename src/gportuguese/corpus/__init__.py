@@ -28,6 +28,7 @@ from gportuguese.corpus.pool import (
     clean_dump,
 )
 from gportuguese.corpus.shards import read_documents, shard_path
+from gportuguese.dump.reader import dump_namespaces
 from gportuguese.progress import track
 from gportuguese.wikitext import language_of
 from gportuguese.world import World
@@ -97,6 +98,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     faults = facts.pop("faults")
     if section.documents is None:
         facts["faults_per_mb"] = round(faults / max(facts["bytes"], 1) * 1e6, 3)
+    else:  # of your own documents every sentence is kept
+        del facts["dropped_sentences"]
     facts["seconds"] = {
         "cleaning": round(cleaned - start, 1),
         "duplicates_and_split": round(time.monotonic() - cleaned, 1),
@@ -158,7 +161,8 @@ def _clean(
 ) -> tuple[list[Path], list[dict[str, Any]]]:
     """Shards and summaries of a dump, in its order."""
     path = dump.load(artifact, config.dump)
-    job = Job(path, config.corpus, language_of(str(artifact.facts["language"])), shards)
+    language = language_of(str(artifact.facts["language"]), dump_namespaces(path))
+    job = Job(path, config.corpus, language, shards)
     summaries: dict[int, dict[str, Any]] = {}
     num_pages, start = 0, time.monotonic()
     with track("corpus", path.stat().st_size) as advance:
@@ -195,6 +199,7 @@ def _summed(summaries: list[dict[str, Any]], out: Path) -> dict[str, Any]:
         "pages": sum(summary["pages"] for summary in summaries),
         "dropped": dropped,
         "faults": sum(summary.get("faults", 0) for summary in summaries),
+        "dropped_sentences": sum(summary.get("dropped_sentences", 0) for summary in summaries),
         "slowest_pages": [
             {"title": title, "milliseconds": round(1e3 * seconds, 1)}
             for seconds, title in sorted(slowest, reverse=True)[:SLOWEST]

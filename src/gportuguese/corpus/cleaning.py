@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from gportuguese.config import CorpusConfig
 from gportuguese.dump.reader import RawPage
-from gportuguese.wikitext import Language, wikitext_to_text
+from gportuguese.wikitext import Language, read_wikitext
 
 
 @dataclass(frozen=True)
@@ -16,6 +16,8 @@ class Document:
     id: str
     title: str
     text: str
+    dropped_sentences: int = field(default=0, repr=False)
+    """Of the page, left out because a formula in them is no text."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ def clean_page(page: RawPage, section: CorpusConfig, language: Language) -> Docu
         return dropped("long title")
     if _MOST_GROWTH * len(page.wikitext) < section.min_chars:
         return dropped("too short")
-    text = wikitext_to_text(page.wikitext, page.title, language)
+    text, dropped_sentences = read_wikitext(page.wikitext, page.title, language)
     if len(text) < section.min_chars:
         return dropped("too short")
-    return Document(str(page.id), page.title, text)
+    return Document(str(page.id), page.title, text, dropped_sentences)

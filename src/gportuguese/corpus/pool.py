@@ -24,7 +24,7 @@ from gportuguese.config import CorpusConfig, UserError
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page, is_wanted
 from gportuguese.corpus.shards import read_summary, shard_line, shard_path
 from gportuguese.dump.reader import DumpError, Piece, RawPage, check_end, pages_in, pieces_of
-from gportuguese.wikitext import FAULT, Language
+from gportuguese.wikitext import Language, count_faults
 
 DROPPED_SAMPLES = 20  # per reason and shard, to be read by a person
 SLOWEST = 10
@@ -227,7 +227,7 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
     samples: list[dict[str, str]] = []
     aside: list[dict[str, str]] = []
     times: list[tuple[float, str]] = []
-    place = faults = 0
+    place = faults = dropped_sentences = 0
     for place, raw in enumerate(pages_in(job.path, piece, is_wanted), start=1):
         page.value = place
         start = time.perf_counter()
@@ -242,7 +242,8 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
             if dropped[result.reason] <= DROPPED_SAMPLES:
                 samples.append(result.__dict__)
         else:
-            faults += len(FAULT.findall(result.text))
+            faults += sum(count_faults(result.text, language))
+            dropped_sentences += result.dropped_sentences
             lines.append(shard_line(result, section))
     summary = {
         "pages": place,
@@ -250,6 +251,7 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
         "samples": samples,
         "quarantined": aside,
         "faults": faults,
+        "dropped_sentences": dropped_sentences,
         "slowest": sorted(times, reverse=True)[:SLOWEST],
     }
     shard = shard_path(job.shards, piece.number)

@@ -24,6 +24,7 @@ _ID = re.compile(rb"<id>(\d+)</id>")
 _NAMESPACE = re.compile(rb"<ns>(-?\d+)</ns>")
 _TEXT = re.compile(rb"<text\b[^<>]*>([^<]*)</text>")
 _ROOT = re.compile(r"<\s*([A-Za-z][\w:.-]*)([^>]*)>")
+_NAMED = re.compile(r'<namespace key="(-?\d+)"[^<>]*>([^<>]+)</namespace>')
 _LANGUAGE = re.compile(r'xml:lang="([\w-]+)"')
 
 
@@ -59,6 +60,23 @@ def dump_language(path: Path) -> str:
 
     Raises `DumpError` if this is not a MediaWiki dump.
     """
+    text = re.sub(r"<\?.*?\?>|<!--.*?-->", "", _header(path), flags=re.DOTALL)
+    root = _ROOT.search(text)
+    if root is None:
+        raise DumpError(f"{path} is not a MediaWiki dump: it is not XML")
+    if root[1] != "mediawiki":
+        raise DumpError(f"{path} is not a MediaWiki dump: its root is <{root[1]}>")
+    language = _LANGUAGE.search(root[2])
+    return language[1] if language else "en"
+
+
+def dump_namespaces(path: Path) -> tuple[tuple[int, str], ...]:
+    """Keys and names of the namespaces in a dump's header; none if it has no header."""
+    return tuple((int(key), html.unescape(name)) for key, name in _NAMED.findall(_header(path)))
+
+
+def _header(path: Path) -> str:
+    """The beginning of a dump, as far as the end of its <siteinfo>."""
     head = b""
     with path.open("rb") as raw:
         try:
@@ -69,14 +87,7 @@ def dump_language(path: Path) -> str:
         except (EOFError, OSError) as error:
             if not head:
                 raise _broken(path, error, "before any page", raw.tell()) from error
-    text = re.sub(r"<\?.*?\?>|<!--.*?-->", "", head.decode("utf-8", "replace"), flags=re.DOTALL)
-    root = _ROOT.search(text)
-    if root is None:
-        raise DumpError(f"{path} is not a MediaWiki dump: it is not XML")
-    if root[1] != "mediawiki":
-        raise DumpError(f"{path} is not a MediaWiki dump: its root is <{root[1]}>")
-    language = _LANGUAGE.search(root[2])
-    return language[1] if language else "en"
+    return head.decode("utf-8", "replace")
 
 
 def pieces_of(path: Path) -> Iterator[Piece]:

@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
+from typing import NamedTuple
 
+from gportuguese.wikitext.faults import FAULT, HOLE, LEFTOVER, count_faults
 from gportuguese.wikitext.languages import Language, hash_tables, language_of
 from gportuguese.wikitext.layout import lay_out
 from gportuguese.wikitext.parser import strip_markup
 
-__all__ = ["FAULT", "Language", "hash_tables", "language_of", "wikitext_to_text"]
-
-# Each alternative begins with a literal, so that the search skips at C speed over everything else.
-FAULT = re.compile(
-    r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|</?[a-zA-Z][^<>\n]{0,80}>|<!--|-->|'''?"
-    r"|&(?:[a-z]{2,8}|#\d{1,6});|__[A-Z]{3,}__|_(?:(?<=formula_)|(?<=codice_))\d"
-    r"|\(\s*[,;:)]|,\s*\)|;\s*\)|\n[|!*#=]|\|[\w ]{1,20}=|\|(?:(?<=thumb\|)|(?<=upright\|))"
-)
-"""Leftover markup and punctuation that dropped markup leaves hanging: what `faults per MB` counts."""
+__all__ = [
+    "FAULT",
+    "HOLE",
+    "LEFTOVER",
+    "Language",
+    "Page",
+    "count_faults",
+    "hash_tables",
+    "language_of",
+    "read_wikitext",
+    "wikitext_to_text",
+]
 
 _SIGNS = ("[[", "]]", "{{", "}}", "<")
 _MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|</?[a-zA-Z]|<!--")
@@ -25,21 +30,40 @@ _BRACKETS = re.compile(r"[\[\]{}]+")  # single ones too: what is left of two may
 _OPENERS = re.compile(r"<(?:/?ref\b>?|!--)")
 
 
+class Page(NamedTuple):
+    """What is left of a page."""
+
+    text: str
+    """A line a paragraph, list item or heading."""
+    dropped_sentences: int
+    """Left out because a formula in them is no text."""
+
+
 def wikitext_to_text(wikitext: str, title: str, language: Language) -> str:
     """The running text of a page: a line a paragraph, list item or heading.
+
+    >>> wikitext_to_text("Um ''fado'' é [[música]].", "Fado", language_of("pt"))
+    'Um fado é música.'
+    """
+    return read_wikitext(wikitext, title, language).text
+
+
+def read_wikitext(wikitext: str, title: str, language: Language) -> Page:
+    """The running text of a page, and what is missing in it.
 
     What the parser could not make sense of (broken or escaped markup) goes through wikiextractor's
     cleaner; a page without any left, nearly every one, is what that cleaner would leave alone.
     """
-    text = lay_out(strip_markup(wikitext, language), language)
+    text, num_dropped = lay_out(strip_markup(wikitext, language, title), language)
     if any(sign in text for sign in _SIGNS) and (marks := len(_MARKUP.findall(text))):
         if marks <= _MAX_MARKS:
             text = _finish(text, title)
         # last of all: laying out drops marks too, between which half an opener may stand
-        text = _OPENERS.sub("", lay_out(_BRACKETS.sub("", text), language))
+        text = _BRACKETS.sub("", text).replace("\n", "\n\n")  # each line is a paragraph by now
+        text = _OPENERS.sub("", lay_out(text, language)[0])
         if _OPENERS.search(text):  # one inside another: no text has that
             text = text.replace("<", "")
-    return text
+    return Page(text, num_dropped)
 
 
 def _finish(text: str, title: str) -> str:

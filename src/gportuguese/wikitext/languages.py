@@ -1,7 +1,8 @@
 """What a language's Wikipedia calls things: tables of names, one YAML a language.
 
-Adding a language is adding a file beside `languages/pt.yaml`. English holds for every wiki beside
-its own language; a language without a file has English alone.
+Adding a language is adding a file beside `languages/pt.yaml`; docs/languages.md says how. English
+holds for every wiki beside its own language. A language without a file still knows the names of its
+namespaces: from the dump's own header, and from `languages/mediawiki.tsv`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,9 @@ import yaml
 from gportuguese.config import UserError
 
 _FOLDER = Path(__file__).parent / "languages"
+_SHARED = ("mediawiki.tsv", "tongues.tsv", "countries.tsv")
+_MEDIAWIKI = ("media", "file", "template", "category", "redirect", "disambiguation")
+_WORD = re.compile(r"\w[\w'’-]*")
 
 
 class LanguageError(UserError):
@@ -36,22 +41,66 @@ class Language:
     disambiguation_title: re.Pattern[str]
     tail_sections: frozenset[str]
     """Headings under which there are no sentences."""
+    tail_words: frozenset[str]
+    """A heading made of these alone is one of them too: "Fontes e ligações externas"."""
+    tail_fillers: frozenset[str]
+    """They may stand between `tail_words`."""
     hidden_prefixes: frozenset[str]
     """Namespaces whose links show no words: files and categories."""
+    media_prefixes: frozenset[str]
+    """The namespace of links to a sound or film, which show their label."""
+    template_prefixes: frozenset[str]
     words: dict[str, str]
     """Template name -> pattern of the words it leaves; a name in upper case holds as it is written."""
     word_prefixes: tuple[tuple[str, str], ...]
     """The same for names that only begin so."""
+    nothing: frozenset[str]
+    """Templates that leave nothing: boxes, navigation, notes, maintenance."""
+    nothing_prefixes: tuple[str, ...]
+    tongues: dict[str, str]
+    """Language code -> what this language calls it."""
+    countries: dict[str, str]
+    """Three-letter code of a country -> its name; {{UKR}} shows flag and name."""
+    dangling: str
+    """Pattern: looks back at a word that needs another after it, as in "nascido na, em"."""
+    editors_note: re.Pattern[str]
+    """Finds what editors ask each other in brackets: [carece de fontes?]"""
+    spaced: str
+    """Punctuation that has a space before it, as in French."""
     thousands: str
     decimal: str
     months: tuple[str, ...]
 
+    def is_tail(self, heading: str) -> bool:
+        """Whether a heading begins end matter.
+
+        >>> language_of("pt").is_tail("Fontes e ligações externas")
+        True
+        """
+        heading = heading.rstrip(".: ").lower()
+        if heading in self.tail_sections:
+            return True
+        words = set(_WORD.findall(heading))
+        return bool(words & self.tail_words) and words <= self.tail_words | self.tail_fillers
+
+    def leaves_nothing(self, name: str) -> bool:
+        """Whether the table says that a template leaves nothing.
+
+        >>> language_of("pt").leaves_nothing("Info/Rio"), language_of("pt").leaves_nothing("séc")
+        (True, False)
+        """
+        key = name.lower()
+        if name in self.words or key in self.words:
+            return False
+        return key in self.nothing or key.startswith(self.nothing_prefixes)
+
 
 @functools.cache
-def language_of(code: str) -> Language:
+def language_of(code: str, namespaces: tuple[tuple[int, str], ...] = ()) -> Language:
     """The tables for a wiki in the language `code` (as in xml:lang), English filled in beneath.
 
-    Raises `LanguageError` if a table lacks an entry.
+    `namespaces` are keys and names from the dump's own header. Raises `LanguageError` if a table
+    lacks an entry.
 
     >>> language_of("pt").months[2]
     'março'
@@ -60,34 +109,67 @@ def language_of(code: str) -> Language:
     if missing := english.keys() - own.keys():
         raise LanguageError(f"{_paths(code)[1]} lacks {', '.join(sorted(missing))}; see pt.yaml")
     words = {**_split_keys(english["words"]), **_split_keys(own["words"])}
+    for name in {name.lower() for name in own["nothing"]} - _split_keys(own["words"]).keys():
+        words.pop(name, None)  # what English says of it holds elsewhere
+    wiki = _mediawiki_names(code)
+    for key, kind in ((-2, "media"), (6, "file"), (10, "template"), (14, "category")):
+        wiki[kind] |= {name.lower() for number, name in namespaces if number == key}
 
     def both(key: str) -> list[str]:
         return [str(name) for name in (*english[key], *own[key])]
 
-    redirects = "|".join(map(re.escape, both("redirect")))
-    disambiguations = "|".join(map(re.escape, both("disambiguation")))
+    redirects = "|".join(map(re.escape, sorted(wiki["redirect"])))
+    disambiguations = "|".join(
+        map(re.escape, sorted({*both("disambiguation"), *wiki["disambiguation"]}))
+    )
     titles = f"{english['disambiguation_title']}|{own['disambiguation_title']}"
+    nothing = {name.lower() for name in both("nothing")} - _split_keys(own["words"]).keys()
+    # looks back from the punctuation, which is rarer than words; a width each, as `re` wants it
+    widths = {
+        len(word): [w for w in own["dangling"] if len(w) == len(word)] for word in own["dangling"]
+    }
+    dangling = "|".join(rf"(?<=[ (\n](?:{'|'.join(same)}).)" for same in widths.values())
     return Language(
         code=code,
-        redirect=re.compile(rf"\s*#\s*(?:{redirects})\b", re.IGNORECASE),
+        redirect=re.compile(rf"\s*[#＃]\s*(?:{redirects})\b", re.IGNORECASE),
         disambiguation=re.compile(
             rf"\{{\{{\s*(?:{disambiguations})(?:-[\w-]+)?\s*(?:\||\}}\}})|__DISAMBIG__",
             re.IGNORECASE,
         ),
         disambiguation_title=re.compile(rf"\((?:{titles})\)$", re.IGNORECASE),
         tail_sections=frozenset(both("tail_sections")),
-        hidden_prefixes=frozenset(both("file_prefixes") + both("category_prefixes")),
+        tail_words=frozenset(both("tail_words")),
+        tail_fillers=frozenset(both("tail_fillers")),
+        hidden_prefixes=frozenset(wiki["file"] | wiki["category"]),
+        media_prefixes=frozenset(wiki["media"]),
+        template_prefixes=frozenset(wiki["template"]),
         words={name: pattern for name, pattern in words.items() if not name.endswith("*")},
         word_prefixes=tuple((n[:-1], pattern) for n, pattern in words.items() if n.endswith("*")),
+        nothing=frozenset(name for name in nothing if not name.endswith("*")),
+        nothing_prefixes=tuple(name[:-1] for name in nothing if name.endswith("*")),
+        tongues=_names("tongues.tsv", code),
+        countries=_names("countries.tsv", code),
+        dangling=dangling,
+        editors_note=re.compile(
+            rf" ?\[(?:{'|'.join(map(re.escape, both('editors_notes')))})[^\[\]]{{0,40}}\]",
+            re.IGNORECASE,
+        ),
+        spaced=own["spaced"],
         thousands=own["thousands"],
         decimal=own["decimal"],
         months=tuple(own["months"]),
     )
 
 
+def has_table(code: str) -> bool:
+    """Whether a language has a table of its own."""
+    return (_FOLDER / f"{code}.yaml").is_file()
+
+
 def hash_tables(code: str) -> str:
     """SHA-256 of the tables that `language_of` reads."""
-    return hashlib.sha256(b"".join(path.read_bytes() for path in _paths(code))).hexdigest()
+    paths = [*_paths(code), *(_FOLDER / name for name in _SHARED)]
+    return hashlib.sha256(b"".join(path.read_bytes() for path in paths)).hexdigest()
 
 
 def _paths(code: str) -> tuple[Path, Path]:
@@ -97,7 +179,41 @@ def _paths(code: str) -> tuple[Path, Path]:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    return dict(yaml.safe_load(path.read_text(encoding="utf-8")))
+    # BaseLoader: every scalar is text, where others take "no" for False
+    return dict(yaml.load(path.read_text(encoding="utf-8"), Loader=yaml.BaseLoader))
+
+
+def _rows(name: str) -> Iterator[list[str]]:
+    """The lines of a shared table, split at tabs, without its comments."""
+    for line in (_FOLDER / name).read_text(encoding="utf-8").splitlines():
+        if not line.startswith("#"):
+            yield line.split("\t")
+
+
+def _mediawiki_names(code: str) -> dict[str, set[str]]:
+    """What this wiki calls MediaWiki's things, in English and in its language."""
+    found = {
+        "media": {"media"},
+        "file": {"file", "image"},
+        "template": {"template"},
+        "category": {"category"},
+        "redirect": {"redirect"},
+        "disambiguation": set(),
+    }
+    base = code.partition("-")[0]  # pt for pt-br
+    rows = {row[0]: row[1:] for row in _rows("mediawiki.tsv")}
+    for kind, names in zip(_MEDIAWIKI, rows.get(code) or rows.get(base) or (), strict=False):
+        found[kind] |= set(filter(None, names.split("|")))
+    return found
+
+
+def _names(table: str, code: str) -> dict[str, str]:
+    """Code -> name in a language; empty for a language that the table has no column for."""
+    header, *rows = _rows(table)
+    if code not in header[1:]:
+        return {}
+    column = header.index(code)
+    return {key: row[column] for row in rows for key in row[0].split("|")}
 
 
 def _split_keys(table: dict[str, str]) -> dict[str, str]:

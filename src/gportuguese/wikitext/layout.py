@@ -5,9 +5,12 @@ from __future__ import annotations
 import html
 import re
 import unicodedata
+from collections.abc import Iterator
 
 from gportuguese.wikitext.languages import Language
+from gportuguese.wikitext.marks import HOLE, NOTHING
 
+_AROUND_NOTHING = re.compile(rf"(?<!')('{{2,}}){NOTHING}+\1(?!')")
 _QUOTES = re.compile(r"'{2,}")
 # two, three, or five and more: six and more enclosed something that is gone
 _EMPHASIS = re.compile(r"''(?:'''+|')?")
@@ -16,70 +19,147 @@ _EXTERNAL = re.compile(
     r"(?:[ \t]([^\[\]\n]*(?:\[[^\[\]\n]*\][^\[\]\n]*)*))?\]"
 )
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});")
-_SWITCH = re.compile(r"__[A-ZÀ-Ü]{3,30}__")
+_SWITCH = re.compile(r"__[^\W\d_a-zß-ÿ]{3,30}(?:_[^\W\d_a-zß-ÿ]{1,30})*__")
+# Soft hyphens, zero-width spaces, direction marks; joiners only after letters that do not join.
+_INVISIBLE = re.compile(
+    "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]|[\u200c\u200d](?<=[\\0-\u024f].)"
+)
+_INVISIBLE_SIGNS = tuple("\u00ad\u200b\u200c\u200d\u200e\u200f\u202a\u202c\u2060\u2069\ufeff")
 _HEADING = re.compile(r"(={1,6})([^=\n](?:[^\n]*[^=\n])?)=+$")
 _LIST = re.compile(r"[*#:;=\s]+")
+_LEADING_MARKS = frozenset("}=*#:;|!{")
 _TABLE_ROW = re.compile(r"\||!(?=\s|!\s)|\{\|")
+# Two letters at least before the point, so that "Sr. Silva" does not end a sentence.
+_CLOSES = r"[\w)\]\"”»%]"
+_SENTENCE_END = re.compile(
+    rf"(?:(?<={_CLOSES}{_CLOSES}[.!?])|(?<={HOLE}[.!?]))\s+(?=[^\Wa-zß-ÿ_]|[\"“«(])"
+)
 
 # Four pages in five need no repair, so what asks for it must be cheap: substrings, or a pattern that
 # begins with a sign and looks back from there (one that began with a space would stop at every word).
 _SPACES = ("\t", "\xa0", "\u2002", "\u2003", "\u2009", "\u200a", "\u202f")
 _ODD_SPACES = re.compile(r"[\t\xa0\u2000-\u200a\u202f]+")
-_HOLLOW = ("( ", "()", "(,", "(;", "(:", "(.", "(…", "[ ", "[]", "[,", "[;")
-_LOOSE = re.compile(r"[,;:.)\]](?<=[ ,;:–-].)")
+_LOOSE = re.compile(
+    r"[,;:.)\](\[](?:(?<=[ ,;:–\n-][,;:.)\]])|(?<=[(\[])(?=[ ),;:.…\]]))"  # one set: it can skip to it
+)
 # A dash goes only where a space is beside it: "(1950–)" says that somebody lives.
 _TIGHT = (
     (" ,", ","), (" ;", ";"), (" :", ":"), (" )", ")"), (" ]", "]"), ("( ", "("), ("[ ", "["),
     ("(,", "("), ("(;", "("), ("(:", "("), ("(– ", "("), ("(- ", "("), ("[,", "["), ("[;", "["),
     (",)", ")"), (";)", ")"), (":)", ")"), (" –)", ")"), (" -)", ")"), (",]", "]"), (";]", "]"),
-    ("()", ""), ("(.)", ""), ("(…)", ""), ("[]", ""), (",,", ","), (",.", "."), (",;", ";"),
-    ("  ", " "),
+    ("()", ""), ("(.)", ""), ("(…)", ""), ("[]", ""), (",,", ","), (",;", ";"),
+    (";;", ";"), (";,", ","), ("  ", " "),
 )  # fmt: skip
 _MAX_ROUNDS = 5  # "( , ; )" takes three
 _LATE_POINT = re.compile(r" \.(?!\w)")  # but not in "calibre .45" or ".pt"
+_ENDED = re.compile(r"[,;:]+ ?([.!?])(?![.\w])")  # but not "1, 2, 3,..."
+_LEADING = re.compile(r"(?!\.[\w.])[,;:.)\]]+ *")
 _DOTS = re.compile(r"\.{4,}")
 
+_Line = tuple[int, str]
+"""The level of a heading, 0 for any other line, and the words."""
 
-def lay_out(text: str, language: Language) -> str:
-    """The lines of prose in `text`: one a paragraph, list item or heading that has prose under it.
+
+def lay_out(text: str, language: Language) -> tuple[str, int]:
+    """The lines of prose in `text`, and how many sentences went because of a formula in them.
+
+    There is one line a paragraph, list item, or heading that has prose under it.
 
     >>> from gportuguese.wikitext import language_of
-    >>> lay_out("'''Fado''' ( ) é\\n\\n== Obras ==\\n* Uma\\n== Ver também ==\\n* Outra", language_of("pt"))
-    'Fado é\\nObras.\\nUma'
+    >>> lay_out("'''Fado''' ( )\\né\\n\\n== Obras ==\\n* Uma\\n== Fontes ==\\n* Outra", language_of("pt"))
+    ('Fado é\\nObras\\nUma', 0)
     """
     text = drop_emphasis(text)
     if "[" in text:
         text = _EXTERNAL.sub(lambda match: match[1] or "", text)
+        text = language.editors_note.sub("", text)
     if "__" in text:
         text = _SWITCH.sub("", text)
     if "&" in text:
         text = _ENTITY.sub(lambda match: html.unescape(match[0]), text)
+    if any(sign in text for sign in _INVISIBLE_SIGNS):
+        text = _INVISIBLE.sub("", text)
     if not unicodedata.is_normalized("NFC", text):
         text = unicodedata.normalize("NFC", text)
-    lines: list[str] = []
-    headings: list[tuple[int, str]] = []  # those seen since the last line of prose
+    lines, num_dropped = _lines(text, language), 0
+    if HOLE in text:
+        lines, num_dropped = _without_holes(lines)
+    return repair("\n".join(_with_used_headings(lines)), language.spaced), num_dropped
+
+
+def _lines(text: str, language: Language) -> list[_Line]:
+    """Headings, paragraphs and list items, each on one line; no end matter."""
+    lines: list[_Line] = []
     tail_level = 0  # of the end-matter heading that we are under
-    for line in repair(text).split("\n"):
-        line = line.strip().lstrip("} ")  # of a template that was closed too often
-        if not line:
-            continue
-        if line[0] == "=" and (heading := _HEADING.match(line)):
-            level, title = len(heading[1]), heading[2].strip()
-            if tail_level and level > tail_level:
+    is_open = False  # the last line is a paragraph, which a line after it continues
+    for line in text.split("\n"):
+        continues, is_open = is_open, line[:1] != " "
+        line = line.strip()
+        if line[:1] in _LEADING_MARKS:
+            line = line.lstrip("} ")  # of a template that was closed too often
+            if heading := _HEADING.match(line):
+                level, title = len(heading[1]), heading[2].strip()
+                is_open = False
+                if not tail_level or level <= tail_level:
+                    tail_level = level if language.is_tail(title) else 0
+                    if not tail_level and any(map(str.isalnum, title)):
+                        lines.append((level, title))
                 continue
-            tail_level = level if title.rstrip(".:").lower() in language.tail_sections else 0
+            if mark := _LIST.match(line):
+                is_term, line = line[0] == ";", line[mark.end() :]
+                continues = is_open = False
+                if is_term and language.is_tail(line):  # typed as a term of a list: ;Notes
+                    continue
+            if _TABLE_ROW.match(line):
+                is_open = False
+                continue
+        if tail_level or not (line[:1].isalnum() or any(map(str.isalnum, line)) or HOLE in line):
+            is_open = False
+        elif continues and is_open:
+            lines[-1] = (0, f"{lines[-1][1]} {line}")
+        else:
+            lines.append((0, line))
+    return lines
+
+
+def _with_used_headings(lines: list[_Line]) -> Iterator[str]:
+    """The lines, but for headings under which there is no prose."""
+    headings: list[_Line] = []  # those since the last line of prose
+    for level, line in lines:
+        if level:
             headings = [each for each in headings if each[0] < level]
-            if not tail_level and any(map(str.isalnum, title)):
-                headings.append((level, title))
+            headings.append((level, line))
+        else:
+            yield from (title for _, title in headings)
+            headings.clear()
+            yield line
+
+
+def _without_holes(lines: list[_Line]) -> tuple[list[_Line], int]:
+    """The lines without the sentences that lack a formula, and the number of those.
+
+    A formula on a line of its own belongs to the sentence that leads to it, and to the words after
+    it if they begin in lower case.
+    """
+    kept: list[_Line] = []
+    num_dropped, lacks_beginning = 0, False
+    for level, line in lines:
+        if HOLE in line and not any(map(str.isalnum, line)):
+            num_dropped += not lacks_beginning
+            if not lacks_beginning and kept and not kept[-1][0] and kept[-1][1][-1] not in ".!?":
+                *sentences, _ = _SENTENCE_END.split(kept.pop()[1])
+                kept += [(0, " ".join(sentences))] if sentences else []
+            lacks_beginning = True
             continue
-        if line[0] in "*#:;=":
-            line = line[_LIST.match(line).end() :]  # type: ignore[union-attr]
-        if tail_level or _TABLE_ROW.match(line) or not any(map(str.isalnum, line)):
-            continue
-        lines += [title if title[-1] in ".!?…:" else f"{title}." for _, title in headings]
-        headings.clear()
-        lines.append(line)
-    return "\n".join(lines)
+        sentences = _SENTENCE_END.split(line)
+        whole = [sentence for sentence in sentences if HOLE not in sentence]
+        num_dropped += len(sentences) - len(whole)
+        if lacks_beginning and sentences[0] in whole[:1] and line[0].islower():
+            del whole[0]
+        lacks_beginning = False
+        if whole:
+            kept.append((level, " ".join(whole)))
+    return kept, num_dropped
 
 
 def drop_emphasis(text: str) -> str:
@@ -91,10 +171,14 @@ def drop_emphasis(text: str) -> str:
     >>> drop_emphasis("Virgilio scrisse l'''Eneide'' e l''altro''")
     "Virgilio scrisse l'Eneide e laltro"
     """
+    are_apart = NOTHING in text
+    if are_apart:
+        text = _AROUND_NOTHING.sub("", text)
     if "'''" in text:
         lines = text.split("\n")
         text = "\n".join(_keep_apostrophe(line) if "'''" in line else line for line in lines)
-    return _EMPHASIS.sub("", text)
+    text = _EMPHASIS.sub("", text)
+    return text.replace(NOTHING, "") if are_apart else text
 
 
 def _keep_apostrophe(line: str) -> str:
@@ -116,8 +200,10 @@ def _keep_apostrophe(line: str) -> str:
     return f"{line[:first]}'{line[first:]}"
 
 
-def repair(text: str) -> str:
+def repair(text: str, spaced: str = "") -> str:
     """Lines without the punctuation that dropped markup leaves hanging.
+
+    What is in `spaced` keeps the space before it.
 
     >>> repair("Moscou (, ) é  a capital ( ; desde 1918 ) .")
     'Moscou é a capital (desde 1918).'
@@ -126,12 +212,29 @@ def repair(text: str) -> str:
         text = _ODD_SPACES.sub(" ", text)
     while "  " in text:
         text = text.replace("  ", " ")
-    if _LOOSE.search(text) or any(hollow in text for hollow in _HOLLOW):
-        for _ in range(_MAX_ROUNDS):
-            before = text
-            for loose, tight in _TIGHT:
-                text = text.replace(loose, tight)
-            if text == before:
-                break
-        text = _LATE_POINT.sub(".", text)
+    if loose := _LEADING.match(text):
+        text = text[loose.end() :]
+    pieces, end = [], 0
+    for loose in _LOOSE.finditer(text):
+        if loose.start() >= end:  # on a line that is not mended yet
+            start = text.rfind("\n", end, loose.start()) + 1 or end
+            pieces.append(text[end:start])
+            end = text.find("\n", start)
+            end = len(text) if end < 0 else end
+            pieces.append(_tightened(text[start:end], spaced))
+    text = "".join([*pieces, text[end:]])
     return _DOTS.sub("...", text) if "...." in text else text
+
+
+def _tightened(line: str, spaced: str) -> str:
+    for _ in range(_MAX_ROUNDS):
+        before = line
+        line = _LATE_POINT.sub(".", line)
+        for loose, tight in _TIGHT:
+            if not spaced or loose[0] != " " or loose[1] not in spaced:
+                line = line.replace(loose, tight)
+        line = _ENDED.sub(r"\1", line)
+        if line == before:
+            break
+    start = _LEADING.match(line)
+    return line[start.end() :] if start else line.strip()

@@ -6,8 +6,11 @@ import functools
 import re
 import sys
 
+from gportuguese.wikitext.formulas import chemistry_text, formula_text
+from gportuguese.wikitext.inline import link_words, raised_words
 from gportuguese.wikitext.languages import Language
-from gportuguese.wikitext.tags import BREAKS, DROPPED_ELEMENTS, TAGS
+from gportuguese.wikitext.marks import HOLE, NOTHING
+from gportuguese.wikitext.tags import BREAKS, CODE, DROPPED_BLOCKS, DROPPED_ELEMENTS, FORMULAS, TAGS
 from gportuguese.wikitext.templates import leaves_words, template_words
 
 # No part of a token crosses what could start the next one, and what was taken is not given back
@@ -36,21 +39,13 @@ _TOKEN = re.compile(
 )
 # the field lines of an infobox that is never closed
 _FIELDS = re.compile(rf"[^\n]{_ALL}(?:\n\s{_ALL}[|}}!][^\n]{_ALL}){_ALL}")
-_REF = re.compile(r"<ref(?:\s[^<>]*)?(?<!/)(?<!/ )>", re.IGNORECASE)
+# <code><ref></code> speaks of the tag
+_REF = re.compile(r"<ref(?<!<code><ref)(?<!<nowiki><ref)(?:\s[^<>]*)?(?<!/)(?<!/ )>", re.IGNORECASE)
 _AFTER_ROWS = re.compile(r"\n==|\n\n\s*(?=[\w'\"«“(])")
 _BRACES = re.compile(r"\{\{|\}\}")
 _MAX_FAILED_SKIPS = 3  # each reads to the end of the page
+_LOOK_BACK = 300
 _MAX_DEPTH = 60  # MediaWiki stops at 40; deeper opens are dropped, so that cost stays linear
-
-_ORDINALS = {"o": "º", "a": "ª", "os": "ºs", "as": "ªs"}
-_POWER = re.compile(r"[-+−]?[\dn]+")
-_INTERLANGUAGE = re.compile(r"(?:[a-z]{2,3}(?:-[a-z]{2,10}){0,2}|simple)")
-_PROJECTS = frozenset((
-    "w", "wikt", "wiktionary", "s", "wikisource", "b", "wikibooks", "q", "wikiquote", "n",
-    "wikinews", "v", "voy", "wikivoyage", "m", "meta", "d", "wikidata", "c", "commons", "mw",
-    "species", "wikispecies",
-))  # fmt: skip
-_PARENTHESIS = re.compile(r"\s*\([^()]*\)$")
 
 
 @functools.cache
@@ -68,7 +63,7 @@ class _Frame:
         self.pieces: list[str] = []
 
 
-def strip_markup(wikitext: str, language: Language) -> str:
+def strip_markup(wikitext: str, language: Language, title: str = "") -> str:
     """The text of a page without links, templates, tables, references and tags.
 
     Line structure, headings, lists and emphasis marks stay for `layout`. What is opened and never
@@ -78,12 +73,14 @@ def strip_markup(wikitext: str, language: Language) -> str:
     >>> strip_markup("[[Lisboa|A capital]] tem {{fmtn|324|m}}.<ref>Fonte</ref>", language_of("pt"))
     'A capital tem 324 m.'
     """
-    return _Parser("\n" + wikitext, language).run()
+    if HOLE in wikitext or NOTHING in wikitext:  # no XML holds them
+        wikitext = wikitext.replace(HOLE, "").replace(NOTHING, "")
+    return _Parser("\n" + wikitext, language, title).run()
 
 
 class _Parser:
-    def __init__(self, text: str, language: Language) -> None:
-        self.text, self.language = text, language
+    def __init__(self, text: str, language: Language, title: str) -> None:
+        self.text, self.language, self.title = text, language, title
         self.stack = [_Frame("root")]
         self.next_mark: dict[str, tuple[int, int]] = {}
         self.num_failed_skips = 0
@@ -104,7 +101,7 @@ class _Parser:
                 else:
                     pieces.append(link_words(target, label, self.language))
             elif kind == "call":
-                pieces.append(template_words(token["inner"], self.language))
+                pieces.append(self._call(token["inner"]))
             elif kind == "tag":
                 position = self._tag(token, position)
             elif kind == "template":
@@ -114,15 +111,19 @@ class _Parser:
             elif kind == "link":
                 self._open(kind)
             elif kind in ("link_end", "template_end", "table_end"):
-                self._close(kind.removesuffix("_end"))
+                self._close(kind.removesuffix("_end"), position)
             elif kind == "comment":
-                position = self._after("-->", position)
+                position = self._after_comment(position)
             elif kind == "power":
-                pieces.append(_raised(token.group(), token["raised"]))
+                pieces.append(raised_words(token.group(), token["raised"], pieces))
         stack[-1].pieces.append(text[position:])
         while len(stack) > 1:
             self._give_up()
-        return "".join(stack[0].pieces).strip("\n")
+        return _joined(stack[0].pieces).strip("\n")
+
+    def _call(self, inner: str) -> str:
+        """What the template call `{{inner}}` shows, its arguments already read."""
+        return template_words(inner, self.language, self.title)
 
     def _open(self, kind: str) -> None:
         if len(self.stack) < _MAX_DEPTH:
@@ -161,25 +162,52 @@ class _Parser:
         if name == "br":
             pieces.append(" ")
         elif name in BREAKS:
-            pieces.append("\n")
+            pieces.append("\n\n")
+            if name == "poem":
+                if opens:
+                    self._open(name)
+                else:
+                    self._close(name, position)
         elif name == "table":
             if opens:
                 self._open("html table")
             elif tag[1] == "/":
-                self._close("html table")
+                self._close("html table", position)
         elif name == "sup":
             if opens:
                 self._open("sup")
             else:
-                self._close("sup")
+                self._close("sup", position)
         elif name == "nowiki" and opens:
             start, end = self._find(r"</nowiki\s*>", position)
             if start < end:
                 pieces.append(self.text[position:start])
                 return end
+        elif (name in FORMULAS or name in CODE) and opens:
+            return self._formula_or_code(name, position)
         elif name in DROPPED_ELEMENTS and opens:
+            if name in DROPPED_BLOCKS:
+                pieces.append("\n\n")
             return self._after_element(name, position)
         return position
+
+    def _formula_or_code(self, name: str, position: int) -> int:
+        """Shows a formula or a line of code that reads as text; else the sentence has a hole."""
+        start, end = self._find(rf"</{name}\s*>", position)
+        if start == end:
+            return position
+        source, shown = self.text[position:start], None
+        if name in FORMULAS:
+            shown = formula_text(source) if name == "math" else chemistry_text(source)
+        elif "\n" not in source.strip():
+            # code may hold marks that mean something here, as {{=}} or <nowiki>
+            if name == "code" and ("{{" in source or "[[" in source or "<" in source):
+                return position
+            shown = source.strip().replace("''", "'" + NOTHING + "'")
+        if shown is None and name in CODE:
+            shown = "\n\n"  # a listing is no part of a sentence
+        self.stack[-1].pieces.append(HOLE if shown is None else shown)
+        return end
 
     def _find(self, mark: str, position: int) -> tuple[int, int]:
         """Start and end of the next `mark`, a pattern; both the text's length if there is none.
@@ -193,10 +221,13 @@ class _Parser:
             self.next_mark[mark] = found
         return found
 
-    def _after(self, mark: str, position: int) -> int:
-        """Behind the next `mark`; if there is none, behind the line."""
-        start, end = self._find(mark, position)
-        return end if start < end else self._line_end(position)
+    def _after_comment(self, position: int) -> int:
+        """Behind the end of a comment, and of its line if it stands alone there."""
+        stands_alone = self.text.startswith("\n<!--", position - len("\n<!--"))
+        start, end = self._find("-->", position)
+        if start == end:
+            return self._line_end(position)
+        return end + (stands_alone and self.text.startswith("\n", end))
 
     def _after_element(self, name: str, position: int) -> int:
         """Behind the end tag of a dropped element; if it has none, behind its line."""
@@ -212,20 +243,26 @@ class _Parser:
         end = self.text.find("\n", position)
         return len(self.text) if end < 0 else end
 
-    def _close(self, kind: str) -> None:
+    def _close(self, kind: str, position: int) -> None:
         """Ends the innermost open frame of `kind`; those inside it were never closed."""
         if all(frame.kind != kind for frame in reversed(self.stack)):
+            # [http://example.org [1]] ends with two brackets that close one each
+            if kind == "link" and "[http" in self.text[max(position - _LOOK_BACK, 0) : position]:
+                self.stack[-1].pieces.append("]]")
             return
         while self.stack[-1].kind != kind:
             self._give_up()
-        inner = "".join(self.stack.pop().pieces)
+        inner = _joined(self.stack.pop().pieces)
         if kind == "link":
             target, bar, label = inner.partition("|")
             words = link_words(target, label if bar else None, self.language)
         elif kind == "sup":
-            words = _raised("<sup>", inner)
+            words = raised_words("<sup>", inner, self.stack[-1].pieces)
+        elif kind == "poem":  # each line is a line of its own; once, or nested ones would grow
+            is_inner = any(frame.kind == "poem" for frame in self.stack)
+            words = inner if is_inner else inner.replace("\n", "\n\n")
         else:
-            words = template_words(inner, self.language) if kind == "template" else ""
+            words = self._call(inner) if kind == "template" else ""
         self.stack[-1].pieces.append(words)
 
     def _give_up(self) -> None:
@@ -241,7 +278,7 @@ class _Parser:
         elif frame.kind == "template":
             fields = _FIELDS.match(inner)
             words = inner[fields.end() :] if fields else rest
-        elif frame.kind == "sup":
+        elif frame.kind in ("sup", "poem"):
             words = inner
         else:
             # rows to the next heading, or to a paragraph that begins with a letter
@@ -250,37 +287,18 @@ class _Parser:
         self.stack[-1].pieces.append(words)
 
 
-def link_words(target: str, label: str | None, language: Language) -> str:
-    """The words that `[[target|label]]` shows; `label` is None where there is no bar.
+def _joined(pieces: list[str]) -> str:
+    """The pieces as one text; quotes of two pieces stay apart.
 
-    >>> from gportuguese.wikitext import language_of
-    >>> link_words("Paraná (rio)", "", language_of("pt"))
-    'Paraná'
+    So ''{{x}}'' and ''X''<sub>''n''</sub> do not put four quotes side by side.
     """
-    visible = target.startswith(":")
-    target = target.lstrip(":").strip()
-    prefix, colon, rest = target.partition(":")
-    if colon:
-        prefix = prefix.strip()
-        if not visible and prefix.lower() in language.hidden_prefixes:
-            return ""
-        is_project = prefix in _PROJECTS
-        if is_project or (visible and _INTERLANGUAGE.fullmatch(prefix)):
-            target = rest.lstrip(":").strip()
-        elif _INTERLANGUAGE.fullmatch(prefix) and not label:
-            return ""  # the same article in another language: shown beside the text, not in it
-    if label is None:
-        return target
-    if label.strip():
-        return label
-    # the pipe trick: [[Paraná (rio)|]] shows "Paraná"
-    return _PARENTHESIS.sub("", target.rpartition(":")[2])
-
-
-def _raised(tag: str, raised: str) -> str:
-    if tag.startswith("<sub"):
-        return raised
-    content = raised.strip()
-    if content in _ORDINALS:
-        return _ORDINALS[content]
-    return f"^{content}" if _POWER.fullmatch(content) else raised
+    text = NOTHING.join(pieces)
+    if f"'{NOTHING}" not in text:
+        return text.replace(NOTHING, "")
+    while NOTHING * 2 in text:
+        text = text.replace(NOTHING * 2, NOTHING)
+    return (
+        text.replace(f"'{NOTHING}'", f"'{HOLE}'")
+        .replace(NOTHING, "")
+        .replace(f"'{HOLE}'", f"'{NOTHING}'")
+    )
