@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gportuguese import align_files, artifacts, base, corpus, dump
+from gportuguese import artifacts, base, dump
 from gportuguese.config import Config, as_tree
 from gportuguese.progress import busy
 from gportuguese.wikitext import hash_tables
@@ -111,6 +111,8 @@ def _corpus_settings(config: Config) -> dict[str, Any]:
 
 def _documents_or_tables(config: Config, folders: Folders) -> Hashes:
     if config.corpus.documents is not None:
+        from gportuguese import corpus  # only now: it loads numpy
+
         return {"documents": corpus.hash_documents(config.corpus)}
     folder = folders("dump")
     if folder is None or not folder.is_dir():
@@ -119,16 +121,20 @@ def _documents_or_tables(config: Config, folders: Folders) -> Hashes:
 
 
 def _align_settings(config: Config) -> dict[str, Any]:
+    from gportuguese.align_files import FILES  # only now: it loads numpy
+
     section = _section("align", "tokens.block_size")(config)
-    for key in align_files.FILES:  # files are identified by their content alone
+    for key in FILES:  # files are identified by their content alone
         del section[key]
     return {**section, "base": "given"} if isinstance(config.align.base, str) else section
 
 
 def _base_and_resources(config: Config, folders: Folders) -> Hashes:
+    from gportuguese.align_files import hash_resources
+
     return {
         "base": base.identity_of(config.align.base, download=False),
-        "resources": align_files.hash_resources(config.align),
+        "resources": hash_resources(config.align),
     }
 
 
@@ -138,6 +144,12 @@ def _dump_receipt(config: Config, folders: Folders) -> Hashes:
         return {}
     folder = folders("dump")
     return {"receipt": None if folder is None else folder.name}
+
+
+def _check_packages(world: World, config: Config) -> None:
+    from gportuguese.align_files import check_packages
+
+    check_packages(config.align)
 
 
 def _check_machine(world: World, config: Config) -> None:
@@ -191,7 +203,7 @@ STAGES = {
             outside=_base_and_resources,
             version=4,
             fetch=lambda config: base.identity_of(config.align.base, download=True),
-            check=lambda world, config: align_files.check_packages(config.align),
+            check=_check_packages,
         ),
         Stage(
             name="train",

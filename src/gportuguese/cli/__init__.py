@@ -19,7 +19,6 @@ from gportuguese.artifacts import Artifact
 from gportuguese.cli.arguments import make_parser
 from gportuguese.cli.following import command_line, following, show_following
 from gportuguese.config import Config, UserError, as_tree, load_config, shipped_configs
-from gportuguese.corpus import prompts_of
 from gportuguese.pipeline import Pipeline
 from gportuguese.progress import busy, console
 from gportuguese.world import World, init_world, leave_world
@@ -91,6 +90,8 @@ def _run_stage(args: argparse.Namespace) -> None:
         return
     prompts: list[str] = []
     if args.command in ("train", "evaluate", "export"):
+        from gportuguese.corpus import prompts_of
+
         prompts = prompts_of(config.evaluate, pipeline.open("corpus"))
     if args.command in ("train", "evaluate"):
         _print_epochs(artifact)
