@@ -38,7 +38,7 @@ class Stage:
 
 STAGES = (
     Stage("dump", resumable=True),
-    Stage("corpus", ("dump",), version=5, resumable=True),
+    Stage("corpus", ("dump",), version=6, resumable=True),
     Stage("tokenizer", ("corpus",), version=2),
     Stage("tokens", ("corpus", "tokenizer"), version=2),
     Stage("align", ("tokenizer", "tokens"), version=4, also=("tokens.block_size",)),

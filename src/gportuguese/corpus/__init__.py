@@ -17,6 +17,7 @@ from gportuguese import artifacts, dump
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, CorpusConfig, EvaluateConfig
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page
+from gportuguese.corpus.definitions import NAMESPACE
 from gportuguese.corpus.documents import document_files, document_name, write_shards
 from gportuguese.corpus.duplicates import NUM_BANDS, clusters
 from gportuguese.corpus.openings import NUM_PROMPTS, PROBES, PROMPTS, opening_of
@@ -158,7 +159,14 @@ def _clean(
 ) -> tuple[list[Path], list[dict[str, Any]]]:
     """Shards and summaries of a dump, in its order."""
     path = dump.load(artifact, config.dump)
-    job = Job(path, config.corpus, language_of(str(artifact.facts["language"])), shards)
+    names = {name.lower() for key, name in dump.read_header(path).namespaces if key == NAMESPACE}
+    job = Job(
+        path,
+        config.corpus,
+        language_of(str(artifact.facts["language"])),
+        shards,
+        frozenset(("template", *names)),
+    )
     summaries: dict[int, dict[str, Any]] = {}
     num_pages, start = 0, time.monotonic()
     with track("corpus", path.stat().st_size) as advance:
@@ -178,6 +186,7 @@ def _summed(summaries: list[dict[str, Any]], out: Path) -> dict[str, Any]:
     dropped: Counter[str] = Counter()
     kept: Counter[str] = Counter()
     slowest: list[tuple[float, str]] = []
+    over_limit: Counter[str] = Counter()
     with (
         (out / "dropped.jsonl").open("w", encoding="utf-8") as samples,
         (out / "quarantine.jsonl").open("w", encoding="utf-8") as quarantine,
@@ -190,11 +199,13 @@ def _summed(summaries: list[dict[str, Any]], out: Path) -> dict[str, Any]:
                     samples.write(json.dumps(row, ensure_ascii=False) + "\n")
             for row in summary.get("quarantined", ()):
                 quarantine.write(json.dumps(row, ensure_ascii=False) + "\n")
+            over_limit.update(summary.get("over_limit", ()))
             slowest += [(seconds, title) for seconds, title in summary.get("slowest", ())]
     return {
         "pages": sum(summary["pages"] for summary in summaries),
         "dropped": dropped,
         "faults": sum(summary.get("faults", 0) for summary in summaries),
+        "templates_over_limit": dict(over_limit.most_common(SLOWEST)),
         "slowest_pages": [
             {"title": title, "milliseconds": round(1e3 * seconds, 1)}
             for seconds, title in sorted(slowest, reverse=True)[:SLOWEST]

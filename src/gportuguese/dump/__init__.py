@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gportuguese import artifacts
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, DumpConfig, resolve_path
-from gportuguese.dump.reader import DumpError, RawPage, dump_language, read_pages
+from gportuguese.dump.reader import DumpError, RawPage, dump_language, read_header, read_pages
 from gportuguese.world import World
 
 if TYPE_CHECKING:
@@ -21,7 +21,16 @@ log = logging.getLogger("gportuguese")
 
 _SLOW_BYTES = 1 << 28  # more take seconds to hash
 
-__all__ = ["DumpError", "RawPage", "build", "is_remote", "load", "local_path", "read_pages"]
+__all__ = [
+    "DumpError",
+    "RawPage",
+    "build",
+    "is_remote",
+    "load",
+    "local_path",
+    "read_header",
+    "read_pages",
+]
 
 
 def is_remote(section: DumpConfig) -> bool:

@@ -1,0 +1,196 @@
+"""Wikitext -> its template calls and parameters, paired as MediaWiki's preprocessor pairs braces.
+
+One pass with a stack: the cost is linear in the length of the text, whatever is left open.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+# Extensions whose content MediaWiki hands over unread. <poem> is not here: its content is wikitext.
+_OPAQUE = (
+    "categorytree|ce|chem|gallery|graph|hiero|imagemap|inputbox|mapframe|maplink|math|nowiki|pre|ref"
+    "|score|section|source|syntaxhighlight|templatedata|templatestyles|timeline"
+)
+_OPENS = rf"\{{\{{+|<!--|<(?:{_OPAQUE})(?=[\s/>])[^<>]*>"
+_TOKENS = {
+    "": re.compile(_OPENS, re.IGNORECASE),
+    # a heading in an argument is no name: its equals signs are not looked at
+    "name": re.compile(rf"{_OPENS}|\}}\}}+|\[\[+|\|", re.IGNORECASE),
+    "argument": re.compile(
+        rf"{_OPENS}|\}}\}}+|\[\[+|\||==(?<=\n==)[^\n{{}}\[\]|<]*==[ \t]*(?=\n)|=", re.IGNORECASE
+    ),
+    "link": re.compile(rf"{_OPENS}|\]\]+|\[\[+", re.IGNORECASE),
+}
+_TAG_NAME = re.compile(r"<(\w+)")
+_MAX_DEPTH = 100  # as MediaWiki's limit for expansion; deeper braces are text
+_KEPT = r"<nowiki>.*?</nowiki>|<!--.*?(?:-->|\Z)"
+_FLAGS = re.IGNORECASE | re.DOTALL
+_ONLY_INCLUDE = re.compile(rf"{_KEPT}|<onlyinclude>(.*?)(?:</onlyinclude\s*>|\Z)", _FLAGS)
+_NO_INCLUDE = re.compile(
+    rf"({_KEPT})|<noinclude(?:\s[^<>]*)?(?:/>|>.*?(?:</noinclude\s*>|\Z))"
+    r"|</?includeonly\s*/?>|</noinclude\s*>|</?onlyinclude\s*>",
+    _FLAGS,
+)
+_LINK = re.compile(r"\[\[([^\[\]|#\n]+)")
+_COMMENT_LINES = re.compile(r"(?<=\n)[ \t]*(?:<!--(?:(?!-->).)*-->[ \t]*)+\n", re.DOTALL)
+
+
+class Call:
+    """`{{name|part|...}}` between two places of its text."""
+
+    __slots__ = ("at_line_start", "end", "name", "parts", "start")
+
+    def __init__(self, parts: list[Part], start: int, end: int, at_line_start: bool) -> None:
+        self.name, self.parts = parts[0].value, parts[1:]
+        self.start, self.end, self.at_line_start = start, end, at_line_start
+
+
+class Parameter:
+    """`{{{name|default}}}`; the default is None where there is no bar."""
+
+    __slots__ = ("default", "name")
+
+    def __init__(self, parts: list[Part]) -> None:
+        self.name = parts[0].value
+        self.default = parts[1].whole() if len(parts) > 1 else None
+
+
+Nodes = list["str | Call | Parameter"]
+
+
+@dataclass(slots=True)
+class Part:
+    """What stands between two bars: `name=value`, or a value alone."""
+
+    name: Nodes | None
+    value: Nodes
+
+    def whole(self) -> Nodes:
+        """Both as one."""
+        return self.value if self.name is None else [*self.name, "=", *self.value]
+
+
+class _Open:
+    """Braces or brackets that were opened, and the parts read since."""
+
+    __slots__ = ("count", "mark", "parts", "start")
+
+    def __init__(self, mark: str, count: int, start: int, first: Nodes | None = None) -> None:
+        self.mark, self.count, self.start = mark, count, start
+        self.parts = [Part(None, [] if first is None else first)]
+
+    @property
+    def state(self) -> str:
+        """Which tokens matter now."""
+        if self.mark == "[":
+            return "link"
+        return "argument" if len(self.parts) > 1 and self.parts[-1].name is None else "name"
+
+    def as_text(self) -> Nodes:
+        """What was read, for marks that were never closed."""
+        nodes: Nodes = [self.mark * self.count]
+        for number, part in enumerate(self.parts):
+            nodes += ["|", *part.whole()] if number else part.whole()
+        return nodes
+
+
+def transcluded(wikitext: str) -> str:
+    """What a page gives to those that transclude it.
+
+    >>> transcluded("<noinclude>Ajuda</noinclude>{{{1}}}<includeonly> km</includeonly>")
+    '{{{1}}} km'
+    """
+    if "<onlyinclude>" in wikitext.lower():
+        matches = _ONLY_INCLUDE.finditer(wikitext)
+        wikitext = "".join(match[1] or "" for match in matches)
+    wikitext = _NO_INCLUDE.sub(lambda match: match[1] or "", wikitext)
+    return _COMMENT_LINES.sub("", wikitext) if "<!--" in wikitext else wikitext
+
+
+def parse(text: str) -> Nodes:
+    """The text with its calls and parameters; comments go, opaque extensions stay as text.
+
+    >>> [call] = parse("{{a|[[b|c]]|d=e}}")
+    >>> [part.whole() for part in call.parts]
+    [['[[', 'b|c', ']]'], ['d', '=', 'e']]
+    """
+    root: Nodes = []
+    stack: list[_Open] = []
+    nodes, tokens = root, _TOKENS[""]
+    closing: dict[str, int] = {}
+    position = 0
+    while token := tokens.search(text, position):
+        start, mark = token.start(), token.group()
+        if start > position:
+            nodes.append(text[position:start])
+        position = token.end()
+        if mark[0] == "<":
+            end = _end_of_opaque(text, mark, position, closing)
+            if mark != "<!--":
+                nodes.append(text[start:end])
+            position = end
+        elif mark == "|":
+            stack[-1].parts.append(Part(None, []))
+        elif mark == "=":
+            part = stack[-1].parts[-1]
+            part.name, part.value = part.value, []
+        elif mark[0] == "=" or (mark[0] in "{[" and len(stack) >= _MAX_DEPTH):
+            nodes.append(mark)
+            continue
+        elif mark[0] in "{[":
+            stack.append(_Open(mark[0], len(mark), start))
+        else:
+            position = _close(text, stack, root, start, len(mark))
+        nodes = stack[-1].parts[-1].value if stack else root
+        tokens = _TOKENS[stack[-1].state if stack else ""]
+    if position < len(text):
+        nodes.append(text[position:])
+    for opened in stack:
+        root += opened.as_text()
+    return root
+
+
+def _close(text: str, stack: list[_Open], root: Nodes, start: int, count: int) -> int:
+    """Pairs a run of closing marks with the innermost open ones; returns the end of those paired."""
+    opened = stack.pop()
+    matched = min(count, opened.count, 2 if opened.mark == "[" else 3)
+    first, end = opened.start + opened.count - matched, start + matched
+    left = opened.count - matched
+    if opened.mark == "[":
+        opened.count = 2
+        closed: Nodes = [*opened.as_text(), "]]"]
+    elif matched == 3:
+        closed = [Parameter(opened.parts)]
+    else:
+        closed = [Call(opened.parts, first, end, first > 0 and text[first - 1] == "\n")]
+    if left >= 2:
+        stack.append(_Open(opened.mark, left, opened.start, closed))
+    else:
+        outer = stack[-1].parts[-1].value if stack else root
+        outer += [opened.mark, *closed] if left else closed
+    return end
+
+
+def _end_of_opaque(text: str, mark: str, position: int, closing: dict[str, int]) -> int:
+    """Behind the end of a comment or extension. One that is never closed: a comment to the end, a tag alone.
+
+    `closing` remembers what was found further on, so that all searches together read the text once.
+    """
+    if mark.endswith("/>"):
+        return position
+    name = "!" if mark == "<!--" else _TAG_NAME.match(mark)[1].lower()  # type: ignore[index]
+    if closing.get(name, -1) < position:
+        pattern = "-->" if name == "!" else rf"</{name}\s*>"
+        match = re.compile(pattern, re.IGNORECASE).search(text, position)
+        closing[name] = match.end() if match else len(text) + 1
+    if closing[name] <= len(text):
+        return closing[name]
+    return len(text) if name == "!" else position
+
+
+def link_target(wikitext: str) -> str:
+    """The target of the first link, which of a redirect page is where it leads."""
+    match = _LINK.search(wikitext)
+    return match[1].strip().lstrip(":") if match else ""
