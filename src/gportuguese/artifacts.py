@@ -20,6 +20,9 @@ from typing import Any
 from gportuguese.config import UserError
 
 MANIFEST = "manifest.json"
+HASHED = "hashed"
+"""Fact of a stage that has hashed large files itself: SHA-256 by name. They are not read again for that
+as long as their time of change stays the same."""
 SCRATCH = "scratch"  # folder for what a resumable stage needs only until it is published
 _FULL_BYTES = 1 << 20  # with less than this free, a failed write is put down to the disk
 _PACKAGES = ("gportuguese", "torch", "transformers", "tokenizers", "fastai", "datasets")
@@ -97,7 +100,10 @@ def open_artifact(folder: Path) -> Artifact:
         path = folder / name
         if name not in found:
             raise ArtifactError(f"{path} is missing; {again}")
-        if path.stat().st_size != listed["size"] or hash_file(path) != listed["sha256"]:
+        stat = path.stat()
+        if listed.get("mtime_ns") == stat.st_mtime_ns and listed["size"] == stat.st_size:
+            continue
+        if stat.st_size != listed["size"] or hash_file(path) != listed["sha256"]:
             raise ArtifactError(
                 f"{path} was changed since it was built: its digest does not match {MANIFEST}; "
                 f"{again}"
@@ -158,15 +164,16 @@ def publish(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artifact:
 
     The scratch folder goes last of all: a run that is killed before has lost nothing.
     """
-    files = {}
+    files: dict[str, dict[str, Any]] = {}
     scratch = partial / SCRATCH
+    hashed = manifest.get("facts", {}).get(HASHED, {})
     for path in sorted(path for path in partial.rglob("*") if path.is_file()):
         if scratch in path.parents:
             continue
-        files[path.relative_to(partial).as_posix()] = {
-            "size": path.stat().st_size,
-            "sha256": hash_file(path),
-        }
+        name = path.relative_to(partial).as_posix()
+        files[name] = {"size": path.stat().st_size, "sha256": hashed.get(name) or hash_file(path)}
+        if name in hashed:
+            files[name]["mtime_ns"] = path.stat().st_mtime_ns
     manifest = {**manifest, "files": files, "versions": _versions()}
     write_json(partial / MANIFEST, {**manifest, "checksum": digest_of(manifest)})
     shutil.rmtree(scratch, ignore_errors=True)

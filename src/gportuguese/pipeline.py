@@ -242,7 +242,7 @@ class Pipeline:
 
     def _hash_content(self, what: str, download: bool) -> str | None:
         if what == "dump":
-            return artifacts.hash_file(dump.local_path(self.config.dump))
+            return dump.content_hash(self.config.dump, self._root)
         if what == "base":
             from gportuguese import model
 

@@ -28,7 +28,7 @@ from gportuguese.corpus.pool import (
     Job,
     clean_dump,
 )
-from gportuguese.corpus.shards import read_documents, shard_path
+from gportuguese.corpus.shards import read_documents, read_keys, shard_path
 from gportuguese.progress import track
 from gportuguese.wikitext import language_of
 from gportuguese.world import World
@@ -223,7 +223,7 @@ def titles(artifact: Artifact, split: Split, places: list[int]) -> list[str]:
 
 
 def _write_splits(paths: list[Path], section: CorpusConfig, out: Path) -> dict[str, Any]:
-    """Reads the shards twice: to find duplicates, then to write each document on its side.
+    """Reads the keys in the shards to find duplicates, then the documents to write each on its side.
 
     Of equal texts the first stays. Near-duplicates stay all, on the side of the first of them.
     """
@@ -283,7 +283,7 @@ def _find_copies(
     keys = array("Q")
     if section.dedup == "off":
         return copies, ids, keys
-    for number, row in enumerate(row for path in paths for row in read_documents(path)):
+    for number, row in enumerate(row for path in paths for row in read_keys(path)):
         if row["fingerprint"] in seen:
             copies.add(number)
         elif section.dedup == "near":

@@ -7,10 +7,10 @@ up in it as they meet them, so that memory does not grow with their number.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from contextlib import closing
 from pathlib import Path
-from typing import Literal, cast
+from typing import Literal
 
 from gportuguese.dump.reader import Piece, RawPage
 from gportuguese.wikitext.expansion import Kind, key_of, kind_of, name_of
@@ -79,15 +79,19 @@ class Definitions:
         self.database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
 
     def fetch(self, name: str) -> tuple[str, Kind, str] | None:
-        """Name, kind and body of a template; one redirect is followed, as MediaWiki does."""
-        for row in self._rows(name):
-            if row[1] != "redirect":
-                return cast("tuple[str, Kind, str]", row)
-            for target in self._rows(row[2]):
-                if target[1] != "redirect":
-                    return cast("tuple[str, Kind, str]", target)
-        return None
+        """Name, kind and body of a template; one redirect is followed, as MediaWiki does.
 
-    def _rows(self, name: str) -> Iterator[Row]:
+        A redirect that leads nowhere has its target's name and the kind `lua`: the tables may know it.
+        """
+        row = self._row(name)
+        if row is None or row[1] != "redirect":
+            return row  # type: ignore[return-value]
+        target = self._row(row[2])
+        if target is None or target[1] == "redirect":
+            return row[2], "lua", ""
+        return target  # type: ignore[return-value]
+
+    def _row(self, name: str) -> Row | None:
         query = "SELECT name, kind, body FROM templates WHERE name = ?"
-        yield from self.database.execute(query, (name,))
+        row: Row | None = self.database.execute(query, (name,)).fetchone()
+        return row

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import logging
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -55,11 +57,32 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         raise DumpError(f"{path} is empty")
     receipt["language"] = dump_language(path)  # refuses what is no dump
     receipt["size"] = path.stat().st_size
-    if receipt["size"] > _SLOW_BYTES:
-        log.info("dump: reading %s to compute its SHA-256", path.name)
-    receipt["sha256"] = artifacts.hash_file(path)
+    if not is_remote(section):
+        receipt["mtime_ns"] = path.stat().st_mtime_ns
+        receipt["sha256"] = content_hash(section, Path(config.runtime.artifacts_dir))
     artifacts.write_json(out / "receipt.json", receipt)
     return receipt
+
+
+def content_hash(section: DumpConfig, artifacts_dir: Path) -> str:
+    """SHA-256 of a local dump, from a receipt if the file is as it was when that was written."""
+    path = local_path(section)
+    stat = path.stat()
+    seen = {"path": str(path.resolve()), "size": stat.st_size, "mtime_ns": stat.st_mtime_ns}
+    for file in artifacts_dir.glob("dump-*/receipt.json"):
+        with suppress(ValueError):  # a damaged receipt is none
+            receipt = json.loads(file.read_text(encoding="utf-8"))
+            if seen.items() <= receipt.items():
+                return str(receipt["sha256"])
+    return _hash_once(path, stat.st_size, stat.st_mtime_ns)
+
+
+@functools.cache
+def _hash_once(path: Path, size: int, mtime_ns: int) -> str:
+    """SHA-256 of a file that does not change while this process runs."""
+    if size > _SLOW_BYTES:
+        log.info("dump: reading %s to compute its SHA-256", path.name)
+    return artifacts.hash_file(path)
 
 
 def load(artifact: Artifact, section: DumpConfig) -> Path:
@@ -88,7 +111,15 @@ def _fetch(section: DumpConfig, out: Path) -> dict[str, Any]:
         else:
             date, files = _find_run(host, section, out)
         fetched = [host.fetch(file, out / file.name) for file in files]
-    return {"source": files[0].url, "path": files[0].name, "date": date, "fetched": fetched}
+    hashed = {file.name: each["sha256"] for file, each in zip(files, fetched, strict=True)}
+    return {
+        "source": files[0].url,
+        "path": files[0].name,
+        "date": date,
+        "fetched": fetched,
+        "sha256": fetched[0]["sha256"],
+        artifacts.HASHED: hashed,
+    }
 
 
 def _find_run(host: Host, section: DumpConfig, out: Path) -> tuple[str, list[RemoteFile]]:

@@ -7,6 +7,7 @@ a Lua module, a function that we do not have, or more than the limits allow is n
 from __future__ import annotations
 
 import functools
+import html
 import re
 from collections import Counter
 from collections.abc import Callable
@@ -86,7 +87,7 @@ def name_of(title: str, prefixes: frozenset[str]) -> str:
     >>> name_of("predefinição:Lang_en", frozenset(("predefinição",)))
     'Lang en'
     """
-    name = _SPACES.sub(" ", title).strip()
+    name = _SPACES.sub(" ", html.unescape(title).partition("#")[0]).strip()
     prefix, colon, rest = name.partition(":")
     return rest.strip() if colon and prefix.strip().lower() in prefixes else name
 

@@ -137,6 +137,13 @@ def _invoke(a: Arguments) -> str | None:
     return "" if a[0].lower() in _SILENT_MODULES else None
 
 
+def _urlencode(a: Arguments) -> str:
+    style = a[1].lower()
+    if style == "wiki":
+        return quote(a[0].replace(" ", "_"), safe="/:;@$!*(),~")
+    return quote(a[0], safe="") if style == "path" else quote_plus(a[0])
+
+
 def _url(a: Arguments) -> str:
     return f"//{a.language.code}.wikipedia.org/wiki/{quote(a[0].replace(' ', '_'))}"
 
@@ -164,7 +171,7 @@ FUNCTIONS: dict[str, Function] = {
     "formatnum": _formatnum,
     "padleft": lambda a: _pad(a, left=True),
     "padright": lambda a: _pad(a, left=False),
-    "urlencode": lambda a: quote_plus(a[0]),
+    "urlencode": _urlencode,
     "anchorencode": lambda a: a[0].replace(" ", "_"),
     "fullurl": _url,
     "localurl": _url,
