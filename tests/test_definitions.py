@@ -164,10 +164,11 @@ def test_a_process_killed_while_it_reads_definitions_starts_again(header, dump, 
         time.sleep(0.002)
     process.kill()
     process.wait()
+    assert not list((tmp_path / "b").rglob("templates.sqlite"))
     assert subprocess.run(command, capture_output=True, check=False).returncode == 0
     facts = json.loads(next((tmp_path / "b").glob("corpus-*/manifest.json")).read_text())["facts"]
     assert facts["pages"] == 906
-    assert facts["documents"]["train"] > 800
+    assert facts["documents"]["train"] > 700
 
 
 def test_of_two_pages_with_one_title_the_first_of_the_dump_holds(tmp_path):

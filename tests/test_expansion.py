@@ -140,12 +140,18 @@ def expanded(wikitext, found=ALL):
         ("{{Table word|Haus}}", "{{lang|de|Haus}}"),
         ("{{lang|de|{{Km|2}}}}", "{{lang|de|2 km}}"),
         ("{{Idioma x|de|Haus}}", "{{Lang|de|Haus}}"),
-        ("{{lang|de|{{urlencode:a|b}}{{!}}{{#if:x|c=d}}}}", "{{lang|de|2=a|c=d}}"),
+        ("{{lang|de|{{urlencode:a|b}}{{!}}{{#if:x|c=d}}}}", "{{lang|1=de|2=a|c=d}}"),
+        ("{{lang|de|[[a|b=c]]}}", "{{lang|1=de|2=[[a|b=c]]}}"),
         # Lua
         ("{{Lua inside}} {{Missing|{{Km|1}}}}", "{{Lua inside}} {{Missing|{{Km|1}}}}"),
         ("{{Lua in a branch}} {{Lua in a branch|x}}", "palavras {{Lua in a branch|x}}"),
         ("{{Km|{{Lua inside}}}}", "{{Lua inside}} km"),
         ("{{Checked|a}}", "a"),
+        ("{{#ifeq:{{Lua inside}}|x|a|b}}", "{{#ifeq:{{Lua inside}}|x|a|b}}"),
+        ("{{Which|{{Lua inside}}}}{{Which}}", "{{Which|{{Lua inside}}}}D"),
+        ("{{#if:{{Lua inside}}|a|b}}", "a"),
+        ("{{lc:{{Lua inside}}}} {{#expr:{{Lua inside}}}}", "{{lc:{{Lua inside}}}} {{#expr:{{Lua inside}}}}"),
+        ("{{#expr:1/0}}", "{{#expr:1/0}}"),
         ("{{subst:Km|1}} {{#time:Y}} {{CURRENTYEAR}}", "{{subst:Km|1}} {{#time:Y}} {{CURRENTYEAR}}"),
         ("{{Far|1}}", "{{Far|1}}"),  # MediaWiki follows one redirect
         # what MediaWiki does not expand

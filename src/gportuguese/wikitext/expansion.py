@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import functools
 import html
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gportuguese.wikitext.functions import FUNCTIONS, magic_word
+from gportuguese.wikitext.functions import ERROR, FUNCTIONS, Unknown, magic_word
 from gportuguese.wikitext.languages import Language
 from gportuguese.wikitext.preprocessor import Call, Nodes, Parameter, Part, parse
 from gportuguese.wikitext.templates import leaves_words
@@ -45,12 +46,9 @@ _OWN_CATEGORY = re.compile(
 )
 _LUA = re.compile(r"\{\{\s*(?:safesubst:)?\s*#invoke:[^{}]*\}\}", re.IGNORECASE)
 _NEW_LINE = re.compile(r"\{\||[:;#*]")
+_CALL = re.compile(r"\{\{(?<!\{\{\{)(?!\{)")
 _UNSET = re.compile(r"\{\{\{[^{}]*\}\}\}")
 _SPACES = re.compile(r"[\s_]+")
-
-
-class Unknown(Exception):
-    """A call that cannot be expanded exactly."""
 
 
 class OverLimit(Exception):
@@ -189,6 +187,8 @@ class _Expansion:
         except OverLimit:
             self.over_limit[name] += 1
             return source
+        if ERROR.search(text):
+            return source
         return _UNSET.sub("", text) if "{{{" in text else text
 
     def text_of(self, nodes: Nodes, frame: _Frame) -> str:
@@ -295,15 +295,17 @@ class _Expansion:
 
     def _table_call(self, name: str, node: Call, frame: _Frame) -> str:
         """A call that the tables decide, with its arguments worked out."""
-        pieces, place = [name], 0
-        for part in node.parts:
-            text = self.text_of(part.whole(), frame)
-            if part.name is None:
-                place += 1
-                if "=" in text:
-                    text = f"{place}={text}"
-            pieces.append(text)
-        return f"{{{{{'|'.join(pieces)}}}}}"
+        texts = [self.text_of(part.whole(), frame) for part in node.parts]
+        # a value with an equals sign would be read as a name; then all need theirs
+        if any(
+            part.name is None and "=" in text for part, text in zip(node.parts, texts, strict=True)
+        ):
+            place = itertools.count(1)
+            texts = [
+                text if part.name is not None else f"{next(place)}={text}"
+                for part, text in zip(node.parts, texts, strict=True)
+            ]
+        return f"{{{{{'|'.join((name, *texts))}}}}}"
 
 
 @dataclass(frozen=True)
@@ -323,6 +325,12 @@ class _Arguments:
 
     def text_of(self, nodes: Nodes) -> str:
         return self.expansion.text_of(nodes, self.frame).strip()
+
+    def known(self, nodes: Nodes) -> str:
+        text = self.text_of(nodes)
+        if _CALL.search(text):
+            raise Unknown
+        return text
 
 
 def _on_its_line(text: str, node: Call) -> str:

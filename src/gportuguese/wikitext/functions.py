@@ -17,6 +17,10 @@ from gportuguese.wikitext.preprocessor import Nodes, Part
 from gportuguese.wikitext.templates import write_number
 
 
+class Unknown(Exception):
+    """A call that cannot be expanded exactly."""
+
+
 class Arguments(Protocol):
     """The arguments of a parser function; each is worked out when it is asked for."""
 
@@ -34,14 +38,22 @@ class Arguments(Protocol):
     def text_of(self, nodes: Nodes) -> str:
         """The expansion of nodes, without the spaces around it."""
 
+    def known(self, nodes: Nodes) -> str:
+        """The same, where it decides something: raises `Unknown` if a call is left in it."""
+
 
 Function = Callable[[Arguments], "str | None"]
 
-_ERROR = re.compile(r'<(?:strong|span|p|div)\s[^<>]*class="(?:[^"<>]*\s)?error(?:\s[^"<>]*)?"')
+ERROR = re.compile(r'<(?:strong|span|p|div)\s[^<>]*class="(?:[^"<>]*\s)?error(?:\s[^"<>]*)?"')
 _NUMERIC = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*")
+_EMPTY_PART = Part(None, [])
 _MAX_PADDING = 500
 # modules that check a call and show nothing to readers
 _SILENT_MODULES = ("check for unknown parameters", "check for deprecated parameters")
+
+
+def _first(a: Arguments) -> str:
+    return a.known(a.parts[0].whole())
 
 
 def _if(a: Arguments) -> str:
@@ -63,12 +75,13 @@ def _same(left: str, right: str) -> bool:
 
 
 def _ifeq(a: Arguments) -> str:
-    return a[2] if _same(html.unescape(a[0]), html.unescape(a[1])) else a[3]
+    left, right = (a.known(part.whole()) for part in (*a.parts, _EMPTY_PART)[:2])
+    return a[2] if _same(html.unescape(left), html.unescape(right)) else a[3]
 
 
 def _switch(a: Arguments) -> str:
     """The value of the first case that matches; cases without a value share that of the next."""
-    wanted = html.unescape(a[0])
+    wanted = html.unescape(_first(a))
     is_found = default_next = ends_with_case = False
     default: Nodes | None = None
     case = ""
@@ -76,7 +89,7 @@ def _switch(a: Arguments) -> str:
         ends_with_case = part.name is None
         if part.name is not None and is_found:
             return a.text_of(part.value)
-        case = a.text_of(part.value if part.name is None else part.name)
+        case = a.known(part.value if part.name is None else part.name)
         is_match = _same(html.unescape(case), wanted)
         is_default = case.lower() in _DEFAULTS
         if part.name is None:
@@ -93,7 +106,7 @@ def _switch(a: Arguments) -> str:
 
 def _expr(a: Arguments) -> str:
     try:
-        return evaluate(a[0])
+        return evaluate(_first(a))
     except ExpressionError:
         return '<strong class="error">Expression error</strong>'
 
@@ -106,7 +119,7 @@ def _ifexpr(a: Arguments) -> str:
 
 
 def _iferror(a: Arguments) -> str:
-    if _ERROR.search(a[0]):
+    if ERROR.search(a[0]):
         return a[1]
     return a[2] if len(a.parts) > 2 else a[0]
 
@@ -120,11 +133,12 @@ def _formatnum(a: Arguments) -> str:
 def _pad(a: Arguments, left: bool) -> str:
     padding = a[2] if len(a.parts) > 2 else "0"
     length = int(a[1]) if a[1].isdigit() and len(a[1]) < 6 else 0
-    missing = min(length, _MAX_PADDING) - len(a[0])
+    text = _first(a)
+    missing = min(length, _MAX_PADDING) - len(text)
     if missing <= 0 or not padding:
-        return a[0]
+        return text
     filling = (padding * missing)[:missing]
-    return filling + a[0] if left else a[0] + filling
+    return filling + text if left else text + filling
 
 
 def _tag(a: Arguments) -> str | None:
@@ -164,10 +178,10 @@ FUNCTIONS: dict[str, Function] = {
     "#tag": _tag,
     "#invoke": _invoke,
     "#coordinates": _nothing,
-    "lc": lambda a: a[0].lower(),
-    "uc": lambda a: a[0].upper(),
-    "lcfirst": lambda a: a[0][:1].lower() + a[0][1:],
-    "ucfirst": lambda a: a[0][:1].upper() + a[0][1:],
+    "lc": lambda a: _first(a).lower(),
+    "uc": lambda a: _first(a).upper(),
+    "lcfirst": lambda a: _first(a)[:1].lower() + _first(a)[1:],
+    "ucfirst": lambda a: _first(a)[:1].upper() + _first(a)[1:],
     "formatnum": _formatnum,
     "padleft": lambda a: _pad(a, left=True),
     "padright": lambda a: _pad(a, left=False),
