@@ -26,16 +26,15 @@ Kind = Literal["words", "box", "lua"]
 # takes a hundredth of these
 _MAX_TEMPLATES, _MAX_DEPTH = 40, 80
 _CALL_CHARS, _CALL_STEPS = 100_000, 10_000
-_PAGE_CHARS, _PAGE_STEPS = 2_000_000, 100_000
+_PAGE_CHARS, _PAGE_STEPS = 2_000_000, 500_000
 _CACHED = 2000  # definitions, with their parsed text
 
 # Boxes, navigation, maintenance and notes, by their shape. Each alternative begins with a literal.
 _BOX = re.compile(
-    r"\{\||<(?:table|div|gallery|references)\b|__[A-Z]+__"
-    r"|<\w+\s[^<>]*(?:display:\s*none|class\s*=\s*[\"']?[^\"'<>]*\b(?:navbox|infobox|ambox|asbox|tmbox"
-    r"|mbox|metadata|hatnote|dablink|rellink|noprint|stub|reflist|reference|citation|error"
-    r"|sistersitebox|navigation|toccolours|geo|coordinates)\b)",
-    re.IGNORECASE,
+    r"\{\||__[A-Z]+__|<(?i:table|div|gallery|references)\b"
+    r"|<(?i:\w+\s[^<>]*(?:display:\s*none|class\s*=\s*[\"']?[^\"'<>]*\b(?:navbox|infobox|ambox|asbox"
+    r"|tmbox|mbox|metadata|hatnote|dablink|rellink|noprint|stub|reflist|reference|citation|error"
+    r"|sistersitebox|navigation|toccolours|geo|coordinates)\b))"
 )
 _HATNOTE = re.compile(r"\s*:+\s*(?:''|<(?:i|em|small)\b)")
 _TABLE_MARKS = frozenset(("{|", "|}", "|-", "||", "!!", "|", "!", "|+"))
@@ -123,6 +122,13 @@ class Templates:
             return name
         return Definition(name, kind, parse(body) if kind == "words" else [])
 
+    def is_passed_over(self, title: str) -> bool:
+        """Whether a call of this name on a page leaves nothing, or cannot be expanded."""
+        found = self.find(title)
+        if isinstance(found, str) or magic_word(title.strip(), "") is not None:
+            return False
+        return found is None or found.kind != "words"
+
     def _in_tables(self, name: str) -> bool:
         return ":" not in name and leaves_words(name + "}", self.language)
 
@@ -166,7 +172,7 @@ class _Expansion:
 
     def run(self) -> tuple[str, Counter[str]]:
         pieces, position = [], 0
-        for node in parse(self.wikitext):
+        for node in parse(self.wikitext, self.templates.is_passed_over):
             if isinstance(node, Call):
                 pieces += [self.wikitext[position : node.start], self._of_page(node)]
                 position = node.end

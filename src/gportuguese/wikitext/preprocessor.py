@@ -6,6 +6,7 @@ One pass with a stack: the cost is linear in the length of the text, whatever is
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 
 # Extensions whose content MediaWiki hands over unread. <poem> is not here: its content is wikitext.
@@ -13,16 +14,20 @@ _OPAQUE = (
     "categorytree|ce|chem|gallery|graph|hiero|imagemap|inputbox|mapframe|maplink|math|nowiki|pre|ref"
     "|score|section|source|syntaxhighlight|templatedata|templatestyles|timeline"
 )
-_OPENS = rf"\{{\{{+|<!--|<(?:{_OPAQUE})(?=[\s/>])[^<>]*>"
+# Each alternative begins with a literal, so that the search skips at C speed over everything else.
+_OPENS = rf"\{{\{{+|<!--|<(?i:{_OPAQUE})(?=[\s/>])[^<>]*>"
 _TOKENS = {
-    "": re.compile(_OPENS, re.IGNORECASE),
+    "": re.compile(_OPENS),
     # a heading in an argument is no name: its equals signs are not looked at
-    "name": re.compile(rf"{_OPENS}|\}}\}}+|\[\[+|\|", re.IGNORECASE),
+    "name": re.compile(rf"{_OPENS}|\}}\}}+|\[\[+|\|"),
     "argument": re.compile(
-        rf"{_OPENS}|\}}\}}+|\[\[+|\||==(?<=\n==)[^\n{{}}\[\]|<]*==[ \t]*(?=\n)|=", re.IGNORECASE
+        rf"{_OPENS}|\}}\}}+|\[\[+|\||==(?<=\n==)[^\n{{}}\[\]|<]*==[ \t]*(?=\n)|="
     ),
-    "link": re.compile(rf"{_OPENS}|\]\]+|\[\[+", re.IGNORECASE),
+    "link": re.compile(rf"{_OPENS}|\]\]+|\[\[+"),
 }
+_NAME = re.compile(r"\s*([^|{}\[\]<>#:\n]+)\s*(?=[|}])")
+_BRACES = re.compile(r"\{\{|\}\}")
+_MAX_FAILED = 3  # calls that are passed over and never end: each is searched to the end of the page
 _TAG_NAME = re.compile(r"<(\w+)")
 _MAX_DEPTH = 100  # as MediaWiki's limit for expansion; deeper braces are text
 _KEPT = r"<nowiki>.*?</nowiki>|<!--.*?(?:-->|\Z)"
@@ -109,8 +114,10 @@ def transcluded(wikitext: str) -> str:
     return _COMMENT_LINES.sub("", wikitext) if "<!--" in wikitext else wikitext
 
 
-def parse(text: str) -> Nodes:
+def parse(text: str, is_passed_over: Callable[[str], bool] | None = None) -> Nodes:
     """The text with its calls and parameters; comments go, opaque extensions stay as text.
+
+    A call that stands alone stays text if `is_passed_over(name)`: it is not read any further.
 
     >>> [call] = parse("{{a|[[b|c]]|d=e}}")
     >>> [part.whole() for part in call.parts]
@@ -120,12 +127,21 @@ def parse(text: str) -> Nodes:
     stack: list[_Open] = []
     nodes, tokens = root, _TOKENS[""]
     closing: dict[str, int] = {}
-    position = 0
+    position = num_failed = 0
     while token := tokens.search(text, position):
         start, mark = token.start(), token.group()
         if start > position:
             nodes.append(text[position:start])
         position = token.end()
+        if mark == "{{" and is_passed_over and not stack and num_failed < _MAX_FAILED:
+            name = _NAME.match(text, position)
+            if name and is_passed_over(name[1]):
+                end = _end_of_call(text, position)
+                if end:
+                    nodes.append(text[start:end])
+                    position = end
+                    continue
+                num_failed += 1
         if mark[0] == "<":
             end = _end_of_opaque(text, mark, position, closing)
             if mark != "<!--":
@@ -150,6 +166,17 @@ def parse(text: str) -> Nodes:
     for opened in stack:
         root += opened.as_text()
     return root
+
+
+def _end_of_call(text: str, position: int) -> int:
+    """Behind the braces that close those before `position`; 0 if nothing does."""
+    depth = 1
+    while brace := _BRACES.search(text, position):
+        position = brace.end()
+        depth += 1 if brace.group() == "{{" else -1
+        if not depth:
+            return position
+    return 0
 
 
 def _close(text: str, stack: list[_Open], root: Nodes, start: int, count: int) -> int:
