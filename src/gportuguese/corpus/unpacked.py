@@ -9,7 +9,6 @@ import marshal
 import os
 import zlib
 from collections.abc import Iterable
-from dataclasses import astuple
 from pathlib import Path
 
 from gportuguese.dump.reader import RawPage
@@ -25,7 +24,10 @@ def unpacked_path(folder: Path, number: int) -> Path:
 def write_pages(path: Path, pages: Iterable[RawPage]) -> None:
     """Writes pages under another name and renames the file: it is whole or not there."""
     scratch = path.with_suffix(f".{os.getpid()}.tmp")
-    scratch.write_bytes(zlib.compress(marshal.dumps([astuple(page) for page in pages]), _LEVEL))
+    rows = [
+        (page.id, page.title, page.namespace, page.is_redirect, page.wikitext) for page in pages
+    ]
+    scratch.write_bytes(zlib.compress(marshal.dumps(rows), _LEVEL))
     scratch.replace(path)
 
 

@@ -12,7 +12,7 @@ import itertools
 import re
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from gportuguese.wikitext.functions import ERROR, FUNCTIONS, Unknown, magic_word
@@ -133,16 +133,16 @@ class Templates:
         return ":" not in name and leaves_words(name + "}", self.language)
 
 
-@dataclass
 class _Frame:
     """The template that is being expanded; without a definition: the page."""
 
-    parent: _Frame | None = None
-    definition: Definition | None = None
-    named: dict[str, Nodes] = field(default_factory=dict)
-    placed: dict[str, Nodes] = field(default_factory=dict)
-    values: dict[str, str] = field(default_factory=dict)
-    depth: int = 0
+    __slots__ = ("arguments", "definition", "depth", "parent", "values")
+
+    def __init__(self, parent: _Frame | None = None, definition: Definition | None = None) -> None:
+        self.parent, self.definition = parent, definition
+        self.depth: int = parent.depth + 1 if parent else 0
+        self.arguments: dict[str, Part] = {}
+        self.values: dict[str, str] = {}
 
     def is_inside(self, name: str) -> bool:
         frame: _Frame | None = self
@@ -202,19 +202,19 @@ class _Expansion:
         if len(nodes) == 1 and isinstance(nodes[0], str):
             return nodes[0]
         self.depth += 1
-        if self.depth > _MAX_DEPTH:
-            raise OverLimit
+        self.steps += len(nodes)
         pieces = []
         for node in nodes:
             if isinstance(node, str):
                 text = node
+            elif self.depth > _MAX_DEPTH or self.steps > self.max_steps:
+                raise OverLimit
             elif isinstance(node, Call):
                 text = self.call(node, frame)
             else:
                 text = self.parameter(node, frame)
             self.chars += len(text)
-            self.steps += 1
-            if self.chars > self.max_chars or self.steps > self.max_steps:
+            if self.chars > self.max_chars:
                 raise OverLimit
             pieces.append(text)
         self.depth -= 1
@@ -231,17 +231,14 @@ class _Expansion:
 
     def _value(self, name: str, frame: _Frame) -> str | None:
         """An argument of the frame's call: named ones lose the spaces around them."""
-        if name not in frame.values:
-            parent = frame.parent
-            if parent is None:
-                return None
-            if name in frame.named:
-                frame.values[name] = self.text_of(frame.named[name], parent).strip()
-            elif name in frame.placed:
-                frame.values[name] = self.text_of(frame.placed[name], parent)
-            else:
-                return None
-        return frame.values[name]
+        value = frame.values.get(name)
+        if value is None and (part := frame.arguments.get(name)) is not None:
+            assert frame.parent is not None
+            value = self.text_of(part.value, frame.parent)
+            if part.name is not None:
+                value = value.strip()
+            frame.values[name] = value
+        return value
 
     def call(self, node: Call, frame: _Frame) -> str:
         """What a call gives; on the page, the call itself where it cannot be expanded."""
@@ -283,17 +280,14 @@ class _Expansion:
         return self._template(found, node, frame)
 
     def _template(self, definition: Definition, node: Call, frame: _Frame) -> str:
-        inner = _Frame(frame, definition, depth=frame.depth + 1)
+        inner = _Frame(frame, definition)
         place = 0
         for part in node.parts:
             if part.name is None:
                 place += 1
-                inner.named.pop(str(place), None)
-                inner.placed[str(place)] = part.value
+                inner.arguments[str(place)] = part
             else:
-                name = self.text_of(part.name, frame).strip()
-                inner.placed.pop(name, None)
-                inner.named[name] = part.value
+                inner.arguments[self.text_of(part.name, frame).strip()] = part
         text = self.text_of(definition.nodes, inner)
         if text.strip() not in _TABLE_MARKS and (_BOX.search(text) or _HATNOTE.match(text)):
             return ""

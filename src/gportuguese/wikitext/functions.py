@@ -211,24 +211,14 @@ _ALIASES = {
     "defaultsort": "ordenacaopadrao ordenaçãopadrão defaultsortkey ordenar sortierung cledetri ordinamento",
 }
 FUNCTIONS |= {each: FUNCTIONS[name] for name, others in _ALIASES.items() for each in others.split()}
-_TITLE = [
-    "PAGENAME",
-    "FULLPAGENAME",
-    "BASEPAGENAME",
-    "ROOTPAGENAME",
-    "SUBPAGENAME",
-    "ARTICLEPAGENAME",
-    "SUBJECTPAGENAME",
-    "NOMEDAPAGINA",
-    "NOMEDAPÁGINA",
-    "NOMECOMPLETODAPAGINA",
-    "NOMBREDEPAGINA",
-    "NOMBREDEPÁGINA",
-    "NOMPAGE",
-    "NOMEPAGINA",
-    "SEITENNAME",
-]
-_EMPTY = "NAMESPACE SUBJECTSPACE ARTICLESPACE DOMINIO DOMÍNIO ESPACONOMINAL ESPAÇONOMINAL ESPACENOMMÉ NAMENSRAUM"
+_TITLES = frozenset(
+    """PAGENAME FULLPAGENAME BASEPAGENAME ROOTPAGENAME SUBPAGENAME ARTICLEPAGENAME SUBJECTPAGENAME
+    NOMEDAPAGINA NOMEDAPÁGINA NOMECOMPLETODAPAGINA NOMBREDEPAGINA NOMBREDEPÁGINA NOMPAGE NOMEPAGINA
+    SEITENNAME""".split()  # noqa: SIM905 - one a line is longer, and no easier to read
+)
+_NAMESPACES = """NAMESPACE SUBJECTSPACE ARTICLESPACE DOMINIO DOMÍNIO ESPACONOMINAL ESPAÇONOMINAL
+    ESPACENOMMÉ NAMENSRAUM""".split()  # noqa: SIM905
+_CONSTANTS = {"!": "|", "=": "=", "NAMESPACENUMBER": "0"} | dict.fromkeys(_NAMESPACES, "")
 
 
 def magic_word(name: str, title: str) -> str | None:
@@ -237,12 +227,8 @@ def magic_word(name: str, title: str) -> str | None:
     >>> magic_word("PAGENAME", "Fado"), magic_word("!", "Fado"), magic_word("CURRENTYEAR", "Fado")
     ('Fado', '|', None)
     """
-    if name in ("!", "="):
-        return "|" if name == "!" else "="
-    if name in _TITLE:
+    if name in _TITLES:
         return title
-    if name.endswith("E") and name[:-1] in _TITLE:
+    if name[-1:] == "E" and name[:-1] in _TITLES:
         return quote(title.replace(" ", "_"))
-    if name == "NAMESPACENUMBER":
-        return "0"
-    return "" if name in _EMPTY.split() else None
+    return _CONSTANTS.get(name)
