@@ -290,3 +290,11 @@ def test_any_text_passes_that_calls_nothing(text):
 
 def test_names_are_kept_with_a_capital():
     assert key_of("água doce") == "Água doce"
+
+
+def test_definitions_that_are_kept_parsed_stay_few(monkeypatch):
+    monkeypatch.setattr("gportuguese.wikitext.expansion._CACHED_CHARS", 100)
+    found = templates({f"T{number}": "x" * 60 for number in range(50)})
+    for number in range(50):
+        assert expanded(f"{{{{t{number}}}}}", found) == "x" * 60
+        assert len(found._known) <= 2

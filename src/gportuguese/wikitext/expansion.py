@@ -6,7 +6,6 @@ a Lua module, a function that we do not have, or more than the limits allow is n
 
 from __future__ import annotations
 
-import functools
 import html
 import itertools
 import re
@@ -27,7 +26,7 @@ Kind = Literal["words", "box", "lua"]
 _MAX_TEMPLATES, _MAX_DEPTH = 40, 80
 _CALL_CHARS, _CALL_STEPS = 100_000, 10_000
 _PAGE_CHARS, _PAGE_STEPS = 2_000_000, 500_000
-_CACHED = 2000  # definitions, with their parsed text
+_CACHED_NAMES, _CACHED_CHARS = 10_000, 1_000_000  # of definitions that are kept parsed
 
 # Boxes, navigation, maintenance and notes, by their shape. Each alternative begins with a literal.
 _BOX = re.compile(
@@ -107,10 +106,19 @@ class Templates:
         language: Language,
     ) -> None:
         self.fetch, self.prefixes, self.language = fetch, prefixes, language
-        self.find = functools.lru_cache(_CACHED)(self._find)
+        self._known: dict[str, Definition | str | None] = {}
+        self._known_chars = 0
+
+    def find(self, title: str) -> Definition | str | None:
+        """A definition, or the name under which the tables know the template, or None."""
+        if title not in self._known:
+            if len(self._known) >= _CACHED_NAMES or self._known_chars >= _CACHED_CHARS:
+                self._known.clear()
+                self._known_chars = 0
+            self._known[title] = self._find(title)
+        return self._known[title]
 
     def _find(self, title: str) -> Definition | str | None:
-        """A definition, or the name under which the tables know the template, or None."""
         title = name_of(title, self.prefixes)
         if self._in_tables(title):
             return title
@@ -120,6 +128,7 @@ class Templates:
         name, kind, body = found
         if self._in_tables(name):
             return name
+        self._known_chars += len(body)
         return Definition(name, kind, parse(body) if kind == "words" else [])
 
     def is_passed_over(self, title: str) -> bool:
