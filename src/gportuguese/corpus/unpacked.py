@@ -25,7 +25,9 @@ def write_pages(path: Path, pages: Iterable[RawPage]) -> None:
     """Writes pages under another name and renames the file: it is whole or not there."""
     import pyarrow as pa
 
-    rows = [(page.id, page.title, page.namespace, page.is_redirect, page.wikitext) for page in pages]
+    rows = [
+        (page.id, page.title, page.namespace, page.is_redirect, page.wikitext) for page in pages
+    ]
     data = marshal.dumps(rows)
     packed = pa.compress(data, codec=_CODEC, asbytes=True)
     scratch = path.with_suffix(f".{os.getpid()}.tmp")
