@@ -7,9 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gportuguese.wikitext import language_of, wikitext_to_text
-from gportuguese.wikitext.expansion import Templates, expand, key_of, kind_of
+from gportuguese.wikitext.expansion import Templates, expand, key_of
 from gportuguese.wikitext.expressions import ExpressionError, evaluate
 from gportuguese.wikitext.preprocessor import transcluded
+from gportuguese.wikitext.shapes import kind_of
 
 PT = language_of("pt")
 WORDS = {

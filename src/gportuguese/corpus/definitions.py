@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Literal
 
 from gportuguese.dump.reader import Piece, RawPage
-from gportuguese.wikitext.expansion import Kind, key_of, kind_of, name_of
+from gportuguese.wikitext.expansion import key_of, name_of
 from gportuguese.wikitext.preprocessor import link_target, transcluded
+from gportuguese.wikitext.shapes import Kind, kind_of
 
 NAMESPACE = 10
 _MAX_CHARS = 1 << 16  # longer bodies are lists of data, or boxes

@@ -12,14 +12,12 @@ import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
 
 from gportuguese.wikitext.functions import ERROR, FUNCTIONS, Unknown, magic_word
 from gportuguese.wikitext.languages import Language
 from gportuguese.wikitext.preprocessor import Call, Nodes, Parameter, Part, parse
+from gportuguese.wikitext.shapes import Kind, is_box
 from gportuguese.wikitext.templates import leaves_words
-
-Kind = Literal["words", "box", "lua"]
 
 # MediaWiki allows 40 templates inside one another and 2 MB a page; a call whose words are worth having
 # takes a hundredth of these
@@ -28,21 +26,6 @@ _CALL_CHARS, _CALL_STEPS = 100_000, 10_000
 _PAGE_CHARS, _PAGE_STEPS = 2_000_000, 500_000
 _CACHED_NAMES, _CACHED_CHARS = 10_000, 1_000_000  # of definitions that are kept parsed
 
-# Boxes, navigation, maintenance and notes, by their shape. Each alternative begins with a literal.
-_BOX = re.compile(
-    r"\{\||__[A-Z]+__|<(?i:table|div|gallery|references)\b"
-    r"|<(?i:\w+\s[^<>]*(?:display:\s*none|class\s*=\s*[\"']?[^\"'<>]*\b(?:navbox|infobox|ambox|asbox"
-    r"|tmbox|mbox|metadata|hatnote|dablink|rellink|noprint|stub|reflist|reference|citation|error"
-    r"|sistersitebox|navigation|toccolours|geo|coordinates)\b))"
-)
-_HATNOTE = re.compile(r"\s*:+\s*(?:''|<(?:i|em|small)\b)")
-_TABLE_MARKS = frozenset(("{|", "|}", "|-", "||", "!!", "|", "!", "|+"))
-_OWN_CATEGORY = re.compile(
-    r"\[\[[^\[\]|:]+:[^\[\]]*(?:info-?box|info-?caixa|navbox|navega|navigatio|mainten|manuten|cleanup|"
-    r"esboço|stub|\bavisos?\b|bandeau|avvisi|mantenimiento|wartung|hatnote|interne? link|citation needed)",
-    re.IGNORECASE,
-)
-_LUA = re.compile(r"\{\{\s*(?:safesubst:)?\s*#invoke:[^{}]*\}\}", re.IGNORECASE)
 _NEW_LINE = re.compile(r"\{\||[:;#*]")
 _CALL = re.compile(r"\{\{(?<!\{\{\{)(?!\{)")
 _UNSET = re.compile(r"\{\{\{[^{}]*\}\}\}")
@@ -60,21 +43,6 @@ class Definition:
     name: str
     kind: Kind
     nodes: Nodes
-
-
-def kind_of(body: str, whole: str) -> Kind:
-    """What a template is by its transcluded `body` and its whole text.
-
-    >>> kind_of('{| class="infobox"', ""), kind_of("{{{1}}} km", ""), kind_of("{{#invoke:Coord|x}}", "")
-    ('box', 'words', 'lua')
-    """
-    if body.strip() in _TABLE_MARKS:
-        return "words"
-    if _LUA.fullmatch(body.strip()):
-        return "lua"
-    own_text = whole.replace(body, "") if body in whole else whole
-    is_box = body.lstrip().startswith(("{|", "<table", "<div")) or _OWN_CATEGORY.search(own_text)
-    return "box" if is_box else "words"
 
 
 def name_of(title: str, prefixes: frozenset[str]) -> str:
@@ -298,7 +266,7 @@ class _Expansion:
             else:
                 inner.arguments[self.text_of(part.name, frame).strip()] = part
         text = self.text_of(definition.nodes, inner)
-        if text.strip() not in _TABLE_MARKS and (_BOX.search(text) or _HATNOTE.match(text)):
+        if is_box(text):
             return ""
         return _on_its_line(text, node)
 
