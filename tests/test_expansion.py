@@ -253,6 +253,32 @@ def test_time_is_linear_in_the_length_of_a_page(name):
     assert many < max(8 * few, 0.1)
 
 
+TEXTS = {
+    "nowiki": "<nowiki>a", "comments": "\n<!-- a", "closed comments": "\n <!-- a --> ", "noinclude": "<noinclude>",
+    "onlyinclude": "<onlyinclude>a", "spaces": "{{" + " " * 50, "one tag": "<b class= ", "classes": " class=",
+    "links": "[[a:b ", "headings": "\n== a ", "names": "a" * 50,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_time_is_linear_in_the_length_of_a_definition(name):
+    def seconds(times):
+        text = "{{Km|<b" + TEXTS[name] * times
+        start = time.process_time()
+        kind_of(transcluded(text), text)
+        found = templates({"A": text, "Km": "{{{1}}}"})
+        expand("{{A}}" + text, "T", found)
+        return time.process_time() - start
+
+    few, many = (min(seconds(times) for _ in range(2)) for times in (2000, 8000))
+    assert many < max(8 * few, 0.1)
+
+
+def test_comments_alone_on_a_line_take_it_with_them():
+    text = "a<!-- x -->b\n<!-- y --> <!-- z -->\nc\n <!-- w --> d\n<nowiki><!-- v --></nowiki>\n"
+    assert transcluded(text) == "ab\nc\n  d\n<nowiki><!-- v --></nowiki>\n"
+
+
 @pytest.mark.parametrize("name", ["unclosed", "closing"])
 def test_depth_costs_no_more_than_length(name):
     deep = "{{Km|" * 20_000 + ("}}" * 20_000 if name == "closing" else "")

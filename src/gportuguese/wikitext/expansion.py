@@ -24,6 +24,7 @@ from gportuguese.wikitext.templates import leaves_words
 _MAX_TEMPLATES, _MAX_DEPTH = 40, 80
 _CALL_CHARS, _CALL_STEPS = 100_000, 10_000
 _PAGE_CHARS, _PAGE_STEPS = 2_000_000, 500_000
+_MAX_NAME = 255
 _CACHED_NAMES, _CACHED_CHARS = 10_000, 1_000_000  # of definitions that are kept parsed
 
 _NEW_LINE = re.compile(r"\{\||[:;#*]")
@@ -79,6 +80,8 @@ class Templates:
 
     def find(self, title: str) -> Definition | str | None:
         """A definition, or the name under which the tables know the template, or None."""
+        if len(title) > _MAX_NAME:
+            return None
         if title not in self._known:
             if len(self._known) >= _CACHED_NAMES or self._known_chars >= _CACHED_CHARS:
                 self._known.clear()

@@ -44,7 +44,9 @@ class Arguments(Protocol):
 
 Function = Callable[[Arguments], "str | None"]
 
-ERROR = re.compile(r'<(?:strong|span|p|div)\s[^<>]*class="(?:[^"<>]*\s)?error(?:\s[^"<>]*)?"')
+ERROR = re.compile(
+    r'<(?:strong|span|p|div)\s[^<>]{0,400}?class="(?:[^"<>]{0,200}\s)?error(?:\s[^"<>]*)?"'
+)
 _NUMERIC = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*")
 _EMPTY_PART = Part(None, [])
 _MAX_PADDING = 500

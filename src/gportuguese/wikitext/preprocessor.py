@@ -25,12 +25,13 @@ _TOKENS = {
     ),
     "link": re.compile(rf"{_OPENS}|\]\]+|\[\[+"),
 }
-_NAME = re.compile(r"\s*([^|{}\[\]<>#:\n]+)\s*(?=[|}])")
+_NAME = re.compile(r"([^|{}\[\]<>#:]{1,300})(?=[|}])")
 _BRACES = re.compile(r"\{\{|\}\}")
 _MAX_FAILED = 3  # calls that are passed over and never end: each is searched to the end of the page
 _TAG_NAME = re.compile(r"<(\w+)")
 _MAX_DEPTH = 100  # as MediaWiki's limit for expansion; deeper braces are text
-_KEPT = r"<nowiki>.*?</nowiki>|<!--.*?(?:-->|\Z)"
+# what is never closed reaches to the end: nothing is searched twice
+_KEPT = r"<nowiki>.*?(?:</nowiki>|\Z)|<!--.*?(?:-->|\Z)"
 _FLAGS = re.IGNORECASE | re.DOTALL
 _ONLY_INCLUDE = re.compile(rf"{_KEPT}|<onlyinclude>(.*?)(?:</onlyinclude\s*>|\Z)", _FLAGS)
 _NO_INCLUDE = re.compile(
@@ -39,7 +40,8 @@ _NO_INCLUDE = re.compile(
     _FLAGS,
 )
 _LINK = re.compile(r"\[\[([^\[\]|#\n]+)")
-_COMMENT_LINES = re.compile(r"(?<=\n)[ \t]*(?:<!--(?:(?!-->).)*-->[ \t]*)+\n", re.DOTALL)
+_REST_OF_LINE = re.compile(r"[ \t]*\n")
+_COMMENT = re.compile(_KEPT, _FLAGS)
 
 
 class Call:
@@ -111,7 +113,28 @@ def transcluded(wikitext: str) -> str:
         matches = _ONLY_INCLUDE.finditer(wikitext)
         wikitext = "".join(match[1] or "" for match in matches)
     wikitext = _NO_INCLUDE.sub(lambda match: match[1] or "", wikitext)
-    return _COMMENT_LINES.sub("", wikitext) if "<!--" in wikitext else wikitext
+    return _without_comments(wikitext) if "<!--" in wikitext else wikitext
+
+
+def _without_comments(text: str) -> str:
+    """The text without comments, and without the lines that held nothing else."""
+    pieces: list[str] = []
+    position, is_blank = 0, False  # whether the line so far holds nothing but comments and spaces
+    for match in _COMMENT.finditer(text):
+        before = text[position : match.start()]
+        line = before.rpartition("\n")[2]
+        is_blank = not line.strip(" \t") and (is_blank or "\n" in before)
+        position = match.end()
+        if match[0].startswith("<!--"):
+            pieces.append(before)
+            rest = _REST_OF_LINE.match(text, position)
+            if is_blank and rest:
+                pieces[-1] = before[: len(before) - len(line)]
+                position = rest.end()
+        else:
+            pieces.append(before + match[0])
+            is_blank = False
+    return "".join([*pieces, text[position:]])
 
 
 def parse(text: str, is_passed_over: Callable[[str], bool] | None = None) -> Nodes:

@@ -10,7 +10,7 @@ Kind = Literal["words", "box", "lua"]
 # Boxes, navigation, maintenance and notes, by their shape. Each alternative begins with a literal.
 _BOX = re.compile(
     r"\{\||__[A-Z]+__|<(?i:table|div|gallery|references)\b"
-    r"|<(?i:\w+\s[^<>]*(?:display:\s*none|class\s*=\s*[\"']?[^\"'<>]*\b(?:navbox|infobox|ambox|asbox"
+    r"|<(?i:\w{1,20}\s[^<>]{0,400}?(?:display:\s*none|class\s*=\s*[\"']?[^\"'<>]{0,200}\b(?:navbox|infobox|ambox|asbox"
     r"|tmbox|mbox|metadata|hatnote|dablink|rellink|noprint|stub|reflist|reference|citation|error"
     r"|sistersitebox|navigation|toccolours|geo|coordinates)\b))"
 )
