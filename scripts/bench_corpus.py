@@ -36,7 +36,7 @@ import pyarrow.parquet as pq
 
 from gportuguese import Pipeline, corpus, load_config
 from gportuguese.dump import read_pages
-from gportuguese.dump.reader import RawPage, dump_language, dump_namespaces, stream_starts
+from gportuguese.dump.reader import RawPage, dump_language, read_header, stream_starts
 from gportuguese.wikitext import Language, count_faults, language_of
 
 
@@ -177,7 +177,7 @@ def compared(text: str, rendered: str) -> Counter[str]:
 
 def print_quality(dump: Path, rendered: Path | None, texts: dict[str, dict[str, str]]) -> None:
     """Prints what each cleaner left and tore out, and lost and made up if `rendered` shows it."""
-    language, shown = language_of(dump_language(dump), dump_namespaces(dump)), {}
+    language, shown = language_of(dump_language(dump), read_header(dump).namespaces), {}
     if rendered is not None:
         with gzip.open(rendered, "rt", encoding="utf-8") as file:
             shown = {str(row["id"]): row["text"] for row in map(json.loads, file)}

@@ -50,6 +50,23 @@ def test_demo_corpus_is_large_enough_and_clean(tmp_path):
                 }
 
 
+def test_demo_templates_leave_their_words_and_its_notes_none(tmp_path):
+    config = load_config(None, (f"runtime.artifacts_dir={tmp_path}",))
+    artifact = Pipeline(config).build("corpus", init_world(config.runtime))
+    text = "\n".join(
+        line for split in corpus.SPLITS for texts in corpus.load(artifact, split) for line in texts
+    )
+    for words in (
+        "Amália Rodrigues (1920–1999). Depois",
+        "Mestre Bimba (1899–1974), julgava",
+        "Leandro Gomes de Barros (1865–1918) começou",  # by a redirect, with named arguments
+        "299 792 458 metros por segundo",
+    ):
+        assert words in text
+    assert "Este artigo é sobre" not in text
+    assert artifact.facts["templates_over_limit"] == {}
+
+
 def test_assets_stay_under_12_megabytes():
     sizes = [path.stat().st_size for path in asset_path(".").rglob("*") if path.is_file()]
     assert sum(sizes) < 12e6

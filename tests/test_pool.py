@@ -74,17 +74,17 @@ def test_only_missing_and_damaged_shards_are_cleaned_again(job):
 def kill_at(page_id, folder, times):
     """A `clean_page` that kills its own process at one page, so many times."""
 
-    def clean_page(page, section, language):
+    def clean_page(page, section, language, expanded):
         deaths = len(list(folder.glob("death-*")))
         if page.id == page_id and deaths < times:
             (folder / f"death-{deaths}").touch()
             os.kill(os.getpid(), signal.SIGKILL)
-        return REAL(page, section, language)
+        return REAL(page, section, language, expanded)
 
     return clean_page
 
 
-def fail(page, section, language):
+def fail(page, section, language, expanded):
     if page.id == 7:
         raise RecursionError("too deep")
     if page.id == 8:
@@ -95,7 +95,7 @@ def fail(page, section, language):
     if page.id == 10:
         signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGPROF])
         time.sleep(60)
-    return REAL(page, section, language)
+    return REAL(page, section, language, expanded)
 
 
 forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")

@@ -6,6 +6,7 @@ import errno
 import fcntl
 import hashlib
 import json
+import logging
 import os
 import platform
 import shutil
@@ -20,10 +21,16 @@ from typing import Any
 
 from gportuguese.config import UserError
 
+log = logging.getLogger("gportuguese")
+
 MANIFEST = "manifest.json"
+HASHED = "hashed"
+"""Fact of a stage that has hashed large files itself: SHA-256 by name. They are not read again for that
+as long as their time of change stays the same."""
 SCRATCH = "scratch"  # folder for what a resumable stage needs only until it is published
 _FULL_BYTES = 1 << 20  # with less than this free, a failed write is put down to the disk
 _REMEMBERED_BYTES = 1 << 20
+_SLOW_BYTES = 1 << 28  # more take seconds to hash
 _SETTLED_NS = 3 * 10**9
 _PACKAGES = ("gportuguese", "torch", "transformers", "tokenizers", "fastai", "datasets")
 
@@ -79,6 +86,8 @@ def remembered_hash(path: Path) -> str:
     known = _read_hashes().get(key)
     if known is not None and known[0] == state:
         return str(known[1])
+    if stat.st_size > _SLOW_BYTES:
+        log.info("reading %s to compute its SHA-256", path)
     sha256 = hash_file(path)
     if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
         hashes = {name: value for name, value in _read_hashes().items() if Path(name).exists()}
@@ -146,7 +155,10 @@ def open_artifact(folder: Path) -> Artifact:
         path = folder / name
         if name not in found:
             raise ArtifactError(f"{path} is missing; {again}")
-        if path.stat().st_size != listed["size"] or hash_file(path) != listed["sha256"]:
+        stat = path.stat()
+        if listed.get("mtime_ns") == stat.st_mtime_ns and listed["size"] == stat.st_size:
+            continue
+        if stat.st_size != listed["size"] or hash_file(path) != listed["sha256"]:
             raise ArtifactError(
                 f"{path} was changed since it was built: its digest does not match {MANIFEST}; "
                 f"{again}"
@@ -207,15 +219,16 @@ def publish(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artifact:
 
     The scratch folder goes last of all: a run that is killed before has lost nothing.
     """
-    files = {}
+    files: dict[str, dict[str, Any]] = {}
     scratch = partial / SCRATCH
+    hashed = manifest.get("facts", {}).get(HASHED, {})
     for path in sorted(path for path in partial.rglob("*") if path.is_file()):
         if scratch in path.parents:
             continue
-        files[path.relative_to(partial).as_posix()] = {
-            "size": path.stat().st_size,
-            "sha256": hash_file(path),
-        }
+        name = path.relative_to(partial).as_posix()
+        files[name] = {"size": path.stat().st_size, "sha256": hashed.get(name) or hash_file(path)}
+        if name in hashed:
+            files[name]["mtime_ns"] = path.stat().st_mtime_ns
     manifest = {**manifest, "files": files, "versions": _versions()}
     write_json(partial / MANIFEST, {**manifest, "checksum": digest_of(manifest)})
     shutil.rmtree(scratch, ignore_errors=True)

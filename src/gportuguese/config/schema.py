@@ -82,6 +82,9 @@ class CorpusConfig:
     dedup: Literal["near", "exact", "off"] = "near"
     """`exact`: drop documents whose text occurred before; `near`: and keep those that say nearly the
     same, such as templated stubs, on one side of the split."""
+    templates: Literal["expand", "tables"] = "expand"
+    """`expand`: templates leave the words that the dump's own definitions give them, as far as these do
+    without Lua; `tables`: only those that the tables of the language name."""
     page_seconds: Annotated[float, Within("(0, inf)")] = 30.0
     """A page that takes longer to clean is set aside in `quarantine.jsonl`."""
     valid_per_mille: Annotated[int, Within("[1, 1000)")] = 10

@@ -17,6 +17,7 @@ from gportuguese import artifacts, dump
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, CorpusConfig, EvaluateConfig
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page
+from gportuguese.corpus.definitions import NAMESPACE
 from gportuguese.corpus.documents import document_files, hash_documents, write_shards
 from gportuguese.corpus.duplicates import NUM_BANDS, clusters
 from gportuguese.corpus.openings import NUM_PROMPTS, PROBES, PROMPTS, opening_of
@@ -27,8 +28,7 @@ from gportuguese.corpus.pool import (
     Job,
     clean_dump,
 )
-from gportuguese.corpus.shards import read_documents, shard_path
-from gportuguese.dump.reader import dump_namespaces
+from gportuguese.corpus.shards import read_documents, read_keys, shard_path
 from gportuguese.progress import track
 from gportuguese.wikitext import language_of
 from gportuguese.world import World
@@ -161,8 +161,15 @@ def _clean(
 ) -> tuple[list[Path], list[dict[str, Any]]]:
     """Shards and summaries of a dump, in its order."""
     path = dump.load(artifact, config.dump)
-    language = language_of(str(artifact.facts["language"]), dump_namespaces(path))
-    job = Job(path, config.corpus, language, shards)
+    namespaces = dump.read_header(path).namespaces
+    names = {name.lower() for key, name in namespaces if key == NAMESPACE}
+    job = Job(
+        path,
+        config.corpus,
+        language_of(str(artifact.facts["language"]), namespaces),
+        shards,
+        frozenset(("template", *names)),
+    )
     summaries: dict[int, dict[str, Any]] = {}
     num_pages, start = 0, time.monotonic()
     with track("corpus", path.stat().st_size) as advance:
@@ -182,6 +189,7 @@ def _summed(summaries: list[dict[str, Any]], out: Path) -> dict[str, Any]:
     dropped: Counter[str] = Counter()
     kept: Counter[str] = Counter()
     slowest: list[tuple[float, str]] = []
+    over_limit: Counter[str] = Counter()
     with (
         (out / "dropped.jsonl").open("w", encoding="utf-8") as samples,
         (out / "quarantine.jsonl").open("w", encoding="utf-8") as quarantine,
@@ -194,12 +202,14 @@ def _summed(summaries: list[dict[str, Any]], out: Path) -> dict[str, Any]:
                     samples.write(json.dumps(row, ensure_ascii=False) + "\n")
             for row in summary.get("quarantined", ()):
                 quarantine.write(json.dumps(row, ensure_ascii=False) + "\n")
+            over_limit.update(summary.get("over_limit", ()))
             slowest += [(seconds, title) for seconds, title in summary.get("slowest", ())]
     return {
         "pages": sum(summary["pages"] for summary in summaries),
         "dropped": dropped,
         "faults": sum(summary.get("faults", 0) for summary in summaries),
         "dropped_sentences": sum(summary.get("dropped_sentences", 0) for summary in summaries),
+        "templates_over_limit": dict(over_limit.most_common(SLOWEST)),
         "slowest_pages": [
             {"title": title, "milliseconds": round(1e3 * seconds, 1)}
             for seconds, title in sorted(slowest, reverse=True)[:SLOWEST]
@@ -217,7 +227,7 @@ def titles(artifact: Artifact, split: Split, places: list[int]) -> list[str]:
 
 
 def _write_splits(paths: list[Path], section: CorpusConfig, out: Path) -> dict[str, Any]:
-    """Reads the shards twice: to find duplicates, then to write each document on its side.
+    """Reads the keys in the shards to find duplicates, then the documents to write each on its side.
 
     Of equal texts the first stays. Near-duplicates stay all, on the side of the first of them.
     """
@@ -277,7 +287,7 @@ def _find_copies(
     keys = array("Q")
     if section.dedup == "off":
         return copies, ids, keys
-    for number, row in enumerate(row for path in paths for row in read_documents(path)):
+    for number, row in enumerate(row for path in paths for row in read_keys(path)):
         if row["fingerprint"] in seen:
             copies.add(number)
         elif section.dedup == "near":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from gportuguese.config import CorpusConfig
@@ -39,11 +40,16 @@ def is_wanted(namespace: int, is_redirect: bool) -> bool:
     return namespace == 0 and not is_redirect
 
 
-def clean_page(page: RawPage, section: CorpusConfig, language: Language) -> Document | Dropped:
+def clean_page(
+    page: RawPage,
+    section: CorpusConfig,
+    language: Language,
+    expanded: Callable[[str, str], str] | None = None,
+) -> Document | Dropped:
     """The document of a page, or the reason why it is none.
 
     The reason is the first that holds of: other namespace, redirect, disambiguation, long title,
-    too short.
+    too short. `expanded(wikitext, title)` expands the templates of a page that is none of these.
 
     >>> from gportuguese.wikitext import language_of
     >>> page = RawPage(1, "Fado", 0, False, "'''Fado''' é [[música]].")
@@ -66,7 +72,8 @@ def clean_page(page: RawPage, section: CorpusConfig, language: Language) -> Docu
         return dropped("long title")
     if _MOST_GROWTH * len(page.wikitext) < section.min_chars:
         return dropped("too short")
-    text, dropped_sentences = read_wikitext(page.wikitext, page.title, language)
+    wikitext = expanded(page.wikitext, page.title) if expanded else page.wikitext
+    text, dropped_sentences = read_wikitext(wikitext, page.title, language)
     if len(text) < section.min_chars:
         return dropped("too short")
     return Document(str(page.id), page.title, text, dropped_sentences)

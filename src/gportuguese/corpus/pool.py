@@ -1,5 +1,8 @@
 """Worker processes that clean the pieces of a dump into shards; a page that hurts one is set aside.
 
+With `corpus.templates: expand` they first read the template definitions out of all pieces. They keep the
+pages that they unpacked on the way, so that nobody undoes bzip2 twice.
+
 A shard is written under another name and renamed, so that it is whole or not there: a run that was
 killed goes on with the pieces that have none, and ends with the same bytes.
 """
@@ -13,18 +16,29 @@ import resource
 import signal
 import time
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from gportuguese.config import CorpusConfig, UserError
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page, is_wanted
+from gportuguese.corpus.definitions import (
+    NAMESPACE,
+    Definitions,
+    Row,
+    definition_of,
+    read_pieces,
+    write_definitions,
+)
 from gportuguese.corpus.shards import read_summary, shard_line, shard_path
+from gportuguese.corpus.unpacked import read_pages, unpacked_path, write_pages
 from gportuguese.dump.reader import DumpError, Piece, RawPage, check_end, pages_in, pieces_of
+from gportuguese.progress import track
 from gportuguese.wikitext import Language, count_faults
+from gportuguese.wikitext.expansion import Templates, expand
 
 DROPPED_SAMPLES = 20  # per reason and shard, to be read by a person
 SLOWEST = 10
@@ -49,11 +63,19 @@ class Job:
     section: CorpusConfig
     language: Language
     shards: Path
+    template_prefixes: frozenset[str] = frozenset(("template",))
+    """Names of the template namespace in lower case."""
+
+    @property
+    def definitions(self) -> Path:
+        """The templates of the dump, between the passes."""
+        return self.shards / "templates.sqlite"
 
 
 @dataclass
 class _Task:
     piece: Piece
+    kind: Literal["clean", "unpack"] = "clean"
     quarantined: dict[int, str] = field(default_factory=dict)
     """Pages (by their place in the piece) that must not be tried again, and why."""
     deaths: Counter[int] = field(default_factory=Counter)
@@ -67,7 +89,8 @@ def clean_dump(job: Job, num_workers: int) -> Iterator[tuple[Piece, dict[str, An
     pool = _Pool(job, num_workers)
     last: Piece | None = None
     try:
-        for piece in pieces_of(job.path):
+        is_expanding = job.section.templates == "expand"
+        for piece in _unpacked(job, pool) if is_expanding else pieces_of(job.path):
             last = piece
             summary = read_summary(shard_path(job.shards, piece.number))
             if summary is not None:
@@ -77,8 +100,39 @@ def clean_dump(job: Job, num_workers: int) -> Iterator[tuple[Piece, dict[str, An
         yield from pool.finish()
     finally:
         pool.close()
-    if last is not None:
+    if last is not None and not is_expanding:
         check_end(job.path, last, "after the last page")
+
+
+def _unpacked(job: Job, pool: _Pool) -> list[Piece]:
+    """The pieces, once the definitions and the pages of each are in the scratch folder."""
+    pieces = read_pieces(job.definitions) if job.definitions.exists() else []
+    if pieces and all(_is_here(job, piece) for piece in pieces):
+        return pieces
+    pieces.clear()
+
+    def found() -> Iterator[tuple[int, list[Row]]]:
+        last: Piece | None = None
+        with track("templates", job.path.stat().st_size) as advance:
+            for last in pieces_of(job.path):
+                pieces.append(replace(last, xml=None))
+                for piece, rows in pool.give(_Task(last, "unpack")):
+                    advance(piece.end - piece.start, "")
+                    yield piece.number, rows
+            for piece, rows in pool.finish():
+                advance(piece.end - piece.start, "")
+                yield piece.number, rows
+        if last is not None:
+            check_end(job.path, last, "after the last page")
+
+    write_definitions(job.definitions, found(), pieces)
+    return pieces
+
+
+def _is_here(job: Job, piece: Piece) -> bool:
+    """Whether the second pass has what it needs of a piece, or has been there."""
+    unpacked = unpacked_path(job.shards, piece.number)
+    return unpacked.exists() or read_summary(shard_path(job.shards, piece.number)) is not None
 
 
 class _Worker:
@@ -98,7 +152,7 @@ class _Worker:
         self.task, self.seen, self.since = task, -1, time.monotonic()
         self.page.value = 0
         with suppress(OSError):  # it died meanwhile: noticed at the next look
-            self.connection.send((task.piece, dict(task.quarantined)))
+            self.connection.send((task.kind, task.piece, dict(task.quarantined)))
 
     def is_stuck(self, limit_seconds: float) -> bool:
         now = time.monotonic()
@@ -118,7 +172,7 @@ class _Pool:
         self.workers: list[_Worker] = []
         self.again: deque[_Task] = deque()
 
-    def give(self, task: _Task) -> Iterator[tuple[Piece, dict[str, Any]]]:
+    def give(self, task: _Task) -> Iterator[tuple[Piece, Any]]:
         """Hands out a task as soon as a worker is free; yields what was finished meanwhile."""
         self.again.append(task)
         while self.again:
@@ -131,7 +185,7 @@ class _Pool:
             else:
                 yield from self._collect()
 
-    def finish(self) -> Iterator[tuple[Piece, dict[str, Any]]]:
+    def finish(self) -> Iterator[tuple[Piece, Any]]:
         """Yields the rest."""
         while any(worker.task for worker in self.workers):
             yield from self._collect()
@@ -142,7 +196,7 @@ class _Pool:
         for worker in self.workers:
             worker.stop()
 
-    def _collect(self) -> Iterator[tuple[Piece, dict[str, Any]]]:
+    def _collect(self) -> Iterator[tuple[Piece, Any]]:
         """Waits for a worker to report, to die, or to be stuck."""
         busy = {worker.connection: worker for worker in self.workers if worker.task}
         for connection in wait(list(busy), timeout=1.0):
@@ -186,13 +240,21 @@ def _work(job: Job, connection: Connection, page: Any) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent
     signal.signal(signal.SIGPROF, _raise_time_limit)
     _limit_memory()
+    templates: Templates | None = None
     while True:
         try:
-            piece, quarantined = connection.recv()
+            kind, piece, quarantined = connection.recv()
         except (EOFError, OSError):
             return
         try:
-            answer: tuple[str, Any] = ("done", clean_piece(job, piece, quarantined, page))
+            answer: tuple[str, Any]
+            if kind == "unpack":
+                answer = ("done", unpack_piece(job, piece))
+            else:
+                if templates is None and job.section.templates == "expand":
+                    fetch = Definitions(job.definitions).fetch
+                    templates = Templates(fetch, job.template_prefixes, job.language)
+                answer = ("done", clean_piece(job, piece, quarantined, page, templates))
         except DumpError as error:
             answer = ("error", str(error))
         except (OSError, MemoryError) as error:  # not of a page: the disk, or the machine
@@ -216,11 +278,41 @@ def _raise_time_limit(*_: object) -> None:
     raise _TimeLimit
 
 
-def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) -> dict[str, Any]:
+def unpack_piece(job: Job, piece: Piece) -> list[Row]:
+    """Writes the pages of a piece for `clean_piece`; returns the definitions among them."""
+    pages: list[RawPage] = []
+    rows = []
+    for page in pages_in(job.path, piece, _is_wanted_or_template):
+        if page.namespace == NAMESPACE:
+            rows.append(definition_of(page, job.template_prefixes))
+            page = replace(page, wikitext="")
+        pages.append(page)
+    if read_summary(shard_path(job.shards, piece.number)) is None:
+        write_pages(unpacked_path(job.shards, piece.number), pages)
+    return rows
+
+
+def _is_wanted_or_template(namespace: int, is_redirect: bool) -> bool:
+    return namespace == NAMESPACE or is_wanted(namespace, is_redirect)
+
+
+def clean_piece(
+    job: Job, piece: Piece, quarantined: dict[int, str], page: Any, templates: Templates | None
+) -> dict[str, Any]:
     """Writes the shard of a piece; returns its summary.
 
     A page that raises, or takes more than `corpus.page_seconds`, is set aside with the reason.
     """
+    over_limit: Counter[str] = Counter()
+
+    def expanded(wikitext: str, title: str) -> str:
+        assert templates is not None
+        text, over = expand(wikitext, title, templates)
+        over_limit.update(over)
+        return text
+
+    unpacked = unpacked_path(job.shards, piece.number)
+    pages = pages_in(job.path, piece, is_wanted) if templates is None else read_pages(unpacked)
     language, section = job.language, job.section
     lines: list[str] = []
     dropped: Counter[str] = Counter()
@@ -228,11 +320,15 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
     aside: list[dict[str, str]] = []
     times: list[tuple[float, str]] = []
     place = faults = dropped_sentences = 0
-    for place, raw in enumerate(pages_in(job.path, piece, is_wanted), start=1):
+    for place, raw in enumerate(pages, start=1):
         page.value = place
         start = time.perf_counter()
         reason = quarantined.get(place)
-        result = _limited(raw, section, language) if reason is None else reason
+        result = (
+            _limited(raw, section, language, expanded if templates else None)
+            if reason is None
+            else reason
+        )
         times.append((time.perf_counter() - start, raw.title))
         if isinstance(result, str):
             aside.append({"id": str(raw.id), "title": raw.title, "reason": result})
@@ -252,6 +348,7 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
         "quarantined": aside,
         "faults": faults,
         "dropped_sentences": dropped_sentences,
+        "over_limit": over_limit,
         "slowest": sorted(times, reverse=True)[:SLOWEST],
     }
     shard = shard_path(job.shards, piece.number)
@@ -259,15 +356,21 @@ def clean_piece(job: Job, piece: Piece, quarantined: dict[int, str], page: Any) 
     text = "".join(f"{line}\n" for line in [*lines, json.dumps(summary, ensure_ascii=False)])
     scratch.write_text(text, encoding="utf-8")
     scratch.replace(shard)
+    unpacked.unlink(missing_ok=True)
     return summary
 
 
-def _limited(raw: RawPage, section: CorpusConfig, language: Any) -> Document | Dropped | str:
+def _limited(
+    raw: RawPage,
+    section: CorpusConfig,
+    language: Language,
+    expanded: Callable[[str, str], str] | None,
+) -> Document | Dropped | str:
     """The result of a page, or why it has none."""
     # seconds of computing: a machine that sleeps or is busy sets no page aside
     signal.setitimer(signal.ITIMER_PROF, section.page_seconds)
     try:
-        result = clean_page(raw, section, language)
+        result = clean_page(raw, section, language, expanded)
         signal.setitimer(signal.ITIMER_PROF, 0)
         return result
     except _TimeLimit:

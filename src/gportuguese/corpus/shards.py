@@ -1,4 +1,8 @@
-"""Shards: the documents of one piece of work as lines of JSON, and a summary as the last line."""
+"""Shards: the documents of one piece of work as lines, and a summary as the last line.
+
+A line is two JSON objects with a tab between them: what finding copies needs, then the document. Each of
+the two passes over the shards reads its own half.
+"""
 
 from __future__ import annotations
 
@@ -18,17 +22,18 @@ def shard_path(shards: Path, number: int) -> Path:
 
 
 def shard_line(document: Document, section: CorpusConfig) -> str:
-    """A document as a line of JSON, with all that can be worked out apart from the others."""
-    row: dict[str, Any] = {
+    """A document as a line, with all that can be worked out apart from the others."""
+    keys: dict[str, Any] = {"id": document.id}
+    if section.dedup != "off":
+        keys["fingerprint"] = fingerprint(document.text)
+    if section.dedup == "near":
+        keys["keys"] = band_keys(document.text)
+    row = {
         **document.__dict__,
         "words": len(document.text.split()),
         "bytes": len(document.text.encode()),
     }
-    if section.dedup != "off":
-        row["fingerprint"] = fingerprint(document.text)
-    if section.dedup == "near":
-        row["keys"] = band_keys(document.text)
-    return json.dumps(row, ensure_ascii=False)
+    return f"{json.dumps(keys, ensure_ascii=False)}\t{json.dumps(row, ensure_ascii=False)}"
 
 
 def read_summary(shard: Path) -> dict[str, Any] | None:
@@ -42,10 +47,19 @@ def read_summary(shard: Path) -> dict[str, Any] | None:
     return summary if isinstance(summary, dict) and "pages" in summary else None
 
 
+def read_keys(shard: Path) -> Iterator[dict[str, Any]]:
+    """Id, fingerprint and band keys of each document of a whole shard."""
+    return _halves(shard, 0)
+
+
 def read_documents(shard: Path) -> Iterator[dict[str, Any]]:
-    """The documents of a whole shard, as `shard_line` wrote them."""
-    with shard.open(encoding="utf-8") as file:
+    """Each document of a whole shard, with its number of words and bytes."""
+    return _halves(shard, 1)
+
+
+def _halves(shard: Path, which: int) -> Iterator[dict[str, Any]]:
+    with shard.open(encoding="utf-8", newline="\n") as file:
         for line in file:
-            row = json.loads(line)
-            if "text" in row:
-                yield row
+            halves = line.split("\t")
+            if len(halves) == 2:  # the last line is the summary
+                yield json.loads(halves[which])

@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from gportuguese.dump import read_pages
-from gportuguese.dump.reader import RawPage, dump_language, dump_namespaces
+from gportuguese.dump.reader import RawPage, dump_language, read_header
 from gportuguese.wikitext import HOLE, LEFTOVER, Language, language_of, wikitext_to_text
 from gportuguese.wikitext.languages import has_table
 from gportuguese.wikitext.templates import is_decided, template_name
@@ -25,7 +25,7 @@ def survey(path: Path, num_pages: int, num_names: int) -> str:
     for end matter marked; templates for which it has no decision; what is left after cleaning.
     """
     code = dump_language(path)
-    language = language_of(code, dump_namespaces(path))
+    language = language_of(code, read_header(path).namespaces)
     pages = list(
         islice((page for page in read_pages(path) if _is_article(page, language)), num_pages)
     )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gportuguese import artifacts
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, DumpConfig, resolve_path
-from gportuguese.dump.reader import DumpError, RawPage, dump_language, read_pages
+from gportuguese.dump.reader import DumpError, RawPage, dump_language, read_header, read_pages
 from gportuguese.world import World
 
 if TYPE_CHECKING:
@@ -19,9 +19,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("gportuguese")
 
-_SLOW_BYTES = 1 << 28  # more take seconds to hash
-
-__all__ = ["DumpError", "RawPage", "build", "is_remote", "load", "local_path", "read_pages"]
+__all__ = [
+    "DumpError",
+    "RawPage",
+    "build",
+    "is_remote",
+    "load",
+    "local_path",
+    "read_header",
+    "read_pages",
+]
 
 
 def is_remote(section: DumpConfig) -> bool:
@@ -46,9 +53,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         raise DumpError(f"{path} is empty")
     receipt["language"] = dump_language(path)  # refuses what is no dump
     receipt["size"] = path.stat().st_size
-    if receipt["size"] > _SLOW_BYTES:
-        log.info("dump: reading %s to compute its SHA-256", path.name)
-    receipt["sha256"] = artifacts.hash_file(path)
+    if not is_remote(section):
+        receipt["sha256"] = artifacts.remembered_hash(path)
     artifacts.write_json(out / "receipt.json", receipt)
     return receipt
 
@@ -79,7 +85,15 @@ def _fetch(section: DumpConfig, out: Path) -> dict[str, Any]:
         else:
             date, files = _find_run(host, section, out)
         fetched = [host.fetch(file, out / file.name) for file in files]
-    return {"source": files[0].url, "path": files[0].name, "date": date, "fetched": fetched}
+    hashed = {file.name: each["sha256"] for file, each in zip(files, fetched, strict=True)}
+    return {
+        "source": files[0].url,
+        "path": files[0].name,
+        "date": date,
+        "fetched": fetched,
+        "sha256": fetched[0]["sha256"],
+        artifacts.HASHED: hashed,
+    }
 
 
 def _find_run(host: Host, section: DumpConfig, out: Path) -> tuple[str, list[RemoteFile]]:

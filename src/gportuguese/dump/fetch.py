@@ -156,7 +156,7 @@ class Host:
                 )
                 time.sleep(wait)
         log.info("%s: checking the SHA-1", file.name)
-        sha1 = _sha1(path)
+        sha1, sha256 = _digests(path)
         if file.sha1 not in (None, sha1):
             path.unlink()
             raise DumpError(
@@ -164,7 +164,7 @@ class Host:
                 "run again"
             )
         _state(path).unlink(missing_ok=True)
-        return {"url": file.url, "size": _size(path), "sha1": sha1}
+        return {"url": file.url, "size": _size(path), "sha1": sha1, "sha256": sha256}
 
     def _fetch_rest(
         self, file: RemoteFile, path: Path, have: int, advance: Callable[[float, str], None]
@@ -258,9 +258,11 @@ def _size(path: Path) -> int:
     return path.stat().st_size if path.exists() else 0
 
 
-def _sha1(path: Path) -> str:
-    sha1 = hashlib.sha1(usedforsecurity=False)
+def _digests(path: Path) -> tuple[str, str]:
+    """SHA-1, which the host lists, and SHA-256, by which the dump is known here, in one reading."""
+    sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):
             sha1.update(chunk)
-    return sha1.hexdigest()
+            sha256.update(chunk)
+    return sha1.hexdigest(), sha256.hexdigest()

@@ -8,6 +8,7 @@ import mmap
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO
 
@@ -15,6 +16,7 @@ from gportuguese.config import UserError
 
 _BZ2 = b"BZh"
 _STREAM = re.compile(rb"BZh[1-9]1AY&SY")  # header and first block: streams begin on a whole byte
+_STREAM_BYTES = 10
 _END_OF_DUMP = b"</mediawiki>"
 _RANGE_BYTES = 1 << 20  # of the file, in one piece of work
 _HEADER_BYTES = 1 << 20  # within which <siteinfo> ends
@@ -23,8 +25,8 @@ _TITLE = re.compile(rb"<title>([^<]*)</title>")
 _ID = re.compile(rb"<id>(\d+)</id>")
 _NAMESPACE = re.compile(rb"<ns>(-?\d+)</ns>")
 _TEXT = re.compile(rb"<text\b[^<>]*>([^<]*)</text>")
+_NAMESPACE_NAME = re.compile(r'<namespace key="(-?\d+)"[^>]*>([^<]+)<')
 _ROOT = re.compile(r"<\s*([A-Za-z][\w:.-]*)([^>]*)>")
-_NAMED = re.compile(r'<namespace key="(-?\d+)"[^<>]*>([^<>]+)</namespace>')
 _LANGUAGE = re.compile(r'xml:lang="([\w-]+)"')
 
 
@@ -55,28 +57,17 @@ class Piece:
     """None: the bz2 streams from `start` to `end` hold it."""
 
 
-def dump_language(path: Path) -> str:
-    """The language code of a dump, after a look at its header.
+@dataclass(frozen=True)
+class Header:
+    """What stands before the pages."""
 
-    Raises `DumpError` if this is not a MediaWiki dump.
-    """
-    text = re.sub(r"<\?.*?\?>|<!--.*?-->", "", _header(path), flags=re.DOTALL)
-    root = _ROOT.search(text)
-    if root is None:
-        raise DumpError(f"{path} is not a MediaWiki dump: it is not XML")
-    if root[1] != "mediawiki":
-        raise DumpError(f"{path} is not a MediaWiki dump: its root is <{root[1]}>")
-    language = _LANGUAGE.search(root[2])
-    return language[1] if language else "en"
+    language: str
+    namespaces: tuple[tuple[int, str], ...]
+    """Key and local name of each: (10, "Predefinição")."""
 
 
-def dump_namespaces(path: Path) -> tuple[tuple[int, str], ...]:
-    """Keys and names of the namespaces in a dump's header; none if it has no header."""
-    return tuple((int(key), html.unescape(name)) for key, name in _NAMED.findall(_header(path)))
-
-
-def _header(path: Path) -> str:
-    """The beginning of a dump, as far as the end of its <siteinfo>."""
+def read_header(path: Path) -> Header:
+    """The header of a dump. Raises `DumpError` if this is not a MediaWiki dump."""
     head = b""
     with path.open("rb") as raw:
         try:
@@ -87,23 +78,38 @@ def _header(path: Path) -> str:
         except (EOFError, OSError) as error:
             if not head:
                 raise _broken(path, error, "before any page", raw.tell()) from error
-    return head.decode("utf-8", "replace")
+    text = re.sub(r"<\?.*?\?>|<!--.*?-->", "", head.decode("utf-8", "replace"), flags=re.DOTALL)
+    root = _ROOT.search(text)
+    if root is None:
+        raise DumpError(f"{path} is not a MediaWiki dump: it is not XML")
+    if root[1] != "mediawiki":
+        raise DumpError(f"{path} is not a MediaWiki dump: its root is <{root[1]}>")
+    language = _LANGUAGE.search(root[2])
+    names = _NAMESPACE_NAME.findall(text.partition("</siteinfo>")[0])
+    return Header(
+        language[1] if language else "en",
+        tuple((int(key), html.unescape(name)) for key, name in names),
+    )
+
+
+def dump_language(path: Path) -> str:
+    """The language code of a dump, from its header."""
+    return read_header(path).language
 
 
 def pieces_of(path: Path) -> Iterator[Piece]:
     """The pieces of a dump in its order, always cut at the same places.
 
-    A multistream file is cut by looking for its streams, without an index, and not read otherwise;
-    plain and single-stream files are read here, in constant memory. Raises `DumpError` with page
-    and byte if the file ends early.
+    A multistream file is searched for its streams, without an index, only as far as pieces are
+    asked for; plain and single-stream files are read here, in constant memory. Raises `DumpError`
+    with page and byte if the file ends early.
     """
-    starts = stream_starts(path)
-    if not _streams_hold_whole_pages(path, starts):
+    if not _streams_hold_whole_pages(path):
         yield from _chunks(path)
         return
     size = path.stat().st_size
     first, number = 0, 0
-    for start in [*starts[1:], size]:
+    for start in chain(islice(_starts(path), 1, None), [size]):
         if start - first >= _RANGE_BYTES or start == size:
             yield Piece(number, first, start)
             first, number = start, number + 1
@@ -111,15 +117,23 @@ def pieces_of(path: Path) -> Iterator[Piece]:
 
 def stream_starts(path: Path) -> list[int]:
     """Where the bz2 streams of a file begin; empty for a plain file."""
+    return list(_starts(path))
+
+
+def _starts(path: Path, first: int = 0) -> Iterator[int]:
     with path.open("rb") as raw:
         if raw.read(3) != _BZ2:
-            return []
+            return
         with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            return [match.start() for match in _STREAM.finditer(data)]
+            while (first := data.find(_BZ2, first)) >= 0:
+                if _STREAM.match(data[first : first + _STREAM_BYTES]):
+                    yield first
+                first += 1
 
 
-def _streams_hold_whole_pages(path: Path, starts: list[int]) -> bool:
+def _streams_hold_whole_pages(path: Path) -> bool:
     """Whether a file is a multistream dump, and not one that pbzip2 cut where it liked."""
+    starts = list(islice(_starts(path), 2))
     if len(starts) < 2:
         return False
     with path.open("rb") as raw:
@@ -165,9 +179,9 @@ def check_end(path: Path, piece: Piece, last_page: str) -> None:
     if piece.xml is not None:
         tail = piece.xml[-256:]
     else:
-        starts = stream_starts(path)
+        *_, start = _starts(path, piece.start)
         with path.open("rb") as raw:
-            raw.seek(starts[-1])
+            raw.seek(start)
             try:
                 tail = bz2.decompress(raw.read())[-256:]
             except (ValueError, OSError) as error:
