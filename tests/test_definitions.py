@@ -272,16 +272,3 @@ def test_a_fetched_dump_is_read_once_to_verify_and_once_to_clean(
         1 <= times_read(lambda: pipeline.build("corpus", world)) < 1.5
     )  # and the last stream, and the beginning
     assert times_read(lambda: Pipeline(config).open("corpus")) == 0
-
-
-def test_a_dump_of_ones_own_is_hashed_once_for_all_commands(dump, tmp_path, monkeypatch):
-    build(dump, tmp_path / "a")
-    hashed = []
-    monkeypatch.setattr("gportuguese.artifacts.hash_file", lambda path: hashed.append(path) or "0")
-    monkeypatch.setattr("gportuguese.dump._hash_once", lambda path, *_: hashed.append(path) or "0")
-    config = load_config(None, (f"dump.source={dump}", f"runtime.artifacts_dir={tmp_path / 'a'}"))
-    assert Pipeline(config).folder("dump").is_dir()
-    assert dump not in hashed
-    dump.touch()
-    assert not Pipeline(config).folder("dump").is_dir()
-    assert dump in hashed
