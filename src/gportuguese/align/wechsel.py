@@ -160,6 +160,8 @@ def _read_vectors(path: Path, words: list[str]) -> tuple[dict[str, int], Vectors
     ) as error:
         raise AlignError(f"cannot use the word vectors of {path}: {error}") from error
     if not found:
-        raise AlignError(f"{path} has no vector for any word of the corpus; use vectors of its language")
+        raise AlignError(
+            f"{path} has no vector for any word of the corpus; use vectors of its language"
+        )
     known = np.ones(len(found), bool)
     return {word: index for index, word in enumerate(found)}, unit_vectors(matrix, known)
