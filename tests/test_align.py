@@ -1,4 +1,4 @@
-"""Rows for a new vocabulary: by hand on small ones, against slow twins, and on whole causal_lm."""
+"""Embedding rows for a new vocabulary: small cases by hand, slow references, and whole models."""
 
 import gzip
 import json
@@ -43,7 +43,7 @@ from tests.test_loss import small
 
 
 def byte_tokenizer(words, num_merges=7):
-    """The 256 bytes, the given words with a space before them and end of text."""
+    """A tokenizer of the 256 bytes, the given words with a leading space, and end of text."""
     texts = [f" {word}" * 50 for word in words]
     vocab, merges = tokenizer.train(iter(texts), 257 + num_merges, 2)
     return tokenizer.make_tokenizer(vocab, merges)
@@ -84,11 +84,11 @@ def test_gaussian_rows_have_the_mean_and_covariance_of_the_source_and_follow_the
     [
         (b" pretend", False),  # Portuguese "pretend(e)" is to intend
         (b" actual", False),
-        (b" Actual", False),  # its small form is a token: a word that opens a sentence
+        (b" Actual", False),  # " actual" is a token, so this may just start a sentence
         (b" Era", False),
         (b" casa", False),
         (b"\xc3\xa3o", False),
-        (b" \xc3", True),  # half a character, and the space is kept
+        (b" \xc3", True),  # a space and half a character
         (b"\xe2\x80", True),
         (b" 1998", True),
         (b").", True),
@@ -97,23 +97,23 @@ def test_gaussian_rows_have_the_mean_and_covariance_of_the_source_and_follow_the
         (b"a", True),
     ],
 )
-def test_only_what_no_language_changes_is_literal(token, literal):
+def test_literals_mean_the_same_in_any_language(token, literal):
     assert is_literal(token, {b" actual"}) == literal
 
 
-def test_pieces_are_cut_by_the_source_merges_from_the_bytes(vocabularies):
+def test_pieces_are_split_by_the_source_merges(vocabularies):
     filler = pieces_filler(vocabularies)
     source_VD = np.eye(len(vocabularies.source_tokens), dtype=np.float32)
     got = filler.rows(source_VD)
-    place = {token: id for id, token in enumerate(vocabularies.source_tokens)}
+    ids = {token: id for id, token in enumerate(vocabularies.source_tokens)}
     row = vocabularies.target_tokens.index(b" mar")
-    assert b" mar" not in place
-    wanted = np.zeros(len(place), np.float32)
+    assert b" mar" not in ids
+    wanted = np.zeros(len(ids), np.float32)
     for piece in (b" ", b"m", b"a", b"r"):
-        wanted[place[piece]] += 1 / 4
+        wanted[ids[piece]] += 1 / 4
     np.testing.assert_allclose(got[row], wanted)
     assert filler.has.all()
-    for row, id in enumerate(vocabularies.source_ids):  # what is shared is one piece: itself
+    for row, id in enumerate(vocabularies.source_ids):  # a shared token is one piece: itself
         if id >= 0 and row != vocabularies.target.eos_token_id:
             assert got[row].nonzero()[0].tolist() == [id]
 
@@ -124,20 +124,20 @@ def test_sparsemax_is_the_nearest_point_of_the_simplex(scores):
     got = sparsemax(scores)
     assert got.min() >= 0
     assert got.sum() == pytest.approx(1)
-    for corner in np.eye(scores.shape[1]):  # no step towards a corner comes nearer
+    for corner in np.eye(scores.shape[1]):  # no step towards a corner reduces the distance
         step = 0.999 * got + 0.001 * corner
         assert np.linalg.norm(step - scores) >= np.linalg.norm(got - scores) - 1e-9
 
 
-def test_focus_mixes_shared_tokens_that_stand_in_the_same_places():
-    """ "mar" is used as the shared " casa" is, in a language of two kinds of sentence."""
+def test_focus_mixes_shared_tokens_that_are_used_alike():
+    """In this language " mar" occurs in the same contexts as the shared token " casa"."""
     both = Vocabularies(byte_tokenizer(["casa", "the"]), byte_tokenizer(["mar", "casa"]))
-    place = {token: id for id, token in enumerate(both.target_tokens)}
-    chance = np.random.default_rng(0)
-    others = [place[bytes([byte])] for byte in range(128, 228)]
+    ids = {token: id for id, token in enumerate(both.target_tokens)}
+    rng = np.random.default_rng(0)
+    others = [ids[bytes([byte])] for byte in range(128, 228)]
     corpus = [
-        np.array([*chance.choice(others[:50], 3), noun, *chance.choice(others[50:], 3)])
-        for noun in chance.choice([place[b" mar"], place[b" casa"]], 6000)
+        np.array([*rng.choice(others[:50], 3), noun, *rng.choice(others[50:], 3)])
+        for noun in rng.choice([ids[b" mar"], ids[b" casa"]], 6000)
     ]
 
     def sentences():
@@ -145,35 +145,39 @@ def test_focus_mixes_shared_tokens_that_stand_in_the_same_places():
 
     filler = focus_filler(both, sentences, seed=0)
     eye = np.eye(len(both.source_tokens), dtype=np.float32)
-    row = filler.rows(eye)[place[b" mar"]]
+    row = filler.rows(eye)[ids[b" mar"]]
     assert row.sum() == pytest.approx(1, abs=1e-4)
     assert both.source_tokens[row.argmax()] == b" casa"
-    assert not filler.has[place[b"q"]]  # never seen
+    assert not filler.has[ids[b"q"]]  # never seen
 
 
-def test_a_rotation_is_found_again_and_pairs_with_it():
-    chance = np.random.default_rng(0)
+def test_learn_rotation_recovers_a_known_rotation_and_its_pairs():
+    rng = np.random.default_rng(0)
     known = np.ones(300, bool)
-    own = unit_vectors(chance.normal(size=(300, 20)), known)
-    turn, _ = np.linalg.qr(chance.normal(size=(20, 20)))
-    order = chance.permutation(300)
-    other = unit_vectors((own.matrix @ turn)[order] + 0.02 * chance.normal(size=(300, 20)), known)
-    np.testing.assert_allclose(rotation(own.matrix, own.matrix @ turn), turn, atol=1e-4)
-    place = np.argsort(order)  # where in `other` each row of `own` is
-    seeds = np.stack([np.arange(30), place[:30]], 1)
+    own = unit_vectors(rng.normal(size=(300, 20)), known)
+    rotation_DD, _ = np.linalg.qr(rng.normal(size=(20, 20)))
+    order = rng.permutation(300)
+    other = unit_vectors(
+        (own.matrix @ rotation_DD)[order] + 0.02 * rng.normal(size=(300, 20)), known
+    )
+    np.testing.assert_allclose(
+        rotation(own.matrix, own.matrix @ rotation_DD), rotation_DD, atol=1e-4
+    )
+    match = np.argsort(order)  # the row of `other` that matches each row of `own`
+    seeds = np.stack([np.arange(30), match[:30]], 1)
     every = np.arange(300)
-    found_turn, pairs = learn_rotation(own, other, seeds, every, every)
-    assert (place[pairs[:, 0]] == pairs[:, 1]).mean() > 0.99
-    np.testing.assert_allclose(found_turn, turn, atol=0.05)
+    found_DD, pairs = learn_rotation(own, other, seeds, every, every)
+    assert (match[pairs[:, 0]] == pairs[:, 1]).mean() > 0.99
+    np.testing.assert_allclose(found_DD, rotation_DD, atol=0.05)
 
 
-def test_the_regression_equals_leaving_out_each_row_in_turn(monkeypatch):
-    """The closed form chooses the ridge that the slow way, a fit without each row, chooses."""
-    chance = np.random.default_rng(0)
-    source = unit_vectors(chance.normal(size=(60, 8)), np.ones(60, bool))
-    source_VD = source.matrix @ chance.normal(size=(8, 5)) + 0.8 * chance.normal(size=(60, 5))
-    counts = chance.integers(1, 100, 60)
-    target = unit_vectors(chance.normal(size=(7, 8)), np.ones(7, bool))
+def test_the_regression_chooses_the_ridge_of_slow_leave_one_out():
+    """The slow reference fits the regression once without each row."""
+    rng = np.random.default_rng(0)
+    source = unit_vectors(rng.normal(size=(60, 8)), np.ones(60, bool))
+    source_VD = source.matrix @ rng.normal(size=(8, 5)) + 0.8 * rng.normal(size=(60, 5))
+    counts = rng.integers(1, 100, 60)
+    target = unit_vectors(rng.normal(size=(7, 8)), np.ones(7, bool))
     spaces = Spaces(target.matrix, target.known, source.matrix, source.known, counts)
     got = predicted_rows(spaces, source_VD)
 
@@ -205,30 +209,30 @@ def test_token_vectors_keep_the_leading_space_and_average_the_words():
     vectors = unit_vectors(np.array([[1.0, 0.0], [0.0, 1.0]]), np.ones(2, bool))
     words = Words({"casa": 1, "xcasa": 3}, {"casa": 0, "xcasa": 1}, vectors)
     got = token_vectors(bpe, words)
-    place = {token: id for id, token in enumerate(tokenizer.bytes_of_tokens(bpe))}
-    np.testing.assert_allclose(got.matrix[place[b" casa"]], [1, 0])
-    np.testing.assert_allclose(got.matrix[place[b"x"]], [0, 1])
-    assert not got.known[place[b"q"]]
+    ids = {token: id for id, token in enumerate(tokenizer.bytes_of_tokens(bpe))}
+    np.testing.assert_allclose(got.matrix[ids[b" casa"]], [1, 0])
+    np.testing.assert_allclose(got.matrix[ids[b"x"]], [0, 1])
+    assert not got.known[ids[b"q"]]
 
 
 def test_wechsel_finds_the_translations_of_planted_words():
-    """Words of one letter; the target's space is the source's, turned, its letters exchanged."""
+    """Words are letters; the target's vectors are the source's, rotated and permuted."""
     both = Vocabularies(byte_tokenizer(["casa"], 4), byte_tokenizer(["casar"], 5))
-    letters, chance = "abcdefghijklmnopqrst", np.random.default_rng(0)
-    order = chance.permutation(20)
+    letters, rng = "abcdefghijklmnopqrst", np.random.default_rng(0)
+    order = rng.permutation(20)
     known = np.ones(20, bool)
-    source_vectors = unit_vectors(chance.normal(size=(20, 8)), known)
-    turn, _ = np.linalg.qr(chance.normal(size=(8, 8)))
-    places = {letter: place for place, letter in enumerate(letters)}
-    source = Words(dict.fromkeys(letters, 1), places, source_vectors)
-    translation = {letters[place]: letters[order[place]] for place in range(20)}
+    source_vectors = unit_vectors(rng.normal(size=(20, 8)), known)
+    rotation_DD, _ = np.linalg.qr(rng.normal(size=(8, 8)))
+    indices = {letter: index for index, letter in enumerate(letters)}
+    source = Words(dict.fromkeys(letters, 1), indices, source_vectors)
+    translation = {letters[index]: letters[order[index]] for index in range(20)}
     target_matrix = np.empty((20, 8))
-    target_matrix[order] = source_vectors.matrix @ turn
-    target = Words(dict.fromkeys(letters, 1), places, unit_vectors(target_matrix, known))
+    target_matrix[order] = source_vectors.matrix @ rotation_DD
+    target = Words(dict.fromkeys(letters, 1), indices, unit_vectors(target_matrix, known))
     dictionary = [(letter, translation[letter]) for letter in letters[:12]]
     eye = np.eye(len(both.source_tokens), dtype=np.float32)
     got = wechsel_filler(both, target, source, dictionary).rows(eye)
-    for letter in letters:  # those that the dictionary lacks too
+    for letter in letters:  # includes letters that are not in the dictionary
         row = got[both.target_tokens.index(translation[letter].encode())]
         assert both.source_tokens[row.argmax()] == letter.encode()
         assert row.sum() == pytest.approx(1, abs=1e-4)
@@ -237,9 +241,9 @@ def test_wechsel_finds_the_translations_of_planted_words():
 
 
 def test_neighbours_equal_the_slow_softmax():
-    chance = np.random.default_rng(0)
-    own = unit_vectors(chance.normal(size=(30, 6)), chance.random(30) > 0.2)
-    other = unit_vectors(chance.normal(size=(40, 6)), chance.random(40) > 0.2)
+    rng = np.random.default_rng(0)
+    own = unit_vectors(rng.normal(size=(30, 6)), rng.random(30) > 0.2)
+    other = unit_vectors(rng.normal(size=(40, 6)), rng.random(40) > 0.2)
     got = neighbours(own, other).toarray()
     for row in range(30):
         if not own.known[row]:
@@ -271,13 +275,13 @@ def test_sentences_are_the_documents_of_the_first_tokens(ids, num_tokens, size):
         got = [sentence.tolist() for sentence in cut(np.array(ids, int), num_tokens, end=0)]
     assert [id for sentence in got for id in sentence] == [id for id in ids[:num_tokens] if id]
     assert all(0 < len(sentence) <= size for sentence in got)
-    if size > len(ids):  # a sentence a document
+    if size > len(ids):  # one sentence per document
         assert len(got) == sum(1 for each in "".join(map(str, ids[:num_tokens])).split("0") if each)
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "llama tied"])
 @pytest.mark.parametrize("padding", [0, 10])
-def test_rows_are_copied_by_bytes_and_the_rest_are_the_mean(vocabularies, kind, padding):
+def test_shared_rows_are_copied_and_the_others_are_the_mean(vocabularies, kind, padding):
     torch.manual_seed(0)
     source, target = vocabularies.source, vocabularies.target
     model = gpt2() if kind == "gpt2" else llama(tied=kind == "llama tied")
@@ -322,7 +326,7 @@ def test_a_head_bias_moves_with_its_tokens(vocabularies):
         torch.testing.assert_close(model.lm_head.bias.data, wanted)
 
 
-def test_a_tokenizer_larger_than_its_model_is_refused(overrides_of_nano, tmp_path):
+def test_a_tokenizer_larger_than_its_model_is_rejected(overrides_of_nano, tmp_path):
     from gportuguese import causal_lm
 
     model, bpe = causal_lm.load_with_tokenizer("package:english-nano")
@@ -330,7 +334,9 @@ def test_a_tokenizer_larger_than_its_model_is_refused(overrides_of_nano, tmp_pat
     model.save_pretrained(tmp_path / "base")
     tokenizer.save(bpe, tmp_path / "base")
     config = load_config(None, (*overrides_of_nano, f"align.base={tmp_path / 'base'}"))
-    with pytest.raises(causal_lm.ModelError, match="4097 entries, but its model only 4096 rows"):
+    with pytest.raises(
+        causal_lm.ModelError, match="4097 entries, but its model has only 4096 rows"
+    ):
         Pipeline(config).build("align", init_world(config.runtime))
 
 
@@ -339,10 +345,10 @@ PLANTED = 120  # tokens of each language
 
 @pytest.fixture(scope="module")
 def planted():
-    """Two languages that say the same in other words: token `a<n>` is the other's `b<order[n]>`."""
-    chance = np.random.default_rng(0)
-    topics = chance.permutation(PLANTED).reshape(8, -1)
-    order = chance.permutation(PLANTED)
+    """Two languages with the same topics but other tokens: `n` in one is `order[n]` in the other."""
+    rng = np.random.default_rng(0)
+    topics = rng.permutation(PLANTED).reshape(8, -1)
+    order = rng.permutation(PLANTED)
 
     def text(number):
         draws = np.random.default_rng(number)
@@ -351,7 +357,7 @@ def planted():
     return order, text(1), order[text(2)]
 
 
-def test_the_map_of_two_planted_languages_turns_the_target_onto_the_source(planted):
+def test_learn_rotation_maps_the_target_onto_the_source_for_planted_languages(planted):
     order, source_ids, target_ids = planted
     own, other = (
         train_vectors(lambda ids=ids: cut(ids, len(ids), -1), PLANTED, 0, 20, 5).centred()
@@ -359,9 +365,9 @@ def test_the_map_of_two_planted_languages_turns_the_target_onto_the_source(plant
     )
     pairs = np.stack([order[:30], np.arange(30)], 1)  # target id, source id
     every = np.arange(PLANTED)
-    turn, _ = learn_rotation(own, other, pairs, every, every)
-    cosines = (own.matrix @ turn) @ other.matrix.T
-    right = cosines[order, every]  # unseen pairs are as near as those given
+    rotation_DD, _ = learn_rotation(own, other, pairs, every, every)
+    cosines = (own.matrix @ rotation_DD) @ other.matrix.T
+    right = cosines[order, every]  # pairs that were not given are near each other too
     assert right[30:].mean() > 0.5
     assert cosines.mean() < 0.2
 
@@ -381,14 +387,20 @@ def test_every_token_gets_a_row_and_different_bytes_never_share_a_copy(source, t
     assert len(set(copies)) == len(copies)
 
 
-# what public implementations get wrong with byte-level tokens
+# mistakes of public implementations with byte-level tokens
 
-TORN = [b"\xc3\xa7", b"\xa7\xc3", b" \xc3", b"\xa3o", b"\xc3\xa7\xc3\xa3o"]  # two are no text alone
+TORN = [
+    b"\xc3\xa7",
+    b"\xa7\xc3",
+    b" \xc3",
+    b"\xa3o",
+    b"\xc3\xa7\xc3\xa3o",
+]  # three are invalid UTF-8
 WORDS = [b"casa", b" casa", b"Casa", b" Casa", b"1998", b" 1998", b"),", b" ),"]
 
 
 def tokenizer_of(tokens, num_bytes=256):
-    """A tokenizer of bytes, these tokens, each merged byte by byte from its first, and end of text."""
+    """A tokenizer of bytes, these tokens (merged one byte at a time), and end of text."""
     entries = [tokenizer.stand_ins_of(bytes([byte])) for byte in range(num_bytes)]
     merges = []
     for token in map(tokenizer.stand_ins_of, tokens):
@@ -405,8 +417,8 @@ def odd():
     return Vocabularies(tokenizer_of([*TORN[:3], *WORDS[::2]]), tokenizer_of([*TORN, *WORDS]))
 
 
-def test_tokens_that_are_no_text_alone_stay_apart(odd):
-    """deepfocus 1.0.1 decodes before it compares: all of them become one U+FFFD."""
+def test_tokens_that_are_invalid_utf8_stay_distinct(odd):
+    """deepfocus 1.0.1 decodes tokens before it compares them, so these all become U+FFFD."""
     torn = [id for id, t in enumerate(odd.target_tokens) if "\ufffd" in t.decode(errors="replace")]
     assert len(torn) > 128
     copied = odd.source_ids[torn]
@@ -416,8 +428,8 @@ def test_tokens_that_are_no_text_alone_stay_apart(odd):
     assert len({tuple(rows_VD[id]) for id in torn}) == len(torn)
 
 
-def test_a_leading_space_makes_another_token(odd):
-    """wechsel 0.0.4 strips it; its vectors are compared in the test of `token_vectors`."""
+def test_a_leading_space_makes_a_different_token(odd):
+    """wechsel 0.0.4 strips the space; the `token_vectors` test covers the vectors."""
     ids = {odd.target_tokens[row]: int(id) for row, id in enumerate(odd.source_ids)}
     for token in WORDS:
         is_shared = token in odd.source_tokens
@@ -425,8 +437,8 @@ def test_a_leading_space_makes_another_token(odd):
         assert not is_shared or odd.source_tokens[ids[token]] == token
 
 
-def test_pieces_cut_bytes_and_not_their_printed_form(odd):
-    """mergekit tokenizes the stand-ins anew: each would be cut into the bytes of its own UTF-8."""
+def test_pieces_split_the_bytes_and_not_their_stand_ins(odd):
+    """mergekit tokenizes the stand-in characters as text, which splits each into its UTF-8 bytes."""
     weights = pieces_filler(odd).rows(np.eye(odd.shape[1], dtype=np.float32))
     row = weights[odd.target_tokens.index("ção".encode())]
     assert {odd.source_tokens[id]: float(row[id]) for id in row.nonzero()[0]} == {
@@ -437,8 +449,8 @@ def test_pieces_cut_bytes_and_not_their_printed_form(odd):
     }
 
 
-def test_a_source_without_some_bytes_and_without_an_end_leaves_rows_to_the_next_filler():
-    """As SmolLM2: bytes that UTF-8 never uses are no tokens."""
+def test_a_source_that_lacks_bytes_and_end_of_text_leaves_rows_to_the_next_filler():
+    """SmolLM2, for example, has no tokens for bytes that UTF-8 never uses."""
     source, target = tokenizer_of(WORDS, num_bytes=0xF5), tokenizer_of([*WORDS, b"a\xff"])
     source.eos_token = None
     both = Vocabularies(source, target)
@@ -461,7 +473,7 @@ def token_batches(num=3, length=16, vocab=64):
 
 
 @pytest.mark.parametrize("bias", [False, True])
-def test_a_move_along_the_mean_adds_just_that_to_the_logits_there(bias):
+def test_move_along_mean_adds_the_move_to_the_logits_at_the_mean(bias):
     head, mean_D, move_V = torch.nn.Linear(16, 64, bias), torch.randn(16), torch.randn(64)
     with torch.no_grad():
         before = head(mean_D)
@@ -476,10 +488,10 @@ def test_mean_probabilities_equal_the_slow_mean():
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "head with bias"])
-def test_calibrated_tokens_are_as_likely_as_they_are_frequent(kind):
+def test_calibrated_probabilities_match_the_token_frequencies(kind):
     torch.manual_seed(0)
     model, counts_V = small(kind), np.random.default_rng(1).integers(0, 50, 64)
-    with torch.no_grad():  # as in trained ones, whose hidden states have a large mean
+    with torch.no_grad():  # gives the hidden states a large mean, as in trained models
         if kind == "gpt2":
             model.transformer.ln_f.bias.normal_(std=4.0)
         if kind == "llama":
@@ -507,8 +519,8 @@ def test_calibrated_tokens_are_as_likely_as_they_are_frequent(kind):
         torch.testing.assert_close(after[name][:5], before[name][:5], atol=0, rtol=0)
 
 
-def test_a_move_that_does_harm_is_taken_back():
-    """Tied rows of little length, which a move along a small mean turns into others."""
+def test_a_harmful_update_is_reverted():
+    """Tied rows are short here, and the mean is small, so the update changes the rows too much."""
     torch.manual_seed(0)
     model = small("llama tied")
     before = {name: p.clone() for name, p in model.state_dict().items()}
@@ -525,7 +537,7 @@ def test_a_model_that_caps_its_logits_is_not_calibrated():
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
 
 
-def test_the_stage_calibrates_all_but_literals_unless_told_not_to(overrides_of_nano):
+def test_the_stage_calibrates_all_rows_but_literals_unless_it_is_off(overrides_of_nano):
     def rows_of(num_tokens):
         overrides = (*overrides_of_nano, "align.method=pieces")
         config = load_config(None, (*overrides, f"align.calibration_tokens={num_tokens}"))
@@ -558,7 +570,7 @@ def load_nano_tokenizer():
 
 @pytest.fixture
 def overrides_of_nano(tiny_overrides):
-    """The tiny run on the package's English base."""
+    """The tiny run with the package's English base."""
     return (*tiny_overrides, "align.base=package:english-nano", "align.calibration_tokens=1024")
 
 
@@ -575,9 +587,7 @@ def resources(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["gaussian", "pieces", "focus", "wechsel", "bridge", "auto"])
-def test_the_stage_builds_by_every_method_the_same_twice(
-    overrides_of_nano, resources, tmp_path, method
-):
+def test_every_method_builds_the_same_files_twice(overrides_of_nano, resources, tmp_path, method):
     built = []
     for number in (1, 2):
         overrides = (
@@ -607,7 +617,7 @@ def test_the_stage_builds_by_every_method_the_same_twice(
 
 
 @pytest.mark.parametrize("keep", [3, 40, 400, -300])
-def test_cut_word_vectors_are_refused(tmp_path, keep):
+def test_truncated_word_vectors_are_rejected(tmp_path, keep):
     words = [["casa", "mar", "rio"] * 5] * 20
     save_facebook_model(
         FastText(words, vector_size=4, min_count=1, bucket=50), str(tmp_path / "w.bin")
@@ -620,7 +630,7 @@ def test_cut_word_vectors_are_refused(tmp_path, keep):
         wechsel._read_vectors(tmp_path / "w.bin", ["casa"])
 
 
-def test_auto_tries_what_the_files_allow():
+def test_auto_tries_the_methods_whose_files_are_given():
     assert candidates(AlignConfig()) == ["pieces", "focus"]
     assert candidates(AlignConfig(dictionary="x")) == ["pieces", "focus"]
     assert candidates(AlignConfig(source_documents="x")) == ["pieces", "focus", "bridge"]
@@ -628,7 +638,7 @@ def test_auto_tries_what_the_files_allow():
     assert candidates(both) == ["pieces", "focus", "wechsel", "bridge"]
 
 
-def test_counts_are_those_of_the_training_text_end_of_text_included(overrides_of_nano):
+def test_target_counts_cover_the_training_text_with_end_of_text(overrides_of_nano):
     config = load_config(None, overrides_of_nano)
     pipeline = Pipeline(config)
     stored = pipeline.build("tokens", init_world(config.runtime))
@@ -642,10 +652,10 @@ def test_counts_are_those_of_the_training_text_end_of_text_included(overrides_of
     np.testing.assert_array_equal(few, np.bincount(ids[:1000], minlength=len(target)))
 
 
-def test_auto_takes_the_method_whose_model_finds_training_text_the_likeliest(
+def test_auto_picks_the_method_with_the_lowest_loss_on_training_text(
     overrides_of_nano, resources, monkeypatch
 ):
-    """Each candidate built by name and measured by a plain loop, against what `auto` says and does."""
+    """Builds each candidate by name, measures it in a plain loop and compares with `auto`."""
     monkeypatch.setattr("gportuguese.align._TRIAL_TOKENS", 1024)
 
     def built(method):
@@ -668,12 +678,13 @@ def test_auto_takes_the_method_whose_model_finds_training_text_the_likeliest(
     starts = {method: start_of(method) for method in ("pieces", "focus", "wechsel", "bridge")}
     _, auto = built("auto")
     assert auto.facts["method"] == min(starts, key=starts.get)
-    said = dict(re.findall(r"(\w+) (\d+\.\d+)", auto.facts["reason"]))
-    said[auto.facts["method"]] = said.pop("at")  # "starts at 1.234"
-    assert {method: float(nats) for method, nats in said.items()} == pytest.approx(starts, abs=2e-3)
+    reason = auto.facts["reason"]
+    reported = dict(re.findall(r"(\w+) (\d+\.\d+)", reason))
+    reported[auto.facts["method"]] = re.search(r"text: (\d+\.\d+) nats", reason)[1]
+    assert {m: float(nats) for m, nats in reported.items()} == pytest.approx(starts, abs=2e-3)
 
 
-def test_auto_leaves_out_a_method_that_has_too_little_text(overrides_of_nano, tmp_path):
+def test_auto_skips_a_method_that_has_too_little_text(overrides_of_nano, tmp_path):
     (tmp_path / "little.txt").write_text("Only this.", encoding="utf-8")
     little = f"align.source_documents={tmp_path / 'little.txt'}"
     config = load_config(None, (*overrides_of_nano, "align.method=auto", little))
@@ -700,7 +711,7 @@ def test_other_methods_need_no_gensim(overrides_of_nano, resources, monkeypatch,
     assert Pipeline(config).build("align", init_world(config.runtime)).facts["method"] == method
 
 
-def test_auto_does_not_pass_over_a_file_that_is_faulty(overrides_of_nano, resources, tmp_path):
+def test_auto_does_not_skip_a_method_whose_file_is_faulty(overrides_of_nano, resources, tmp_path):
     (tmp_path / "dictionary.tsv").write_text("a\tb\nonly one word\n", encoding="utf-8")
     config = load_config(None, (*overrides_of_nano, "align.method=auto", *resources))
     with pytest.raises(AlignError, match="dictionary.tsv:2: 'only one word' is not"):
@@ -714,7 +725,7 @@ def test_auto_does_not_pass_over_a_file_that_is_faulty(overrides_of_nano, resour
         ("source_documents=.", "no documents at .: give a .jsonl, .jsonl.gz, .parquet or .txt"),
     ],
 )
-def test_a_missing_resource_is_said_with_exit_code_2(
+def test_a_missing_resource_is_an_error_with_exit_code_2(
     overrides_of_nano, section, message, capsys, tmp_path, monkeypatch
 ):
     (tmp_path / "empty").mkdir()
@@ -725,14 +736,14 @@ def test_a_missing_resource_is_said_with_exit_code_2(
     assert re.search(message, capsys.readouterr().err)
 
 
-def test_a_line_that_is_no_pair_is_named(overrides_of_nano, resources, tmp_path):
+def test_a_dictionary_line_that_is_not_a_pair_is_reported(overrides_of_nano, resources, tmp_path):
     (tmp_path / "dictionary.tsv").write_text("a\tb\nonly one word\n", encoding="utf-8")
     config = load_config(None, (*overrides_of_nano, "align.method=bridge", *resources))
     with pytest.raises(AlignError, match="dictionary.tsv:2: 'only one word' is not"):
         Pipeline(config).build("align", init_world(config.runtime))
 
 
-def test_files_count_by_what_they_hold_and_only_if_the_method_reads_them(
+def test_the_digest_covers_the_content_of_files_that_the_method_reads(
     overrides_of_nano, resources, tmp_path
 ):
     def folder(*more):
@@ -752,15 +763,15 @@ def test_files_count_by_what_they_hold_and_only_if_the_method_reads_them(
     assert folder("align.method=mean", f"align.dictionary={moved}") == mean
 
 
-def test_too_little_text_is_said(overrides_of_nano, tmp_path):
+def test_too_little_text_is_an_error(overrides_of_nano, tmp_path):
     (tmp_path / "little.txt").write_text("Only this.", encoding="utf-8")
     little = f"align.source_documents={tmp_path / 'little.txt'}"
     config = load_config(None, (*overrides_of_nano, "align.method=bridge", little))
-    with pytest.raises(AlignError, match="too little text for vectors: 0 tokens"):
+    with pytest.raises(AlignError, match="too little text for vectors: in one language 0 tokens"):
         Pipeline(config).build("align", init_world(config.runtime))
 
 
-def test_methods_that_need_text_say_so_before_anything_is_built(overrides_of_nano):
+def test_methods_without_the_files_they_need_are_config_errors(overrides_of_nano):
     with pytest.raises(ConfigError, match="bridge needs align.source_documents"):
         load_config(None, (*overrides_of_nano, "align.method=bridge"))
     with pytest.raises(ConfigError, match="wechsel needs align.source_documents and"):

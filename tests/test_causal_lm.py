@@ -18,7 +18,7 @@ from gportuguese.callbacks import TrainableGroups
 from gportuguese.causal_lm import ModelError, count_parameters, decay_flags, parameter_groups
 from gportuguese.config import Architecture, asset_path
 
-# PyTorch 2.14: torch.compile itself reads `.grad` of an input that is no leaf
+# PyTorch 2.14: torch.compile itself reads `.grad` of an input that is not a leaf
 NON_LEAF = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")
 needs_compile = pytest.mark.skipif(
     not hasattr(torch.compiler, "is_exporting"), reason="needs PyTorch 2.7"
@@ -71,13 +71,13 @@ def test_groups_hold_each_parameter_once(model):
     assert any(parameter is embedding for parameter in groups[-1])
 
 
-def test_too_few_blocks_are_refused():
+def test_too_few_blocks_are_rejected():
     with pytest.raises(ModelError, match="has 2 blocks; at least 3"):
         parameter_groups(gpt2(2))
 
 
 @pytest.mark.parametrize("model", [gpt2(), llama()])
-def test_decay_spares_biases_and_norms_as_fastai_does(model):
+def test_biases_and_norms_are_not_decayed_as_in_fastai(model):
     from fastai.torch_core import norm_bias_params
 
     flags = decay_flags(model)
@@ -86,7 +86,7 @@ def test_decay_spares_biases_and_norms_as_fastai_does(model):
     assert spared >= {id(parameter) for parameter in norm_bias_params(model, True)}
 
 
-def test_missing_base_is_named():
+def test_missing_base_is_a_clear_error():
     with pytest.raises(ModelError, match="no base model at nowhere"):
         causal_lm.load_with_tokenizer("./nowhere")
     with pytest.raises(ModelError, match="neither a path nor a Hub id"):
@@ -121,7 +121,7 @@ def test_fused_activations_compute_the_same():
 @pytest.mark.parametrize("make", [gpt2, llama])
 @pytest.mark.parametrize("is_compiled", [False, pytest.param(True, marks=needs_compile)])
 def test_attention_gets_no_mask(make, is_compiled, monkeypatch):
-    """An explicit one, though it says the same, is what fast attention refuses."""
+    """Fast attention rejects an explicit mask, even an equivalent one."""
     model = make().eval()
     model.config.use_cache = False
     ids_BT = torch.randint(64, (2, 16))
@@ -161,7 +161,7 @@ def test_attention_gets_no_mask(make, is_compiled, monkeypatch):
 @needs_compile
 @pytest.mark.parametrize("make", [gpt2, llama])
 def test_all_phases_and_validations_share_few_compiled_graphs(make, monkeypatch):
-    """PyTorch stops compiling after eight graphs of one function, with no more than a warning."""
+    """PyTorch stops compiling a function after eight graphs and only warns about it."""
     model = make()
     model.config.use_cache = False
     graphs = []
@@ -208,12 +208,12 @@ def test_end_of_text_is_learnt_by_an_untied_llama(tmp_path):
 
 
 @pytest.mark.parametrize("keep", [0, 100, 3000])
-def test_a_truncated_base_is_refused(tmp_path, keep):
+def test_a_truncated_base_is_rejected(tmp_path, keep):
     folder = tmp_path / "base"
     shutil.copytree(asset_path("english-nano"), folder)
     weights = folder / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:keep])
-    with pytest.raises(ModelError, match="is not a whole causal LM"):
+    with pytest.raises(ModelError, match="is not a complete causal LM"):
         causal_lm.load_with_tokenizer(str(folder))
 
 
@@ -231,7 +231,7 @@ def test_files_that_loading_does_not_read_do_not_change_the_identity(tmp_path):
     assert base.identity_of(str(tmp_path / "base"), download=False) != before
 
 
-def test_weights_that_lack_a_tensor_are_refused(tmp_path):
+def test_weights_that_lack_a_tensor_are_rejected(tmp_path):
     model = gpt2()
     weights = model.state_dict()
     del weights["transformer.h.1.mlp.c_fc.weight"]
@@ -241,15 +241,15 @@ def test_weights_that_lack_a_tensor_are_refused(tmp_path):
         causal_lm.load_with_tokenizer(str(tmp_path / "base"))
 
 
-def test_a_base_without_tokenizer_files_is_refused(tmp_path):
+def test_a_base_without_tokenizer_files_is_rejected(tmp_path):
     gpt2().save_pretrained(tmp_path)
     _, bpe = causal_lm.load_with_tokenizer(str(tmp_path))
     with pytest.raises(tokenizer.TokenizerError, match="save the base's tokenizer beside"):
         tokenizer.check_byte_level(bpe, "base")
 
 
-def test_of_a_hub_model_what_was_fetched_is_all_that_is_looked_for(tmp_path, monkeypatch):
-    """As huggingface_hub does: a snapshot that lacks what is asked for is an error."""
+def test_a_cached_hub_model_is_found_without_files_that_were_not_fetched(tmp_path, monkeypatch):
+    """huggingface_hub raises an error if a cached snapshot lacks a file that was asked for."""
     has = {"config.json", "tokenizer.json", "model.safetensors"}
     for name in has:
         (tmp_path / name).write_bytes(b"{}")
@@ -267,9 +267,7 @@ def test_of_a_hub_model_what_was_fetched_is_all_that_is_looked_for(tmp_path, mon
     assert base.locate_base("some/model", download=False) is None
 
 
-def test_a_hub_model_of_which_only_the_tokenizer_was_fetched_is_not_there_yet(
-    tmp_path, monkeypatch
-):
+def test_a_cached_hub_model_without_weights_is_not_found(tmp_path, monkeypatch):
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
     assert base.locate_base("some/model", download=False) is None

@@ -14,7 +14,7 @@ MARKDOWN = """\
 | 5 | embeddings | 3.2325 | 3.1679 | 37.99 | 23.76 | 0.9875 | 6:16:22 | 30:00:00 |"""
 
 
-def test_the_table_of_a_terminal_has_every_cell_in_80_columns():
+def test_the_terminal_table_shows_every_cell_in_80_columns():
     written = io.StringIO()
     Console(file=written, width=80).print(epochs_table(MARKDOWN))
     lines = [line.rstrip() for line in written.getvalue().splitlines() if line.strip()]
@@ -30,7 +30,7 @@ ROWS = [
 ]
 
 
-def test_rows_survive_the_csv_to_nine_digits(tmp_path):
+def test_the_csv_keeps_rows_to_nine_digits(tmp_path):
     write_epochs(tmp_path / "epochs.csv", ROWS)
     read = read_epochs(tmp_path / "epochs.csv")
     assert read[0] == ROWS[0]

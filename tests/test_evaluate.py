@@ -12,7 +12,7 @@ def test_report_repeats_the_table_and_measures_both_sets(tiny_overrides):
     artifact = pipeline.build("evaluate", init_world(config.runtime))
     report = json.loads((artifact.folder / "report.json").read_text(encoding="utf-8"))
     rows = read_epochs(artifact.folder / "epochs.csv")
-    # the loaded weights measure what the last epoch's validation did
+    # the loaded weights give the measures of the last epoch's validation
     assert report["measures"]["valid"]["loss"] == pytest.approx(rows[-1].loss, abs=1e-6)
     assert report["measures"]["valid"]["bits_per_byte"] == pytest.approx(
         rows[-1].bits_per_byte, abs=1e-6

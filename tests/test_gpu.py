@@ -1,4 +1,4 @@
-"""On a CUDA device: the same model as on the CPU, in every precision and with every option."""
+"""A CUDA device trains the same model as the CPU, in every precision and with every option."""
 
 import pytest
 import torch
@@ -52,8 +52,10 @@ def test_cuda_follows_the_cpu(tiny_overrides, tmp_path, precision):
         ("runtime.micro_batch_size=2", ()),
     ],
 )
-@pytest.mark.timeout(600)  # the first compilation takes its time
-def test_what_makes_it_fast_or_small_changes_nothing(tiny_overrides, tmp_path, option, common):
+@pytest.mark.timeout(600)  # the first compilation is slow
+def test_speed_and_memory_options_do_not_change_the_result(
+    tiny_overrides, tmp_path, option, common
+):
     wanted = rows(tiny_overrides, tmp_path / "plain", "cuda", *common)
     got = rows(tiny_overrides, tmp_path / "option", "cuda", option, *common)
     tolerance = 2e-2 if "train.precision=bf16" in common else 1e-4
@@ -86,7 +88,7 @@ def test_the_chunked_loss_equals_the_plain_one(dtype):
         pytest.param("train.optimizer=muon", marks=MUON),
     ],
 )
-def test_a_stopped_run_goes_on(tiny_overrides, tmp_path, monkeypatch, setting):
+def test_a_stopped_run_resumes(tiny_overrides, tmp_path, monkeypatch, setting):
     undo = stop_in_last_phase(monkeypatch, 9, RuntimeError("cut"))
     with pytest.raises(RuntimeError, match="cut"):
         rows(tiny_overrides, tmp_path / "stopped", "cuda", setting, OFTEN)
@@ -97,7 +99,7 @@ def test_a_stopped_run_goes_on(tiny_overrides, tmp_path, monkeypatch, setting):
         assert one.loss == pytest.approx(two.loss, rel=1e-3)
 
 
-def test_dropout_goes_on_with_the_same_random_states(tiny_overrides, tmp_path, monkeypatch):
+def test_dropout_resumes_with_the_same_random_states(tiny_overrides, tmp_path, monkeypatch):
     def with_dropout(folder, *more):
         settings = (f"runtime.artifacts_dir={tmp_path / folder}", "runtime.device=cuda", *more)
         return read_epochs(run(tiny_overrides, *settings).folder / "epochs.csv")
@@ -112,7 +114,7 @@ def test_dropout_goes_on_with_the_same_random_states(tiny_overrides, tmp_path, m
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", pytest.param("muon", marks=MUON)])
-def test_a_bad_step_leaves_the_weights_alone(tiny_overrides, optimizer):
+def test_a_bad_step_leaves_the_weights_unchanged(tiny_overrides, optimizer):
     from gportuguese.callbacks import TrainableGroups
     from gportuguese.callbacks.guard import TrainingStopped
     from gportuguese.learner import fit_phase

@@ -22,7 +22,7 @@ def prepared(overrides, *more):
     return learn, causal_lm.parameter_groups(model), config
 
 
-def test_only_the_last_groups_move_in_a_phase(tiny_overrides):
+def test_a_phase_trains_only_the_last_groups(tiny_overrides):
     learn, groups, config = prepared(tiny_overrides, "train.weight_decay=0.1")
     before = [[p.detach().clone() for p in group] for group in groups]
     phase = PhaseConfig(name="a", epochs=1, trainable_groups=2, lr_max=1e-2)
@@ -55,13 +55,13 @@ def test_overflowing_fp16_gradients_skip_the_step(tiny_overrides):
     learn.precision.scaler = torch.amp.GradScaler("cpu", init_scale=2.0**60, growth_interval=10**6)
     phase = PhaseConfig(name="a", epochs=1, trainable_groups=4, lr_max=1e-2, lr_ratio=1)
     learner.fit_phase(learn, phase, config.train, [TrainableGroups(groups, 4)])
-    # 8 steps halve the scale 8 times, still far too large: nothing may have moved
+    # 8 steps halve the scale 8 times; it is still far too large, so no weight may change
     assert learn.precision.scaler.get_scale() == 2.0**52
     assert torch.equal(groups[-1][0], before)
 
 
 class GradientNorm(Callback):
-    """Keeps the norm of the gradients that the optimizer is about to use."""
+    """Records the norm of the gradients that the optimizer is about to use."""
 
     order = 12
 
@@ -100,13 +100,11 @@ def test_lr_find_suggests_a_rate_and_draws(tiny_overrides, tmp_path, monkeypatch
         small = replace(config, runtime=runtime)
         assert 1e-7 < learner.find_rate(small, inputs, picture, world) < 10
         assert picture.read_bytes().startswith(b"\x89PNG")
-    assert all(80 < steps <= 100 for steps in taken)  # it ends where the loss diverges
+    assert all(80 < steps <= 100 for steps in taken)  # the search ends when the loss diverges
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
-def test_lr_find_ends_where_the_loss_is_not_finite(
-    tiny_overrides, tmp_path, precision, monkeypatch
-):
+def test_lr_find_ends_when_the_loss_is_not_finite(tiny_overrides, tmp_path, precision, monkeypatch):
     config = load_config(None, (*tiny_overrides, f"train.precision={precision}"))
     world, pipeline = init_world(config.runtime), Pipeline(config)
     inputs = {name: pipeline.build(name, world) for name in ("align", "tokens")}
@@ -121,7 +119,7 @@ def test_lr_find_ends_where_the_loss_is_not_finite(
     assert len(seen) == 122  # two passes a step
 
 
-def test_a_precision_that_costs_time_on_this_cpu_is_told(monkeypatch, caplog):
+def test_a_slow_precision_on_this_cpu_triggers_a_warning(monkeypatch, caplog):
     flops = {torch.float32: 59e9, torch.bfloat16: 1e9, torch.float16: 90e9}
     monkeypatch.setattr(precision, "product_flops", flops.__getitem__)
     with caplog.at_level("WARNING", "gportuguese"):
@@ -129,12 +127,12 @@ def test_a_precision_that_costs_time_on_this_cpu_is_told(monkeypatch, caplog):
         precision.check_precision("cpu", TrainConfig(precision="fp16"))
         assert not caplog.messages
         precision.check_precision("cpu", TrainConfig(precision="bf16"))
-        assert "takes 59 times as long in it as in fp32; set train.precision=fp32" in caplog.text
+        assert "take 59 times as long as in fp32; set train.precision=fp32" in caplog.text
         precision.check_precision("cpu", TrainConfig(optimizer="muon"))
         assert caplog.messages[-1].endswith("set train.optimizer=adamw")
 
 
-def test_a_gpu_without_bf16_is_refused(monkeypatch):
+def test_a_gpu_without_bf16_is_rejected(monkeypatch):
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (7, 0))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda _: "V100")
     precision.check_precision("cuda:0", TrainConfig(precision="fp16"))
@@ -144,7 +142,7 @@ def test_a_gpu_without_bf16_is_refused(monkeypatch):
         precision.check_precision("cuda:0", TrainConfig(precision="fp16", optimizer="muon"))
 
 
-def test_compiling_is_refused_before_anything_is_built_where_pytorch_is_too_old(
+def test_compile_with_an_old_pytorch_is_rejected_before_anything_is_built(
     tiny_overrides, tmp_path, monkeypatch
 ):
     monkeypatch.delattr(torch.compiler, "is_exporting", raising=False)

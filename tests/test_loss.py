@@ -26,7 +26,7 @@ def small(kind):
 
 
 def plain(model, ids_BT, targets_BT, factor):
-    """Loss, nats, hits and gradients the slow and obvious way."""
+    """Loss, nats, correct predictions and gradients of the plain PyTorch loss."""
     logits_NV = model(ids_BT).logits.flatten(0, 1)
     nats_N = cross_entropy(logits_NV.float(), targets_BT.flatten(), reduction="none")
     gradients = torch.autograd.grad(factor * nats_N.mean(), list(model.parameters()))
@@ -72,7 +72,7 @@ def test_any_shape_equals_the_plain_loss(batch, length, chunk_rows, seed):
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 @pytest.mark.parametrize(("scale", "vocab_size"), [(1.0, 64), (2.0**16, 64), (2.0**16, 50_257)])
-def test_half_precision_is_as_near_to_fp32_as_the_plain_loss_is(dtype, scale, vocab_size):
+def test_half_precision_is_about_as_close_to_fp32_as_the_plain_loss(dtype, scale, vocab_size):
     torch.manual_seed(0)
     model = gpt2(vocab_size=vocab_size).eval()
     ids_BT = torch.randint(vocab_size, (4, 16))
@@ -90,7 +90,7 @@ def test_half_precision_is_as_near_to_fp32_as_the_plain_loss_is(dtype, scale, vo
     assert error(got) < 1.5 * error(usual)
 
 
-def test_a_frozen_head_costs_no_gradient():
+def test_a_frozen_head_gets_no_gradient():
     model = llama().eval()
     model.get_output_embeddings().weight.requires_grad_(False)
     ids_BT = torch.randint(64, (2, 8))
@@ -105,7 +105,7 @@ def test_a_frozen_head_costs_no_gradient():
     [
         "aot_eager",
         pytest.param("inductor", marks=pytest.mark.slow),
-    ],  # a C++ compiler takes its time
+    ],  # needs a C++ compiler, which is slow
 )
 def test_the_compiled_loss_equals_the_plain_one(dtype, backend, monkeypatch):
     kernel = torch.compile(nats_and_gradients, backend=backend)

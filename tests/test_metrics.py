@@ -36,5 +36,7 @@ def test_sums_equal_the_slow_loop(batch, length, vocabulary, seed):
 
 def test_worked_examples():
     assert bits_per_byte(8 * math.log(2), 8) == 1.0
-    assert perplexity(3.167864) == pytest.approx(23.756687, rel=1e-4)  # the published last row
+    assert perplexity(3.167864) == pytest.approx(
+        23.756687, rel=1e-4
+    )  # last row of the published table
     assert perplexity(1e4) == math.inf

@@ -25,7 +25,7 @@ def optimizer_of(model, name):
 
 
 def newton_schulz(update_MN):
-    """Five times 3.4445 s - 4.7750 s^3 + 2.0315 s^5 on each singular value (Jordan 2024)."""
+    """Applies 3.4445 s - 4.7750 s^3 + 2.0315 s^5 five times to each singular value (Jordan 2024)."""
     left, values, right = torch.linalg.svd(update_MN / update_MN.norm(), full_matrices=False)
     for _ in range(5):
         values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
@@ -78,13 +78,13 @@ def test_muon_is_momentum_with_its_singular_values_pushed_to_one():
         second = BETA2 * second + (1 - BETA2) * grad**2
         mean, square = first / (1 - MOMENTUM**step), second / (1 - BETA2**step)
         wanted = wanted - RATE * mean / (square.sqrt() + EPS)
-        # PyTorch iterates in bf16, whose steps are a 256th
+        # PyTorch iterates in bf16, whose relative precision is 1/256
         torch.testing.assert_close(matrix.double(), wanted_MN, rtol=0, atol=step * RATE / 64)
         torch.testing.assert_close(vector.double(), wanted, rtol=1e-5, atol=1e-6)
 
 
 @needs_muon
-def test_only_matrices_in_blocks_are_muons():
+def test_muon_trains_only_the_matrices_in_blocks():
     model = small_model()
     optimizer = optimizer_of(model, "muon")
     model(torch.arange(8)[None], labels=torch.arange(8)[None]).loss.backward()
@@ -100,7 +100,7 @@ def test_only_matrices_in_blocks_are_muons():
 
 
 @needs_muon
-def test_a_loaded_state_goes_on_as_if_nothing_had_happened():
+def test_a_restored_state_takes_the_same_step():
     def step(model, optimizer, ids):
         model(ids[None], labels=ids[None]).loss.backward()
         optimizer.step()
@@ -119,7 +119,7 @@ def test_a_loaded_state_goes_on_as_if_nothing_had_happened():
         assert torch.equal(one, two)
 
 
-def test_adamw_is_pytorchs():
+def test_adamw_is_pytorchs_own():
     optimizer = optimizer_of(small_model(), "adamw")
     assert type(optimizer) is torch.optim.AdamW
     assert [group["weight_decay"] for group in optimizer.param_groups] == [0.01, 0.0] * 4
@@ -127,7 +127,7 @@ def test_adamw_is_pytorchs():
 
 
 @needs_muon
-def test_a_block_with_more_than_matrices_is_told():
+def test_muon_rejects_a_block_with_a_three_dimensional_parameter():
     model = small_model()
     model.transformer.h[1].experts = nn.Parameter(torch.zeros(2, 3, 4))
     with pytest.raises(
@@ -136,7 +136,7 @@ def test_a_block_with_more_than_matrices_is_told():
         optimizer_of(model, "muon")
 
 
-def test_a_pytorch_without_muon_is_told(monkeypatch):
+def test_muon_rejects_a_pytorch_without_it(monkeypatch):
     monkeypatch.delattr(torch.optim, "Muon", raising=False)
     with pytest.raises(OptimizerError, match=r"needs PyTorch 2\.9 or later"):
         optimizer_of(small_model(), "muon")

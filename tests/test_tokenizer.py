@@ -21,7 +21,7 @@ def trained():
 
 
 @given(st.text())
-def test_any_unicode_comes_back(text):
+def test_any_unicode_survives_encoding_and_decoding(text):
     ids = trained()(text)["input_ids"]
     assert trained().decode(ids, clean_up_tokenization_spaces=False) == text
 
@@ -40,7 +40,7 @@ def test_end_of_text_is_last_and_every_byte_has_a_token():
     assert len(set(table)) == len(table)
 
 
-def test_saved_folder_loads_alike_from_every_file(tmp_path):
+def test_saved_folder_gives_the_same_ids_with_and_without_tokenizer_json(tmp_path):
     tokenizer.save(trained(), tmp_path)
     assert {path.name for path in tmp_path.iterdir()} >= {
         "tokenizer.json",
@@ -51,12 +51,12 @@ def test_saved_folder_loads_alike_from_every_file(tmp_path):
     text = "Gosto do queijo e vinho."
     wanted = trained()(text)["input_ids"]
     assert AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"] == wanted
-    (tmp_path / "tokenizer.json").unlink()  # what transformers 4's slow tokenizer has to go by
+    (tmp_path / "tokenizer.json").unlink()  # as for transformers 4's slow tokenizer
     assert AutoTokenizer.from_pretrained(tmp_path)(text)["input_ids"] == wanted
     assert str(tmp_path) not in (tmp_path / "tokenizer_config.json").read_text()
 
 
-def test_merges_are_saved_as_strings_which_every_release_of_transformers_reads(tmp_path):
+def test_merges_are_saved_as_strings_for_every_release_of_transformers(tmp_path):
     tokenizer.save(trained(), tmp_path)
     merges = json.loads((tmp_path / "tokenizer.json").read_text(encoding="utf-8"))["model"][
         "merges"
@@ -66,7 +66,7 @@ def test_merges_are_saved_as_strings_which_every_release_of_transformers_reads(t
     assert all(merge.count(" ") == 1 for merge in merges)
 
 
-def test_no_token_is_written_with_white_space():
+def test_no_stand_in_contains_white_space():
     stand_ins = tokenizer.stand_ins_of(bytes(range(256)))
     assert not any(character.isspace() for character in stand_ins)
     vocab, merges = tokenizer.train(iter(["a   b \t\n c\u00a0d\u2003e \u0085 f " * 50]), 265, 2)
@@ -74,7 +74,7 @@ def test_no_token_is_written_with_white_space():
     assert not any(c.isspace() for pair in (*merges, vocab) for token in pair for c in token)
 
 
-def test_spaces_before_marks_survive_a_saved_tokenizer(tmp_path):
+def test_spaces_before_punctuation_survive_saving_and_loading(tmp_path):
     tokenizer.save(trained(), tmp_path)
     config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert config["clean_up_tokenization_spaces"] is False
@@ -89,12 +89,12 @@ def test_spaces_before_marks_survive_a_saved_tokenizer(tmp_path):
     assert again["clean_up_tokenization_spaces"] is False
 
 
-def test_corpus_too_small_for_the_vocabulary_says_how_far_it_goes():
+def test_the_error_for_a_too_small_corpus_gives_the_vocabulary_that_it_fills():
     with pytest.raises(TokenizerError, match=r"fills only \d+ of tokenizer.vocab_size=5000"):
         tokenizer.train(iter(["um dois um dois"]), 5000, 2)
 
 
-def test_word_pieces_are_refused():
+def test_wordpiece_is_rejected():
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -103,7 +103,7 @@ def test_word_pieces_are_refused():
         tokenizer.check_byte_level(PreTrainedTokenizerFast(tokenizer_object=backend), "BERT")
 
 
-def test_sentencepiece_bpe_is_refused():
+def test_sentencepiece_bpe_is_rejected():
     from tokenizers import Tokenizer, decoders, models
     from transformers import PreTrainedTokenizerFast
 
@@ -115,7 +115,7 @@ def test_sentencepiece_bpe_is_refused():
 
 
 def test_byte_level_bpe_without_the_bytes_that_utf8_never_uses_is_accepted():
-    # SmolLM2's vocabulary is like this
+    # like SmolLM2's vocabulary
     never_in_utf8 = ("À", "Á", "ÿ")
     kept = [token for token in trained().get_vocab() if token not in never_in_utf8]
     lacking = tokenizer.make_tokenizer({token: id for id, token in enumerate(kept)}, [])
@@ -123,7 +123,7 @@ def test_byte_level_bpe_without_the_bytes_that_utf8_never_uses_is_accepted():
     assert len(tokenizer.bytes_of_tokens(lacking)) == len(lacking) == len(trained()) - 3
 
 
-def test_packaged_base_is_byte_level_and_whole():
+def test_packaged_base_is_byte_level_and_complete():
     from transformers import AutoModelForCausalLM
 
     folder = asset_path("english-nano")

@@ -16,7 +16,7 @@ def loader(num_tokens=1001, **options):
     return BlockLoader(ids, **{"block_size": 10, "batch_size": 4, **options})
 
 
-def test_targets_are_inputs_one_further_and_blocks_do_not_overlap():
+def test_targets_are_inputs_shifted_by_one_and_blocks_do_not_overlap():
     batches = list(loader())
     inputs = np.concatenate([inputs_BT.numpy() for inputs_BT, _ in batches])
     targets = np.concatenate([targets_BT.numpy() for _, targets_BT in batches])
@@ -25,15 +25,15 @@ def test_targets_are_inputs_one_further_and_blocks_do_not_overlap():
 
 
 @given(st.integers(1, 300), st.integers(0, 2**32), st.integers(1, 5))
-def test_epochs_continue_an_endless_row_of_permuted_passes(num_blocks, seed, epochs):
+def test_epochs_continue_an_endless_sequence_of_shuffled_passes(num_blocks, seed, epochs):
     each = loader(seed=seed, num_blocks=num_blocks)
-    row = np.concatenate([each.block_indices(epoch) for epoch in range(epochs)])
+    order = np.concatenate([each.block_indices(epoch) for epoch in range(epochs)])
     total = each.total_blocks
-    for first in range(0, len(row) - total + 1, total):
-        assert sorted(row[first : first + total]) == list(range(total))
-    assert len(row) == epochs * num_blocks
+    for first in range(0, len(order) - total + 1, total):
+        assert sorted(order[first : first + total]) == list(range(total))
+    assert len(order) == epochs * num_blocks
     again = loader(seed=seed, num_blocks=num_blocks)
-    assert (again.block_indices(epochs - 1) == row[-num_blocks:]).all()
+    assert (again.block_indices(epochs - 1) == order[-num_blocks:]).all()
 
 
 def test_orders_differ_by_epoch_and_seed():
@@ -42,12 +42,12 @@ def test_orders_differ_by_epoch_and_seed():
     assert (one.block_indices(0) != two.block_indices(0)).any()
 
 
-def test_a_budget_without_seed_is_spread_over_the_file():
+def test_without_a_seed_blocks_are_spread_over_the_file():
     indices = loader(num_blocks=5).block_indices(0)
     assert indices.tolist() == [0, 24, 49, 74, 99]
 
 
-def test_too_few_tokens_for_one_step():
+def test_too_few_tokens_for_one_step_are_an_error():
     with pytest.raises(TokensError, match="do not fill one batch of 8 blocks of 10"):
         loader(num_tokens=50, seed=0, multiple=8)
 
@@ -64,12 +64,12 @@ def test_the_name_of_a_special_token_in_a_document_is_text(tiny_overrides, tmp_p
         offsets = np.fromfile(tokens.folder / f"{split}.offsets.bin", "<i8")
         assert (ids == tokens.facts["end_of_text"]).sum() == len(offsets) - 1
     documents = Pipeline(config).open("corpus").facts["documents"]
-    assert sum(documents.values()) == len(texts)  # none is another one again
+    assert sum(documents.values()) == len(texts)  # no document is dropped as a duplicate
     assert sum(tokens.facts["bytes"].values()) == sum(len(text.encode()) for text in texts)
 
 
 @given(st.lists(st.text(max_size=8)), st.integers(1, 12))
-def test_portions_are_the_same_texts_few_characters_at_a_time(texts, limit):
+def test_portions_keep_all_texts_in_order_and_fit_the_limit(texts, limit):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("gportuguese.tokens._PORTION_CHARS", limit)
         portions = list(_portions(texts))
@@ -100,7 +100,7 @@ def test_file_holds_every_document_and_end_of_text_after_each(tiny_overrides):
 def test_two_billion_tokens_are_ready_in_a_second(tmp_path):
     path = tmp_path / "train.bin"
     with path.open("wb") as file:
-        file.truncate(2 * 2_000_000_000)  # sparse: takes no room
+        file.truncate(2 * 2_000_000_000)  # sparse: takes no disk space
     start = time.monotonic()
     ids = load_ids(tmp_path, "train", "<u2")
     each = BlockLoader(ids, 1024, 8, seed=0, multiple=64)
@@ -110,7 +110,7 @@ def test_two_billion_tokens_are_ready_in_a_second(tmp_path):
     assert each.epoch_blocks == 2_000_000_000 // 1024 // 64 * 64
 
 
-def test_a_loader_begins_where_it_is_told():
+def test_a_loader_starts_at_its_first_batch():
     each = loader(seed=3)
     whole = [inputs_BT.tolist() for inputs_BT, _ in each]
     each.first_batch = 7
@@ -123,7 +123,7 @@ def test_documents_of_blocks(tmp_path):
     np.array([0, 5, 12, 30, 41], "<i8").tofile(tmp_path / "train.offsets.bin")
 
     def slow(block):
-        tokens = range(10 * block, 10 * block + 11)  # the last target is one further
+        tokens = range(10 * block, 10 * block + 11)  # one more, for the last target
         bounds = [0, 5, 12, 30, 41]
         return {d for d in range(4) for t in tokens if bounds[d] <= t < bounds[d + 1]}
 

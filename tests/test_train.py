@@ -11,7 +11,7 @@ def run(overrides, *more):
     return Pipeline(config).build("train", init_world(config.runtime))
 
 
-def test_epoch_table_counts_over_phases_and_lists_every_file(tiny_overrides):
+def test_epochs_are_counted_across_phases_and_all_weights_are_saved(tiny_overrides):
     artifact = run(tiny_overrides)
     rows = read_epochs(artifact.folder / "epochs.csv")
     assert [(row.epoch, row.phase) for row in rows] == [
@@ -50,7 +50,7 @@ def test_a_padded_vocabulary_trains_and_saves_the_same_model(tiny_overrides, tmp
 @needs_compile
 @pytest.mark.parametrize("more", [(), ("runtime.activation_checkpointing=true",)])
 def test_a_compiled_model_trains_the_same(tiny_overrides, tmp_path, monkeypatch, more):
-    """Through phases that thaw it, and validation between them; without the compiler's back end."""
+    """Covers unfreezing and validation; uses a back end that needs no C++ compiler."""
     real, compiled = torch.nn.Module.compile, []
 
     def with_other_back_end(self):
@@ -76,7 +76,7 @@ def test_mixed_precision_follows_fp32(tiny_overrides, precision):
     assert mixed[-1].loss != plain[-1].loss
 
 
-def test_a_run_stopped_while_it_was_published_only_publishes(tiny_overrides, monkeypatch):
+def test_a_run_stopped_while_publishing_does_not_train_again(tiny_overrides, monkeypatch):
     from gportuguese import artifacts
 
     real = artifacts.publish
@@ -95,7 +95,7 @@ def test_a_run_stopped_while_it_was_published_only_publishes(tiny_overrides, mon
     assert [row.epoch for row in rows] == [0, 1, 2, 3]
 
 
-def test_a_file_system_without_hard_links_will_do(tiny_overrides, monkeypatch):
+def test_weights_are_copied_if_the_file_system_has_no_hard_links(tiny_overrides, monkeypatch):
     def refuse(source, target):
         raise PermissionError(1, "no links here")
 

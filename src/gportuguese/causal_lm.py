@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
 
 class ParameterGroups(NamedTuple):
-    """The parameters of a decoder, each once; a phase trains the last of these groups.
+    """The parameters of a decoder, each once; a phase trains the last one to four groups.
 
-    The first three are equal runs of blocks, from the input upwards.
+    The first three groups hold a third of the blocks each, from the input upwards.
     """
 
     lower_blocks: list[nn.Parameter]
@@ -42,13 +42,13 @@ NUM_GROUPS = len(ParameterGroups._fields)
 
 @contextmanager
 def _without_bars() -> Iterator[None]:
-    """transformers without its progress bars; afterwards they are as the caller had them."""
+    """Turns off transformers' progress bars, then restores the caller's setting."""
     from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging
 
     was_enabled, bar = logging.is_progress_bar_enabled(), gguf.tqdm
     logging.disable_progress_bar()
-    gguf.tqdm = partial(bar, disable=True)  # the one that does not heed the setting
+    gguf.tqdm = partial(bar, disable=True)  # this bar ignores the setting
     try:
         yield
     finally:
@@ -70,7 +70,7 @@ def load_with_tokenizer(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizer
             model, info = AutoModelForCausalLM.from_pretrained(
                 path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
-            if info["missing_keys"]:  # transformers would go on with random weights
+            if info["missing_keys"]:  # transformers would use random weights for them
                 raise ValueError(f"its weights lack {', '.join(sorted(info['missing_keys'])[:3])}")
         else:
             tokenizer = AutoTokenizer.from_pretrained(
@@ -82,15 +82,17 @@ def load_with_tokenizer(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizer
         raise ModelError(f"{base}: {error}{hint}") from error
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         reason = why_not_loaded(error)
-        raise ModelError(f"{base} is not a whole causal LM with a tokenizer: {reason}") from error
+        raise ModelError(
+            f"{base} is not a complete causal LM with a tokenizer: {reason}"
+        ) from error
     vars(model.config).pop("auto_map", None)  # names code that is not saved with the model
     return model, tokenizer
 
 
 def _load_gguf(path: Path) -> PreTrainedModel:
-    """The model of a GGUF file as if it had been saved in float32.
+    """The model of a GGUF file as a plain float32 model.
 
-    transformers marks it as quantized, and such a model can be neither trained nor saved.
+    transformers marks it as quantized and therefore refuses to train or save it.
     """
     import transformers
 
@@ -146,17 +148,17 @@ def fresh_like(model: PreTrainedModel, vocab_size: int, end_of_text: int) -> Pre
 
 
 def set_special_ids(config: Any, end_of_text: int) -> None:
-    """Makes a config agree with the tokenizer on the special ids.
+    """Sets the special ids of a config to the tokenizer's.
 
-    There is no padding id: Llama and its kin treat the row of such an id as padding, which gets no
-    gradient, so end of text would never be learnt.
+    The padding id is None: models like Llama give the row of a padding id no gradient, so end of
+    text would never be learnt.
     """
     config.bos_token_id = config.eos_token_id = end_of_text
     config.pad_token_id = None
 
 
 def set_end_of_text(model: PreTrainedModel, end_of_text: int) -> None:
-    """Sets the special ids of a model; only generation pads, with end of text."""
+    """Sets the special ids of a model; only generation has a padding id, the end of text."""
     for config in (model.config, model.generation_config):
         set_special_ids(config, end_of_text)
     model.generation_config.pad_token_id = end_of_text
@@ -179,7 +181,7 @@ def save(model: PreTrainedModel, folder: Path) -> None:
 
 
 def set_dropout(model: PreTrainedModel, dropout: float) -> None:
-    """Makes every dropout of the model `dropout`, in its modules and in its config."""
+    """Sets every dropout rate of the model to `dropout`, in its modules and its config."""
     for key, value in vars(model.config).items():
         if key.endswith(("pdrop", "dropout")) and isinstance(value, float):
             setattr(model.config, key, dropout)
@@ -191,7 +193,7 @@ def set_dropout(model: PreTrainedModel, dropout: float) -> None:
 
 
 def prepare_model(model: PreTrainedModel, config: Config, world: World) -> None:
-    """Puts a model on the device and makes it as fast as the config asks; its parameters stay."""
+    """Moves a model to the device and applies the config's dropout, speed and memory options."""
     section, runtime = config.train, config.runtime
     model.config.use_cache = False
     if section.dropout is not None:
@@ -206,10 +208,10 @@ def prepare_model(model: PreTrainedModel, config: Config, world: World) -> None:
 
 
 def skip_packing_search() -> None:
-    """Tells transformers that no batch of this process holds packed sequences, as ours never do.
+    """Turns off transformers' search for packed sequences in this process; we never pack any.
 
-    It looks at the positions in every forward pass: a GPU is waited for, and a compiled model, which
-    cannot look, gets an explicit mask, with which attention is slower than a causal one.
+    The search reads the positions in every forward pass, which synchronizes with the GPU. A compiled
+    model cannot search and gets an explicit mask, which makes attention slower than a causal one.
     """
     from transformers import masking_utils
 
@@ -218,7 +220,7 @@ def skip_packing_search() -> None:
 
 
 def checkpoint_activations(blocks: nn.ModuleList) -> None:
-    """Makes every block compute its activations again in the backward pass, dropout included."""
+    """Makes every block recompute its activations in the backward pass, with the same dropout."""
     for block in blocks:
         block.forward = partial(checkpoint, block.forward, use_reentrant=False)
 
@@ -226,15 +228,15 @@ def checkpoint_activations(blocks: nn.ModuleList) -> None:
 def compile_blocks(model: PreTrainedModel) -> None:
     """Compiles every block of the model, in place; equal blocks share one compiled graph.
 
-    A whole model would be compiled again whenever other parameters train and for validation: in the
-    fourth phase of a run PyTorch reaches its `recompile_limit` of 8 and runs the model uncompiled.
+    A whole model would be recompiled in every phase and for validation. In the fourth phase PyTorch
+    would reach its `recompile_limit` of 8 and run the model uncompiled.
     """
     for block in block_list(model):
         block.compile()
 
 
 def fuse_activations(model: nn.Module) -> None:
-    """Replaces GPT-2's GELU, spelt out in seven operations, by PyTorch's single one of the same."""
+    """Replaces GPT-2's GELU, written as seven operations, with PyTorch's equivalent single one."""
     from transformers.activations import NewGELUActivation
 
     for module in list(model.modules()):
@@ -244,7 +246,7 @@ def fuse_activations(model: nn.Module) -> None:
 
 
 def check_block_size(block_size: int, config: Any, name: str) -> None:
-    """Raises `ModelError` for blocks longer than the positions of a model's config."""
+    """Raises `ModelError` if blocks are longer than the positions of a model's config."""
     positions = getattr(config, "max_position_embeddings", None)
     if positions and block_size > positions:
         raise ModelError(
@@ -281,7 +283,7 @@ def block_list(model: nn.Module) -> nn.ModuleList:
 
 
 def decay_flags(model: nn.Module) -> dict[int, bool]:
-    """By id of each parameter, whether weight decay applies: not to biases and norms."""
+    """Whether weight decay applies to each parameter, by its `id`; false for biases and norms."""
     flags = {}
     for module in model.modules():
         is_norm = "norm" in type(module).__name__.lower()

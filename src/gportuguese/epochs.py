@@ -25,7 +25,7 @@ _SHORT_TITLES = {
     "time by epoch": "time",
     "cumulative time": "total",
 }
-"""The titles of the columns, in full and as they fit a terminal of 80 columns."""
+"""Column titles: in full, and shortened for a terminal of 80 columns."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class EpochRow:
 
 @dataclass(frozen=True)
 class EpochTime:
-    """Seconds of one epoch; they are not in `epochs.csv`, which repeats byte for byte."""
+    """Seconds of one epoch; not in `epochs.csv`, which is identical in every run of a config."""
 
     epoch: int
     train_seconds: float
@@ -98,7 +98,7 @@ def epochs_markdown(artifact: Artifact) -> str:
 
 
 def epochs_table(markdown: str) -> Table:
-    """Converts the Markdown table into one that fits a terminal of 80 columns."""
+    """Converts the Markdown table to one that fits a terminal of 80 columns."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table
 

@@ -1,4 +1,4 @@
-"""The final report: both held-out sets measured, the epoch table, curves and samples."""
+"""The evaluate stage: measures on both held-out sets, the epoch table, curves and samples."""
 
 from __future__ import annotations
 

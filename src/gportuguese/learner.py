@@ -19,7 +19,7 @@ from gportuguese.callbacks import (
 )
 
 # isort: split
-# after the callbacks, which import fastai without its warnings
+# imported after the callbacks, which silence fastai's import warnings
 import torch
 from fastai.callback.core import (
     Callback,
@@ -87,7 +87,7 @@ class PhaseLearner(Learner):
             self._with_events(self._do_epoch, "epoch", CancelEpochException)
 
     def all_batches(self) -> None:
-        """Runs the rest of the loader's batches; their numbers count from the epoch's start."""
+        """Runs the loader's remaining batches, numbered from the start of the epoch."""
         self.n_iter = len(self.dl)
         for number, batch in enumerate(self.dl, self.dl.first_batch):
             self.one_batch(number, batch)
@@ -97,7 +97,7 @@ class PhaseLearner(Learner):
 
 
 def make_loaders(config: Config, tokens: Artifact, world: World) -> Loaders:
-    """Training and validation batches of the micro-batch size; this process's share of them."""
+    """This process's share of the training and validation batches, each one micro-batch."""
     section, block_size = config.train, config.tokens.block_size
 
     def blocks(num_tokens: int | None) -> int | None:
@@ -135,7 +135,9 @@ def make_learner(
     world: World,
     guard_type: type[Guard] = Guard,
 ) -> PhaseLearner:
-    """The `Learner` of a run with the callbacks of every fit; takes the model's head out.
+    """The `Learner` of a run with the callbacks that every fit needs.
+
+    Its loss computes the logits, so the model's forward pass now ends before the head.
 
     Raises `WorldError` if the processes cannot share the global batch evenly.
     """
@@ -232,7 +234,7 @@ class _FinderMeter(Callback):
 
 
 class _FinderGuard(Guard):
-    """Clips gradients as in training, and ends the search where they are not finite."""
+    """Clips gradients as in training; ends the search when loss or gradients are not finite."""
 
     name = "guard"
 
@@ -247,7 +249,7 @@ def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world:
     check_machine(world.device, config)
     keep_freed_memory()
     seed_everything(config.train.seed, 0)
-    # the search needs rates at which the loss jumps
+    # the search must reach rates at which the loss jumps
     config = replace(config, train=replace(config.train, max_loss_rise=None))
     model = causal_lm.load(inputs["align"].folder)
     loaders = make_loaders(config, inputs["tokens"], world)

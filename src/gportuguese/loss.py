@@ -1,4 +1,4 @@
-"""The loss straight from the last hidden states: float32 logits exist for a few rows at a time.
+"""The loss, computed from the last hidden states so that few float32 logits exist at a time.
 
 With a vocabulary of 50,257, the logits of a batch, their float32 copy and their gradient take more
 memory than everything else in a step of GPT-2 small. This loss applies the head to chunks of rows
@@ -28,7 +28,7 @@ _FP16_HEADROOM = 1 / 64
 
 
 class HeadLoss:
-    """Mean nats per token of a causal LM; takes the model's head out of its forward pass.
+    """Mean nats per token of a causal LM; it computes the logits, and the model skips its head.
 
     Until `release()`, the field `logits` of the model's output holds the last hidden states
     `[B, T, D]`, and this loss computes the logits, `chunk_rows` rows at a time. It pads the
@@ -39,10 +39,10 @@ class HeadLoss:
     holds whether the most likely token was right.
 
     A model that scales or caps its logits after the head keeps its head, and the loss is computed
-    from whole logits. `head_is_last` says whether the head comes last; None finds out by a forward
-    pass, which a model on the meta device cannot do. `cached_rows` is the number of rows that go
-    through the exponentials together; None chooses by device. With `compile`, one compiled kernel
-    computes nats and gradients of a chunk.
+    from whole logits. `head_is_last` says whether the head comes last; None tests it with a forward
+    pass, which fails on the meta device. `cached_rows` is the number of rows that go through the
+    exponentials together; None chooses by device. With `compile`, one compiled kernel computes the
+    nats and gradients of a chunk.
     """
 
     def __init__(
@@ -64,7 +64,7 @@ class HeadLoss:
             self.head.forward = lambda hidden_BTD: hidden_BTD
 
     def release(self) -> None:
-        """Gives the model its head back."""
+        """Makes the model apply its head again."""
         vars(self.head).pop("forward", None)
 
     def __call__(self, input_BTX: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
@@ -91,16 +91,16 @@ class HeadLoss:
 
 
 def loss_input(output: Any) -> torch.Tensor:
-    """What `HeadLoss` takes of a model's output: hidden states `[B, T, D]`.
+    """The part of a model's output that `HeadLoss` needs: hidden states `[B, T, D]`.
 
-    They are logits `[B, T, V]` if the model keeps its head. The output's field is `logits` in both
+    If the model keeps its head, they are logits `[B, T, V]`. The field is called `logits` in both
     cases, because Hugging Face puts the head's result there.
     """
     return output.logits  # type: ignore[no-any-return]
 
 
 def is_head_last(model: PreTrainedModel) -> bool:
-    """Whether the model returns the head's result unchanged; tries one short pass."""
+    """Whether the model returns the head's result unchanged, tested with a short forward pass."""
     head, was_training = model.get_output_embeddings(), model.training
     head.forward = lambda hidden_BTD: torch.full_like(hidden_BTD, 1e4)  # large, to exceed any cap
     with torch.no_grad():
@@ -128,7 +128,7 @@ class _HeadLoss(torch.autograd.Function):
         cached_rows: int | None,
         compile: bool,
     ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        """The mean; for each token its nats and, without gradients, whether arg-max was right."""
+        """The mean, each token's nats and, without gradients, whether each arg-max was right."""
         cached = cached_rows or (_CACHED_ROWS if hidden_ND.device.type == "cpu" else chunk_rows)
         kind, vocab = hidden_ND.device.type, len(weight_VD)
         autocast = torch.is_autocast_enabled(kind)

@@ -1,4 +1,4 @@
-"""Measures from summed nats: pure functions, and the sums themselves.
+"""Loss, accuracy, perplexity and bits per byte of a model, from sums over batches.
 
 Shapes: B sequences, T tokens, V vocabulary.
 """
@@ -34,7 +34,7 @@ class Measures:
 
 
 def perplexity(loss: float) -> float:
-    """exp of nats per token, infinite where that overflows."""
+    """exp of nats per token; infinite if that overflows."""
     return math.exp(loss) if loss < 709 else math.inf
 
 
@@ -56,7 +56,7 @@ class TokenSums:
 
     def __post_init__(self) -> None:
         self.sums_5 = torch.zeros(5, dtype=torch.float64, device=self.bytes_per_token.device)
-        """Nats, nats of text, hits, bytes, tokens."""
+        """Nats, nats without specials, correct predictions, bytes, tokens."""
 
     def add(
         self, nats_BT: torch.Tensor, correct_BT: torch.Tensor, targets_BT: torch.Tensor
@@ -69,7 +69,7 @@ class TokenSums:
         self.sums_5 += torch.stack([part.sum(dtype=torch.float64) for part in parts])
 
     def measures(self, total: Callable[[torch.Tensor], object] = lambda sums: None) -> Measures:
-        """The quotients; `total` adds up the sums of several processes in place."""
+        """The measures of all batches; `total` adds up the sums of several processes in place."""
         total(self.sums_5)
         nats, text_nats, correct, num_bytes, num_tokens = self.sums_5.tolist()
         loss = nats / num_tokens
@@ -93,7 +93,7 @@ def measure(
 ) -> Measures:
     """The measures of a causal LM over batches, on the device that `bytes_per_token` is on.
 
-    `loss` is the one that has taken the model's head out already, if one has.
+    If the model already has a `HeadLoss`, pass it as `loss`.
     """
     sums = TokenSums(bytes_per_token)
     device = bytes_per_token.device

@@ -54,7 +54,7 @@ def make_optimizer(
     if section.optimizer == "muon":
         if not hasattr(torch.optim, "Muon"):
             raise OptimizerError(
-                f"train.optimizer=muon needs PyTorch 2.9 or later and this is {torch.__version__}; "
+                f"train.optimizer=muon needs PyTorch 2.9 or later, but this is {torch.__version__}; "
                 "upgrade torch or set train.optimizer=adamw"
             )
         try:
@@ -74,7 +74,7 @@ class MuonAdamW(torch.optim.Optimizer):
 
     fastai, checkpoints and schedules see one optimizer. Each group has `lr`, `weight_decay` and
     `betas`; Muon uses the first beta as its momentum, and only AdamW uses `eps`. Muon's updates
-    are scaled to the usual length of AdamW's, so that one rate suits both (Liu et al. 2025,
+    are scaled to the usual size of AdamW's, so that one rate suits both (Liu et al. 2025,
     "Muon is Scalable for LLM Training"). Raises ValueError if a parameter of a `muon` group is
     not a matrix.
     """
@@ -90,7 +90,7 @@ class MuonAdamW(torch.optim.Optimizer):
         self.adamw = torch.optim.AdamW(others, fused=True)
 
     def step(self, closure: None = None) -> None:  # type: ignore[override]
-        """One step of both. They get groups and state each time, since loading replaces these."""
+        """Steps both, with the current groups and state, because loading replaces these."""
         self.muon.param_groups = [
             {
                 **self.muon.defaults,

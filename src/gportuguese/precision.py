@@ -1,4 +1,4 @@
-"""The precisions that a device computes in, and what a run may ask of this PyTorch; loads no fastai."""
+"""Autocast, and checks that this device and PyTorch support the config; loads no fastai."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ log = logging.getLogger("gportuguese")
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 _COMPILES = "2.7"
-_SLOW = 2  # times what float32 takes
+_SLOW = 2  # warn if a product takes more than this many times as long as in float32
 
 
 def check_machine(device: str, config: Config) -> None:
     """Raises `WorldError` for a config that this PyTorch or this GPU cannot run."""
     if config.runtime.compile and not hasattr(torch.compiler, "is_exporting"):
         raise WorldError(
-            f"runtime.compile needs PyTorch {_COMPILES} or later, because transformers asks it for "
-            f"torch.compiler.is_exporting, and this is {torch.__version__}; upgrade torch or set "
+            f"runtime.compile needs PyTorch {_COMPILES} or later, because transformers uses "
+            f"torch.compiler.is_exporting, but this is {torch.__version__}; upgrade torch or set "
             "runtime.compile=false"
         )
     check_precision(device, config.train)
 
 
 def check_precision(device: str, section: TrainConfig) -> None:
-    """Raises `WorldError` for a GPU that cannot compute as asked, warns of a CPU that is slow at it."""
+    """Raises `WorldError` if the GPU lacks the precision; warns if the CPU is slow at it."""
     checks = [(f"train.precision={section.precision}", section.precision, "train.precision=fp32")]
     if section.optimizer == "muon":
         checks.append(("train.optimizer=muon computes in bf16", "bf16", "train.optimizer=adamw"))
@@ -45,7 +45,7 @@ def check_precision(device: str, section: TrainConfig) -> None:
         ratio = product_flops(DTYPES["fp32"]) / product_flops(DTYPES[precision])
         if ratio > _SLOW:
             log.warning(
-                "%s: on this CPU a matrix product takes %.0f times as long in it as in fp32; set %s",
+                "%s: on this CPU, matrix products take %.0f times as long as in fp32; set %s",
                 setting,
                 ratio,
                 instead,
@@ -64,7 +64,7 @@ def product_flops(dtype: torch.dtype, size: int = 256) -> float:
 
 
 def autocast(device: str, precision: str) -> AbstractContextManager[object]:
-    """The context in which a forward pass runs in `precision`."""
+    """A context that runs a forward pass in `precision`."""
     if precision == "fp32":
         return nullcontext()
     return torch.autocast(torch.device(device).type, DTYPES[precision])

@@ -1,4 +1,4 @@
-"""Byte-level BPE: training, saving for every loader there is, and tokens as byte strings."""
+"""Byte-level BPE: training, saving for all common loaders, and tokens as byte strings."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
 def train(
     texts: Iterator[str], vocab_size: int, min_frequency: int
 ) -> tuple[dict[str, int], list[tuple[str, str]]]:
-    """Vocabulary and merges of GPT-2's kind; `<|endoftext|>` is appended as the last id."""
+    """Vocabulary and merges as in GPT-2; `<|endoftext|>` is appended as the last id."""
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 
     backend = Tokenizer(models.BPE())
@@ -120,7 +120,7 @@ def load(folder: Path) -> PreTrainedTokenizerBase:
 def why_not_loaded(error: Exception) -> str:
     """The reason why transformers did not load a folder.
 
-    Where a model needs Python code of its own, transformers advises an option that we do not have.
+    If a model needs its own Python code, transformers suggests an option that we do not have.
     """
     if "trust_remote_code" in str(error):
         return "it needs Python code of its own (auto_map), which gportuguese never runs"
@@ -128,9 +128,9 @@ def why_not_loaded(error: Exception) -> str:
 
 
 def check_byte_level(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Raises `TokenizerError` unless the tokenizer is a BPE over bytes written as GPT-2 writes them.
+    """Raises `TokenizerError` unless the tokenizer is byte-level BPE that writes bytes like GPT-2.
 
-    Not every byte need be a token: SmolLM2 lacks those that UTF-8 never or hardly uses.
+    Bytes may be missing: SmolLM2 lacks those that UTF-8 never or rarely uses.
     """
     backend = getattr(tokenizer, "backend_tokenizer", None)
     parts = json.loads(backend.to_str()) if backend is not None else {}
@@ -145,12 +145,12 @@ def check_byte_level(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         kind = "byte-fallback BPE" if model.get("byte_fallback") else model.get("type", "unknown")
         raise TokenizerError(
             f"the tokenizer of {name} is not byte-level BPE (it is {kind}); "
-            "choose a base model of the GPT-2 kind"
+            "choose a base model with a tokenizer like GPT-2's"
         )
 
 
 def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
-    """The byte string of every token id; special and added tokens stand for their own text.
+    """The byte string of every token id; for special and added tokens, the bytes of their name.
 
     >>> bytes_of_tokens(tokenizer)[tokenizer.convert_tokens_to_ids("Ã§Ã£o")]
     b'\\xc3\\xa7\\xc3\\xa3o'
@@ -165,9 +165,9 @@ def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
 
 
 def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
-    """The tokenizer's own program for text: it cuts and pads nothing, as a saved one may.
+    """A copy of the tokenizer's backend that never truncates or pads, even if the saved one does.
 
-    The name of a special token in a text is text too, not that token.
+    It encodes the name of a special token in a text as plain text.
     """
     backend: Tokenizer = copy.deepcopy(tokenizer.backend_tokenizer)
     backend.encode_special_tokens = True
@@ -177,7 +177,7 @@ def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:
 
 
 def stand_ins_of(token: bytes) -> str:
-    """A byte string as byte-level BPE writes it.
+    """The characters with which byte-level BPE writes a byte string.
 
     >>> stand_ins_of(" ção".encode())
     'ĠÃ§Ã£o'

@@ -1,4 +1,4 @@
-"""Documents as one long memory-mapped file of token ids, and the blocks drawn from it.
+"""The tokens stage: documents as one memory-mapped file of token ids, and a loader of its blocks.
 
 Shapes: B sequences, T tokens of a block.
 """
@@ -22,18 +22,19 @@ from gportuguese.corpus import Split
 from gportuguese.progress import track
 from gportuguese.world import World
 
-_PORTION_CHARS = 1 << 22  # encoded at once, in some 200 bytes each
+_PORTION_CHARS = 1 << 22  # encoded at once; each takes about 200 bytes of memory
 
 
 class TokensError(UserError):
-    """Too few tokens for what is asked."""
+    """There are too few tokens for one batch."""
 
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
-    """Writes per split `<split>.bin` (ids) and `<split>.offsets.bin` (first id of each document,
-    int64, one more than documents), and `token_bytes.npy` (UTF-8 bytes per id, specials 0).
+    """Writes the token ids of each split, the offsets of its documents, and the bytes of each token.
 
-    `<|endoftext|>` follows every document. Tokenizes on all cores, one batch in memory.
+    `<split>.bin` holds the ids, with `<|endoftext|>` after every document. `<split>.offsets.bin`
+    (int64) holds the index of each document's first id, then the total. `token_bytes.npy` holds the
+    UTF-8 bytes per id, 0 for specials. Tokenizes on all cores and holds one batch in memory.
     """
     bpe = tokenizer.load(inputs["tokenizer"].folder)
     backend = tokenizer.plain_backend(bpe)
@@ -68,7 +69,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
 
 
 def _portions(texts: list[str]) -> Iterator[list[str]]:
-    """The same texts, so many at a time as are few characters together: a document may be a book."""
+    """Groups texts into portions of at most `_PORTION_CHARS`; a longer text, like a book, is alone."""
     portion: list[str] = []
     num_chars = 0
     for text in texts:
@@ -89,7 +90,7 @@ def bytes_per_token(bpe: Any) -> np.ndarray:
 
 
 def load_ids(folder: Path, split: Split, dtype: str) -> np.ndarray:
-    """The token ids of a split, mapped, not read."""
+    """The token ids of a split, memory-mapped."""
     path = folder / f"{split}.bin"
     return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
 
@@ -100,7 +101,7 @@ def load_token_bytes(folder: Path, device: str) -> torch.Tensor:
 
 
 def documents_of(folder: Path, split: Split, block_size: int, blocks: np.ndarray) -> list[int]:
-    """The documents, by place in the split, that the tokens of some blocks belong to."""
+    """The documents that have tokens in these blocks, as indices within the split."""
     starts = np.memmap(folder / f"{split}.offsets.bin", "<i8", mode="r")
     found: set[int] = set()
     for block in blocks:
@@ -114,9 +115,9 @@ def documents_of(folder: Path, split: Split, block_size: int, blocks: np.ndarray
 class BlockLoader:
     """Batches `(inputs_BT, targets_BT)` of int64 from the ids of one split.
 
-    Block i holds ids `[i*T, i*T + T]`: T inputs and, one further, T targets. An epoch takes the
-    next `num_blocks` of an endless row of permuted passes; which blocks these are follows from
-    `(seed, epoch)` alone. Without a seed the blocks come in file order.
+    Block i holds the ids from `i*T` to `i*T + T`: T inputs, and T targets shifted by one. Each epoch
+    takes the next `num_blocks` from an endless sequence of shuffled passes over the file; they
+    depend only on `(seed, epoch)`. Without a seed, blocks come in file order.
     """
 
     ids: np.ndarray
@@ -129,11 +130,11 @@ class BlockLoader:
     """An epoch is cut to a multiple of this many blocks."""
     rank: int = 0
     num_ranks: int = 1
-    """Of every `num_ranks` batches this loader has the one at `rank`."""
+    """This loader yields one of every `num_ranks` batches, the one at index `rank`."""
     pin_memory: bool = False
     epoch: int = field(default=0, init=False)
     first_batch: int = field(default=0, init=False)
-    """Where iteration begins: batches of this loader that the epoch has behind it."""
+    """The batch at which iteration starts; set it to resume an epoch."""
 
     def __post_init__(self) -> None:
         self.total_blocks = (len(self.ids) - 1) // self.block_size
@@ -174,7 +175,7 @@ class BlockLoader:
     def __iter__(self) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         order = self.block_indices(self.epoch)
         numbers = range(self.first_batch, len(self))
-        # one batch ahead: reading from disk and pinning then cost the training loop nothing
+        # reads one batch ahead, so that the training loop does not wait for disk and pinning
         with ThreadPoolExecutor(1, "loader") as reader:
             ahead = [reader.submit(self._read, order, number) for number in numbers[:1]]
             for number in numbers:

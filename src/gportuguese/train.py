@@ -142,7 +142,7 @@ def _in_words(position: Position, section: TrainConfig) -> str:
 def _with_documents(
     error: TrainingStopped, step: int, loader: BlockLoader, inputs: dict[str, Artifact]
 ) -> TrainingStopped:
-    """The error, with the titles of the documents in the batch of its step."""
+    """The error with the titles of the documents in the bad batch."""
     blocks = loader.step_blocks(loader.epoch, step)
     folder = inputs["tokens"].folder
     places = documents_of(folder, "train", loader.block_size, blocks)
@@ -155,7 +155,7 @@ def _with_documents(
 def _save_phase(folder: Path, model: PreTrainedModel) -> None:
     """Saves the weights of a finished phase: writes a scratch folder, then renames it."""
     scratch = folder.with_name(f"{folder.name}.tmp")
-    for leftover in (scratch, folder):  # a killed run leaves them if it had not saved a checkpoint
+    for leftover in (scratch, folder):  # from a run that was killed before its next checkpoint
         shutil.rmtree(leftover, ignore_errors=True)
     scratch.mkdir(parents=True)
     model.config.use_cache = True
@@ -210,7 +210,7 @@ def _log_row(rows: list[EpochRow]) -> None:
         old, new = getattr(before, name), getattr(row, name)
         return f"{new:.3f}" if row.epoch == 0 else f"{old:.3f} -> {new:.3f}"
 
-    # with the time before it, the line fits 80 columns
+    # fits 80 columns with its timestamp
     log.info(
         "epoch %d (%s): loss %s, bits/byte %s",
         row.epoch,

@@ -1,4 +1,4 @@
-"""Processes that torchrun starts train the model that one process trains."""
+"""Several processes started by torchrun train the same model as one process."""
 
 import subprocess
 import sys
@@ -40,7 +40,7 @@ def assert_equal(folder, other):
         torch.testing.assert_close(weight, weights[1][name], atol=1e-5, rtol=0)
 
 
-# a micro-batch of 2 accumulates twice in each of two processes; a validation of 7 batches is uneven
+# with a micro-batch of 2, each process accumulates twice; 7 validation batches split unevenly
 @pytest.mark.parametrize("micro_batch_size", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_two_processes_equal_one_across_unfreezing(tiny_overrides, tmp_path, micro_batch_size):
     settings = (NO_DROPOUT, "train.valid_tokens=448")
@@ -48,16 +48,16 @@ def test_two_processes_equal_one_across_unfreezing(tiny_overrides, tmp_path, mic
     process = torchrun(both)
     output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    assert output.count("| after ... epochs |") == 1  # one process speaks
+    assert output.count("| after ... epochs |") == 1  # only one process prints
     alone = build(elsewhere(tiny_overrides, tmp_path / "alone"), *settings)
     assert alone.name == trained(both).name
     assert artifacts.open_artifact(trained(both)).facts["processes"] == 2
     assert_equal(trained(both), alone)
 
 
-@pytest.mark.slow  # three times two processes
+@pytest.mark.slow  # starts two processes three times
 @pytest.mark.timeout(600)
-def test_two_processes_stopped_together_go_on_together(tiny_overrides, tmp_path):
+def test_two_processes_stop_and_resume_together(tiny_overrides, tmp_path):
     both = (*tiny_overrides, "train.epoch_tokens=40960")
     process = torchrun(both)
     for line in process.stderr:
@@ -82,7 +82,7 @@ def test_two_processes_stopped_together_go_on_together(tiny_overrides, tmp_path)
 
 @pytest.mark.parametrize("num_ranks", [1, 2, 3, 4])
 @pytest.mark.parametrize("seed", [None, 5])
-def test_shares_are_disjoint_and_whole(num_ranks, seed):
+def test_the_shares_of_all_ranks_add_up_to_every_batch_once(num_ranks, seed):
     ids = np.arange(641, dtype="<u2")
     settings = {"block_size": 10, "batch_size": 2, "seed": seed}
     multiple = 24 if seed is not None else 1
@@ -100,7 +100,7 @@ def test_shares_are_disjoint_and_whole(num_ranks, seed):
     assert sum(map(len, shares)) == len(whole)
 
 
-def test_an_uneven_share_of_the_global_batch_is_refused(tiny_overrides):
+def test_an_uneven_share_of_the_global_batch_is_rejected(tiny_overrides):
     process = torchrun((*tiny_overrides, "runtime.micro_batch_size=8"))
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0

@@ -1,4 +1,4 @@
-"""Settings that must not matter, and runs that must repeat."""
+"""Settings that must not change the result, and runs that must be reproducible."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ def test_same_config_and_seed_give_the_same_bytes(tiny_overrides, tmp_path):
         assert (one / name).read_bytes() == (two / name).read_bytes()
 
 
-def test_another_seed_gives_another_run(tiny_overrides):
+def test_a_different_seed_gives_a_different_run(tiny_overrides):
     one, two = build(tiny_overrides), build(tiny_overrides, "train.seed=1")
     assert (one / "epochs.csv").read_bytes() != (two / "epochs.csv").read_bytes()
 
@@ -59,7 +59,7 @@ def test_one_pass_of_eight_equals_eight_passes_of_one(tiny_overrides, tmp_path):
 @pytest.mark.parametrize(
     ("stop", "precision"), [(KeyboardInterrupt("ctrl-c"), "fp32"), (RuntimeError("cut"), "fp16")]
 )
-def test_a_run_stopped_in_the_second_phase_ends_as_a_straight_one(
+def test_a_run_stopped_in_the_second_phase_ends_like_an_uninterrupted_one(
     tiny_overrides, tmp_path, monkeypatch, stop, precision
 ):
     tiny_overrides = (*tiny_overrides, f"train.precision={precision}")
@@ -97,12 +97,12 @@ def test_fastai_learner_equals_a_bare_pytorch_loop(tiny_overrides, name):
     train.fit_phase(learn, phase, config.train, [])
     rates, moments = learn.recorder.hps["lr"], learn.recorder.hps["mom"]
     model, loader = twin.model, twin.dls.train
-    if name == "adamw":  # Muon, which rounds to bf16, makes much of a gradient's last bit
+    if name == "adamw":  # Muon rounds to bf16 and amplifies a gradient's last bit
         twin.loss_func.release()
     optimizer = make_optimizer(model, causal_lm.parameter_groups(model), config.train)
     ratios = [rate / phase.lr_max for rate in learning_rates(phase)]
     model.train()
-    # without EpochOrder both read epoch 0 twice
+    # without EpochOrder, both read epoch 0 twice
     batches = [batch for _ in range(phase.epochs) for batch in loader]
     for (inputs_BT, targets_BT), rate, moment in zip(batches, rates, moments, strict=True):
         for group, ratio in zip(optimizer.param_groups, ratios, strict=True):
@@ -120,7 +120,7 @@ def test_fastai_learner_equals_a_bare_pytorch_loop(tiny_overrides, name):
 
 
 @pytest.mark.parametrize("option", ["activation_checkpointing=true", "loss_rows=7"])
-def test_what_saves_memory_changes_nothing(tiny_overrides, tmp_path, option):
+def test_memory_options_do_not_change_the_result(tiny_overrides, tmp_path, option):
     folders = [
         build(elsewhere(tiny_overrides, tmp_path / name), *more)
         for name, more in (("plain", ()), ("option", (f"runtime.{option}",)))

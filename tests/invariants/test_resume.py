@@ -1,4 +1,4 @@
-"""A run that was stopped anywhere ends with the bytes of one that was not."""
+"""A run that was stopped and resumed produces the same bytes as an uninterrupted one."""
 
 import random
 import signal
@@ -21,7 +21,7 @@ OFTEN = "runtime.checkpoint_minutes=1e-9"  # after every step
 
 
 class StopAt(Callback):
-    """Raises after some batch of a phase, counted over its epochs, validation included."""
+    """Raises after batch `number` of a phase, counted from 0 over epochs and validations."""
 
     order = 90
 
@@ -72,7 +72,7 @@ def straight(tiny_overrides, tmp_path):
         (21, "train.precision=fp32"),
     ],
 )
-def test_a_run_stopped_after_any_batch_ends_as_a_straight_one(
+def test_a_run_stopped_after_any_batch_ends_like_an_uninterrupted_one(
     tiny_overrides, straight, monkeypatch, number, settings
 ):
     undo = stop_in_last_phase(monkeypatch, number, RuntimeError("cut"))
@@ -82,7 +82,7 @@ def test_a_run_stopped_after_any_batch_ends_as_a_straight_one(
     assert_same(build(tiny_overrides, settings), straight(settings))
 
 
-def test_a_run_goes_on_with_another_micro_batch(tiny_overrides, straight, monkeypatch):
+def test_a_run_resumes_with_another_micro_batch(tiny_overrides, straight, monkeypatch):
     no_dropout = "train.dropout=0.0"
     undo = stop_in_last_phase(monkeypatch, 7, RuntimeError("out of memory"))
     with pytest.raises(RuntimeError, match="out of memory"):
@@ -100,7 +100,7 @@ def test_a_run_goes_on_with_another_micro_batch(tiny_overrides, straight, monkey
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "missing", "no manifest"])
-def test_a_damaged_checkpoint_is_passed_over(tiny_overrides, straight, monkeypatch, caplog, damage):
+def test_a_damaged_checkpoint_is_skipped(tiny_overrides, straight, monkeypatch, caplog, damage):
     undo = stop_in_last_phase(monkeypatch, 9, RuntimeError("cut"))
     with pytest.raises(RuntimeError, match="cut"):
         build(tiny_overrides, OFTEN)
@@ -117,11 +117,11 @@ def test_a_damaged_checkpoint_is_passed_over(tiny_overrides, straight, monkeypat
     else:
         path.unlink()
     assert newest(folder).folder == older
-    assert "going back to the checkpoint before it" in caplog.text
+    assert "falling back to the previous checkpoint" in caplog.text
     assert_same(build(tiny_overrides), straight())
 
 
-def test_checkpoints_are_never_a_plain_pickle_and_only_two_are_kept(tiny_overrides, monkeypatch):
+def test_checkpoints_load_without_pickle_and_only_two_are_kept(tiny_overrides, monkeypatch):
     stop_in_last_phase(monkeypatch, 12, RuntimeError("cut"))
     with pytest.raises(RuntimeError, match="cut"):
         build(tiny_overrides, OFTEN)
@@ -141,7 +141,7 @@ def test_a_finished_run_keeps_no_checkpoint(tiny_overrides):
 
 def start(overrides, **options):
     command = [sys.executable, "-m", "gportuguese", "train", *sets(overrides)]
-    # a process started in the background may have been told to ignore Ctrl+C
+    # a process started in the background may inherit that Ctrl+C is ignored
     return subprocess.Popen(
         command,
         stderr=subprocess.PIPE,
@@ -158,7 +158,7 @@ LONG = ("train.epoch_tokens=20480", "runtime.device=cpu")
     ("stop", "code"),
     [(signal.SIGINT, 130), pytest.param(signal.SIGTERM, 143, marks=pytest.mark.slow)],
 )
-def test_a_signal_saves_and_the_same_command_goes_on(
+def test_a_signal_saves_and_the_same_command_resumes(
     tiny_overrides, straight, tmp_path, stop, code
 ):
     overrides = (*tiny_overrides, *LONG)
@@ -180,9 +180,11 @@ def test_a_signal_saves_and_the_same_command_goes_on(
     assert_same(pipeline.folder("train"), straight(*LONG))
 
 
-@pytest.mark.slow  # some twenty processes that are killed
+@pytest.mark.slow  # starts and kills about twenty processes
 @pytest.mark.timeout(900)
-def test_twenty_kills_leave_the_bytes_of_a_straight_run(tiny_overrides, straight):
+def test_a_run_killed_twenty_times_produces_the_bytes_of_an_uninterrupted_one(
+    tiny_overrides, straight
+):
     overrides = (*tiny_overrides, *LONG, OFTEN)
     draw, kills = random.Random(0), 0
     while True:
@@ -191,11 +193,11 @@ def test_twenty_kills_leave_the_bytes_of_a_straight_run(tiny_overrides, straight
             if "train: building" in line:
                 break
         if kills < 20:
-            time.sleep(draw.uniform(0.3, 3.0))  # the random moment
+            time.sleep(draw.uniform(0.3, 3.0))  # a random moment
             process.kill()
             kills += 1
         process.communicate()
-        if process.returncode == 0:  # the last, or one that was done before it was killed
+        if process.returncode == 0:  # the last one, or one that finished before the kill
             break
         assert process.returncode == -signal.SIGKILL
     assert kills >= 10

@@ -1,4 +1,4 @@
-"""The base model with embeddings for the new vocabulary, and where every row came from."""
+"""The align stage: gives the base model an embedding row for every token of the new vocabulary."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ __all__ = ["AlignError", "build", "candidates"]
 
 log = logging.getLogger("gportuguese")
 
-_TRIAL_TOKENS = 8_192  # of training text, on which `auto` measures where each method starts
+_TRIAL_TOKENS = 8_192  # training tokens on which `auto` compares the methods
 
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
-    """Writes the aligned model, the new tokenizer beside it, and where each row came from.
+    """Writes the aligned model, the new tokenizer, and where each embedding row comes from.
 
-    That is `sources.parquet`, a line a row; `examples.md`, 20 of each kind with the source tokens
-    nearest to them; and `map.png`, the rows of both languages in two dimensions.
+    `sources.parquet` has one line per row. Unless all rows are random, `examples.md` shows 20 tokens
+    of each kind with their nearest source tokens, and `map.png` plots the rows of both languages.
     """
     target = tokenizer.load(inputs["tokenizer"].folder)
     base, section = config.align.base, config.align
@@ -53,7 +53,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         model, source = causal_lm.load_with_tokenizer(base)
         tokenizer.check_byte_level(source, base)
         _check_fits(model, source, base, config.tokens.block_size)
-        method, reason = section.method, "align.method says so"
+        method, reason = section.method, "set by align.method"
         if method == "random":
             model = causal_lm.fresh_like(model, len(target), int(target.eos_token_id))
             kinds = None
@@ -64,12 +64,12 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             source_VD = model.get_input_embeddings().weight.detach().numpy().copy()
             source_rows = make_room(model, vocabularies)
             if method == "auto":
-                method, reason, ways = choose(model, source_rows, resources)
+                method, reason, chosen = choose(model, source_rows, resources)
             else:
-                ways = fillers(method, resources)
-            log.info("align: %s, since %s", method, reason)
-            kinds = put_rows(model, source_rows, ways)
-            divergences = calibrated(model, resources)
+                chosen = fillers(method, resources)
+            log.info("align: %s, %s", method, reason)
+            kinds = put_rows(model, source_rows, chosen)
+            divergences = _calibrate(model, resources)
             target_VD = model.get_input_embeddings().weight.detach().numpy()
             (out / "examples.md").write_text(
                 examples_markdown(vocabularies, kinds, source_VD, target_VD, section.seed),
@@ -97,23 +97,23 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
 
 
 def _check_fits(model: PreTrainedModel, source: Any, base: str, block_size: int) -> None:
-    """Raises `ModelError` for a base that is too small for its tokenizer or for our blocks."""
+    """Raises `ModelError` if the base lacks rows for its tokenizer or positions for our blocks."""
     causal_lm.check_block_size(block_size, model.config, base)
     num_rows = len(model.get_input_embeddings().weight)
     if len(source) > num_rows:
         raise ModelError(
-            f"the tokenizer of {base} has {len(source)} entries, but its model only {num_rows} rows; "
-            "resize the model's embeddings and save it again"
+            f"the tokenizer of {base} has {len(source)} entries, but its model has only {num_rows} "
+            "rows; resize the model's embeddings and save it again"
         )
 
 
 def choose(
     model: PreTrainedModel, source_rows: list[torch.Tensor], resources: Resources
 ) -> tuple[str, str, list[Filler]]:
-    """The method after which training text is the likeliest before any training, why, and its ways.
+    """The method with the lowest loss before training, the reason in words, and its fillers.
 
-    Which it is depends on the base (docs/results/alignment.md). Changes the model's rows. A method
-    that has too little to learn from is left out.
+    The best method depends on the base (docs/results/alignment.md). Changes the model's rows. Skips
+    methods whose text or dictionary is too small.
     """
     blocks = resources.blocks(_TRIAL_TOKENS)
     token_bytes = tokens.load_token_bytes(resources.tokens.folder, "cpu")
@@ -122,19 +122,19 @@ def choose(
         try:
             found[method] = fillers(method, resources)
         except TooLittleError as error:
-            log.info("align: not %s: %s", method, error)
+            log.info("align: skipping %s: %s", method, error)
             continue
         put_rows(model, source_rows, found[method])
-        calibrated(model, resources)
+        _calibrate(model, resources)
         losses[method] = metrics.measure(model, blocks, token_bytes, nullcontext).loss
     best = min(losses, key=lambda method: losses[method])
     others = ", ".join(f"{method} {loss:.3f}" for method, loss in losses.items() if method != best)
-    reason = f"training text starts at {losses[best]:.3f} nats per token with it ({others})"
+    reason = f"lowest loss on training text: {losses[best]:.3f} nats per token ({others})"
     return best, reason, found[best]
 
 
-def calibrated(model: PreTrainedModel, resources: Resources) -> list[float]:
-    """Calibrates the model if the section says so; literals keep the very rows that were copied."""
+def _calibrate(model: PreTrainedModel, resources: Resources) -> list[float]:
+    """Calibrates the model if `calibration_tokens` is not 0; literals keep their copied rows."""
     num_tokens = resources.section.calibration_tokens
     if not num_tokens:
         return []
@@ -143,7 +143,7 @@ def calibrated(model: PreTrainedModel, resources: Resources) -> list[float]:
 
 
 def fillers(method: str, resources: Resources) -> list[Filler]:
-    """The fillers of a method in turn; each fills the rows that those before it left."""
+    """The fillers of a method, in order; each fills rows that the earlier ones left empty."""
     return [FILLERS[kind](resources) for kind in METHODS[method].fills]
 
 
@@ -186,11 +186,11 @@ FILLERS: dict[str, Callable[[Resources], Filler]] = {
     "wechsel": _wechsel,
     "bridge": _bridge,
 }
-"""How each kind of row in `METHODS` is made."""
+"""For each kind of row in `METHODS`, the function that makes its filler."""
 
 
 def make_room(model: PreTrainedModel, vocabularies: Vocabularies) -> list[torch.Tensor]:
-    """Resizes the model to the target's tokens; returns the source rows of what has a row a token."""
+    """Resizes the model to the target vocabulary; returns the source rows of each parameter."""
     num_target, num_source = vocabularies.shape
     source_rows = [p[:num_source].detach().clone() for p in _row_parameters(model)]
     model.resize_token_embeddings(num_target, mean_resizing=False)
@@ -201,14 +201,14 @@ def make_room(model: PreTrainedModel, vocabularies: Vocabularies) -> list[torch.
 def put_rows(
     model: PreTrainedModel, source_rows: list[torch.Tensor], fillers: list[Filler]
 ) -> np.ndarray:
-    """Fills the rows of a model that `make_room` resized; returns the kind of each."""
+    """Fills the rows of a model that `make_room` resized; returns the kind of each row."""
     for parameter, source in zip(_row_parameters(model), source_rows, strict=True):
         parameter.copy_(rows.fill(source, fillers))
     return np.asarray(np.array([filler.kind for filler in fillers])[rows.assign(fillers)])
 
 
 def _row_parameters(model: PreTrainedModel) -> list[torch.nn.Parameter]:
-    """The embeddings, and of the output head what is not the embeddings: each has a row a token."""
+    """The parameters with a row per token: embeddings and output head; tied weights appear once."""
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     modules = [embeddings] if head is None else [embeddings, head]
     found = [p for module in modules for p in module.parameters(recurse=False)]

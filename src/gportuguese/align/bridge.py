@@ -1,14 +1,16 @@
-"""`bridge`: rows predicted from how a token is used, by what usage says of rows in the source language.
+"""`bridge`: predicts each row from how its token is used, with a regression fitted on source tokens.
 
-This project's own. Static vectors are trained on each language's tokenized text alone; the target's
-space is turned onto the source's, starting from literals (digits, marks, names) and, if given, a
-dictionary, and then from the pairs that the map itself finds: "foi" with "was", the ending "ção" with
-"ation", which no dictionary lists. A ridge regression then predicts source rows from the vector, form and
-frequency of their tokens, and with it a row for every target token. Where FOCUS and WECHSEL average a few
-neighbours, and so flatten what they differ in, the regression keeps each direction of meaning that the
-rows of the model hold; a row of a tied model also says how likely its token is, hence the frequency.
+Developed in this project. It trains static vectors on the tokenized text of each language and rotates the
+target's vectors onto the source's. The rotation starts from literals (digits, punctuation, names) and, if
+given, a dictionary. It then learns from pairs that it finds itself: "foi" with "was", or the ending "ção"
+with "ation", which no dictionary lists. A ridge regression learns to predict source rows from the vector,
+form and frequency of their tokens, then predicts a row for every target token.
 
-Tokens that are spelt alike are copied only where they are literal: the others are used otherwise.
+FOCUS and WECHSEL average a few neighbours, which blurs the differences between them. The regression keeps
+every direction of meaning in the model's rows. It also uses the frequency, because a row of a tied model
+says how likely its token is.
+
+Only literals are copied: other tokens with the same spelling are used differently in the two languages.
 """
 
 from __future__ import annotations
@@ -32,15 +34,15 @@ from gportuguese.align.vectors import (
 log = logging.getLogger("gportuguese")
 
 _EPOCHS, _MIN_COUNT = 5, 5
-_MIN_TOKENS = 20  # with vectors, to tell anything from
-_MAX_TIMES = 3
-_MAX_FREQUENT = 1500  # tokens of each language that may pair up
-_RIDGES = (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)  # shares of the mean variance of a dimension
+_MIN_TOKENS = 20  # with vectors; fewer are not enough to fit a map
+_MAX_REPEATS = 3  # of a source corpus that is smaller than the target's
+_MAX_FREQUENT = 1500  # only the most frequent tokens of each language are paired
+_RIDGES = (1e-3, 1e-2, 0.03, 0.1, 0.3, 1.0)  # fractions of a feature's mean variance
 
 
 @dataclass(frozen=True)
 class Spaces:
-    """What is known of the tokens of both languages, `[V, F]` each: vectors in one space, and forms."""
+    """Features of the tokens of both languages, `[V, F]` each: vectors in one space, then forms."""
 
     target: np.ndarray
     target_known: np.ndarray
@@ -50,7 +52,7 @@ class Spaces:
 
 
 def filler(spaces: Spaces) -> Filler:
-    """The regression; it has no row for a token too rare for a vector."""
+    """The regression as a filler; tokens too rare for a vector get no row."""
 
     def rows(source_VD: np.ndarray) -> np.ndarray:
         return predicted_rows(spaces, source_VD)
@@ -59,13 +61,13 @@ def filler(spaces: Spaces) -> Filler:
 
 
 def predicted_rows(spaces: Spaces, source_VD: np.ndarray) -> np.ndarray:
-    """Ridge regression of rows on features, source tokens weighted by the root of their count.
+    """Predicts target rows by ridge regression; source tokens are weighted by the root of their count.
 
-    The ridge is the one whose predictions of rows left out, one at a time, err least.
+    Chooses the ridge with the lowest leave-one-out error.
     """
     known = spaces.source_known
     inputs, centre = spaces.source[known].astype(np.float64), source_VD.mean(0)
-    # squares are weighted by the root of the count, so what is squared by the root of that
+    # the fourth root of the count: squaring the errors turns it into the square root
     scale = spaces.source_counts[known][:, None] ** 0.25
     weighted, wanted = inputs * scale, (source_VD[known] - centre) * scale
     gram, moments = weighted.T @ weighted, weighted.T @ wanted
@@ -82,9 +84,9 @@ def predicted_rows(spaces: Spaces, source_VD: np.ndarray) -> np.ndarray:
 
 
 def forms_of(tokens: list[bytes], counts: np.ndarray) -> np.ndarray:
-    """What shows of tokens without knowing their language; float64 `[V, 6]`.
+    """Features of tokens that do not depend on the language; float64 `[V, 6]`.
 
-    Log frequency and its square; leading space; capital; letters; log length in characters.
+    Log frequency and its square; leading space; capital; only letters; log length in characters.
 
     >>> forms_of([b" Lisboa"], np.array([3])).round(2).tolist()
     [[0.0, 0.0, 1.0, 1.0, 1.0, 1.95]]
@@ -110,24 +112,25 @@ def make_spaces(
     dictionary: list[tuple[str, str]],
     seed: int,
 ) -> Spaces:
-    """Trains vectors on both corpora, turns the target's onto the source's, and puts forms beside them."""
+    """Trains vectors on both corpora, rotates the target's onto the source's and appends the forms."""
     num_target, num_source = vocabularies.shape
     target_counts, source_counts = counts_of(target, num_target), counts_of(source, num_source)
     own = train_vectors(target, num_target, seed, _EPOCHS, _MIN_COUNT)
-    # a smaller source corpus is read more often
-    times = int(np.clip(round(target_counts.sum() / max(source_counts.sum(), 1)), 1, _MAX_TIMES))
-    other = train_vectors(source, num_source, seed, times * _EPOCHS, _MIN_COUNT)
+    # a smaller source corpus gets more epochs
+    repeats = round(target_counts.sum() / max(source_counts.sum(), 1))
+    repeats = int(np.clip(repeats, 1, _MAX_REPEATS))
+    other = train_vectors(source, num_source, seed, repeats * _EPOCHS, _MIN_COUNT)
     fewest = min(int(own.known.sum()), int(other.known.sum()))
     pairs = anchors(vocabularies, dictionary, own, other)
     if fewest < _MIN_TOKENS or not len(pairs):
         raise TooLittleError(
-            f"too little text for vectors: {fewest} tokens of one language occur {_MIN_COUNT} times "
-            f"(at least {_MIN_TOKENS} are needed), and {len(pairs)} pairs of tokens mean the same; "
-            "bring more documents or a dictionary, or choose align.method=pieces"
+            f"too little text for vectors: in one language {fewest} tokens occur at least {_MIN_COUNT} "
+            f"times ({_MIN_TOKENS} are needed), and {len(pairs)} pairs of tokens are known to match "
+            "(1 is needed); add documents or a dictionary, or set align.method=pieces"
         )
-    log.info("align: a map between the languages from %d pairs of tokens", len(pairs))
+    log.info("align: mapping the languages, starting from %d pairs of tokens", len(pairs))
     own, other = own.centred(), other.centred()
-    turn, _ = learn_rotation(
+    rotation_DD, _ = learn_rotation(
         own,
         other,
         pairs,
@@ -136,11 +139,11 @@ def make_spaces(
     )
     target_forms = forms_of(vocabularies.target_tokens, target_counts)
     source_forms = forms_of(vocabularies.source_tokens, source_counts)
-    # each column centred and as wide as a dimension of the vectors, or the ridge would favour some
+    # centre each form and scale it like a vector's dimension; otherwise the ridge would favour some
     seen = source_forms[other.known]
     width = other.matrix[other.known].std() / np.maximum(seen.std(0), 1e-9)
     return Spaces(
-        np.hstack([own.matrix @ turn, (target_forms - seen.mean(0)) * width]),
+        np.hstack([own.matrix @ rotation_DD, (target_forms - seen.mean(0)) * width]),
         own.known,
         np.hstack([other.matrix, (source_forms - seen.mean(0)) * width]),
         other.known,
@@ -153,16 +156,16 @@ def anchors(
 ) -> np.ndarray:
     """Pairs `(target id, source id)` that mean the same and have vectors, `[N, 2]`.
 
-    Literals of the same bytes, and words of the dictionary that are one token in both languages.
+    They are literals with the same bytes, and dictionary entries that are one token in both languages.
     """
     literal_ids = vocabularies.literal_ids
     pairs = {(int(row), int(literal_ids[row])) for row in np.flatnonzero(literal_ids >= 0)}
-    target_places = {token: id for id, token in enumerate(vocabularies.target_tokens)}
-    source_places = {token: id for id, token in enumerate(vocabularies.source_tokens)}
+    target_by_bytes = {token: id for id, token in enumerate(vocabularies.target_tokens)}
+    source_by_bytes = {token: id for id, token in enumerate(vocabularies.source_tokens)}
     for source_word, target_word in dictionary:
         for form in (str.lower, str.capitalize):
-            row = target_places.get(f" {form(target_word)}".encode())
-            id = source_places.get(f" {form(source_word)}".encode())
+            row = target_by_bytes.get(f" {form(target_word)}".encode())
+            id = source_by_bytes.get(f" {form(source_word)}".encode())
             if row is not None and id is not None:
                 pairs.add((row, id))
     found = np.array(sorted(pairs), np.int64).reshape(-1, 2)

@@ -1,6 +1,6 @@
-"""`pieces`: the mean row of the pieces that the source tokenizer cuts a token's bytes into.
+"""`pieces`: the mean row of the pieces into which the source tokenizer splits a token's bytes.
 
-Fast vocabulary transfer (Gee et al., 2022), on bytes: defined for every token.
+Fast vocabulary transfer (Gee et al., 2022), applied to bytes so that it covers nearly every token.
 """
 
 from __future__ import annotations
@@ -16,17 +16,16 @@ from gportuguese.tokenizer import stand_ins_of
 
 
 def filler(vocabularies: Vocabularies) -> Filler:
-    """Mixtures of each token's source pieces in equal parts.
+    """Equal mixtures of each token's source pieces.
 
-    It has no row only where the source lacks a byte (some have none that UTF-8 never uses).
+    A token gets no row if the source lacks one of its bytes; some lack those that UTF-8 never uses.
     """
     merges = _merges_alone(vocabularies)
     rows, columns, values = [], [], []
     for row, token in enumerate(vocabularies.target_tokens):
         ids = merges.encode(stand_ins_of(token), add_special_tokens=False).ids
-        if sum(len(vocabularies.source_tokens[id]) for id in ids) != len(
-            token
-        ):  # a byte was dropped: what is left is another token
+        num_bytes = sum(len(vocabularies.source_tokens[id]) for id in ids)
+        if num_bytes != len(token):  # the source lacks a byte, so the pieces spell another token
             continue
         rows += [row] * len(ids)
         columns += ids
@@ -36,7 +35,7 @@ def filler(vocabularies: Vocabularies) -> Filler:
 
 
 def _merges_alone(vocabularies: Vocabularies) -> Tokenizer:
-    """The source's merges: whatever is given to it is one word."""
+    """The source's merges without its pre-tokenizer, so that the whole input is one word."""
     parts = json.loads(vocabularies.source.backend_tokenizer.to_str())
     for name in ("normalizer", "pre_tokenizer", "post_processor", "truncation", "padding"):
         parts[name] = None

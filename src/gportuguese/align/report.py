@@ -1,4 +1,4 @@
-"""What a person reads of an alignment: examples with their nearest source tokens, and a map."""
+"""The readable report of an alignment: examples with their nearest source tokens, and a map."""
 
 from __future__ import annotations
 
@@ -18,19 +18,19 @@ def examples_markdown(
     target_VD: np.ndarray,
     seed: int,
 ) -> str:
-    """Twenty tokens of each kind, drawn by `seed`, and the source tokens whose rows are nearest."""
-    chance = np.random.default_rng(seed)
+    """Twenty random tokens of each kind with the source tokens whose rows are nearest."""
+    rng = np.random.default_rng(seed)
     lines = []
     for kind in np.unique(kinds):
         ids = np.flatnonzero(kinds == kind)
-        drawn = np.sort(chance.choice(ids, min(_EXAMPLES, len(ids)), replace=False))
+        drawn = np.sort(rng.choice(ids, min(_EXAMPLES, len(ids)), replace=False))
         lines += [f"## {kind}: {len(ids):,} rows", "", "| token | nearest source tokens |"]
         lines += ["| --- | --- |"]
         cosines = _unit(target_VD[drawn]) @ _unit(source_VD[: vocabularies.shape[1]]).T
         for id, row in zip(drawn, cosines, strict=True):
             near = [
-                f"{_shown(vocabularies.source_tokens[place])} {row[place]:.2f}"
-                for place in np.argsort(-row)[:_NEAREST]
+                f"{_shown(vocabularies.source_tokens[source_id])} {row[source_id]:.2f}"
+                for source_id in np.argsort(-row)[:_NEAREST]
             ]
             lines.append(f"| {_shown(vocabularies.target_tokens[id])} | {', '.join(near)} |")
         lines.append("")
@@ -44,10 +44,10 @@ def draw_map(
     target_VD: np.ndarray,
     picture: Path,
 ) -> None:
-    """The rows of both languages on the two axes in which source rows differ most, as a PNG.
+    """Plots the rows of both languages on the first two principal components of the source rows.
 
-    Words are written beside the points of the first tokens with a space and five letters or more:
-    in a trained tokenizer the frequent ones.
+    Labels the first tokens that are a space and at least five letters. In a trained tokenizer those
+    are frequent words.
     """
     from matplotlib.figure import Figure
 
@@ -56,15 +56,21 @@ def draw_map(
     _, _, axes_DD = np.linalg.svd(np.cov(source_VD, rowvar=False))
     figure = Figure(figsize=(9, 6.5))
     axes = figure.subplots()
-    place = (source_VD - centre) @ axes_DD[:2].T
-    axes.scatter(place[:, 0], place[:, 1], s=3, color="0.8", label=f"source ({len(place):,})")
-    new = (target_VD - centre) @ axes_DD[:2].T
+    source_points = (source_VD - centre) @ axes_DD[:2].T
+    axes.scatter(
+        source_points[:, 0],
+        source_points[:, 1],
+        s=3,
+        color="0.8",
+        label=f"source ({len(source_points):,})",
+    )
+    target_points = (target_VD - centre) @ axes_DD[:2].T
     for kind in np.unique(kinds):
-        some = new[kinds == kind]
+        some = target_points[kinds == kind]
         axes.scatter(some[:, 0], some[:, 1], s=4, alpha=0.6, label=f"{kind} ({len(some):,})")
     for points, tokens, color in (
-        (place, vocabularies.source_tokens, "0.35"),
-        (new, vocabularies.target_tokens, "black"),
+        (source_points, vocabularies.source_tokens, "0.35"),
+        (target_points, vocabularies.target_tokens, "black"),
     ):
         for id in [id for id, token in enumerate(tokens) if _is_word(token)][:_LABELS]:
             axes.annotate(tokens[id].decode().strip(), points[id], fontsize=8, color=color)

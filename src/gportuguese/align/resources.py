@@ -1,4 +1,4 @@
-"""The texts, dictionary and vectors that a method may need, read only when it asks for them."""
+"""The texts and the dictionary that alignment methods use, read on first use."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from gportuguese.tokens import BlockLoader, load_ids
 
 log = logging.getLogger("gportuguese")
 
-_END = -1  # between documents; whatever the tokenizer has
-_SLICE_CHARS = 1 << 16  # of a long text, 64 of which are encoded at once
+_END = -1  # separates source documents; no tokenizer uses this id
+_SLICE_CHARS = 1 << 16  # long texts are cut into slices; 64 slices are encoded at once
 _SLICE = 1 << 20  # tokens counted at once
-_BATCH_TOKENS = 1024  # read by the model at once
+_BATCH_TOKENS = 1024  # per forward pass
 
 
 @dataclass(frozen=True)
 class Resources:
-    """What a section gives: the first `align.vector_tokens` tokens of each language, and the rest."""
+    """The first `align.vector_tokens` tokens of each language, and the dictionary."""
 
     section: AlignConfig
     tokens: Artifact
@@ -38,17 +38,17 @@ class Resources:
 
     @cached_property
     def target_ids(self) -> np.ndarray:
-        """The ids of the training text in the new language, on disk."""
+        """The ids of the training text in the new language, memory-mapped."""
         return load_ids(self.tokens.folder, "train", self.tokens.facts["dtype"])
 
     @cached_property
     def target_counts(self) -> np.ndarray:
-        """How often each token, end of text too, is among those read; int64 `[V_target]`."""
+        """The count of each token, including end of text, in the target text; int64 `[V_target]`."""
         ids, size = self.target_ids[: self.section.vector_tokens], self.vocabularies.shape[0]
         return counts_of(lambda: iter(np.split(ids, range(_SLICE, len(ids), _SLICE))), size)
 
     def blocks(self, num_tokens: int) -> BlockLoader:
-        """About `num_tokens` of its tokens, in blocks spread evenly over it."""
+        """About `num_tokens` tokens of the training text, in blocks spread evenly over it."""
         num_blocks = max(1, num_tokens // self.block_size)
         batch_size = max(1, _BATCH_TOKENS // self.block_size)
         return BlockLoader(self.target_ids, self.block_size, batch_size, num_blocks=num_blocks)
@@ -61,7 +61,7 @@ class Resources:
 
     @cached_property
     def source(self) -> Sentences:
-        """The text in the base model's language; raises `AlignError` where there is none."""
+        """The text in the base model's language; raises `AlignError` if there is none."""
         if self.section.source_documents is None:
             raise AlignError(
                 "this method needs text in the base model's language; set align.source_documents "
@@ -84,9 +84,9 @@ class Resources:
         return lambda: cut(ids_of_all, self.section.vector_tokens, _END)
 
     def dictionary(self) -> list[tuple[str, str]]:
-        """Pairs `(source word, target word)`, none without a file.
+        """Pairs `(source word, target word)`; empty without a file.
 
-        Raises `AlignError` for a line that is no pair.
+        Raises `AlignError` for a line that is not a pair.
         """
         if self.section.dictionary is None:
             return []

@@ -1,4 +1,4 @@
-"""What every method works from, and what it gives: fillers, each of which knows some of the rows."""
+"""The input and output of every alignment method: two vocabularies, and a filler for some rows."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Vocabularies:
     def source_ids(self) -> np.ndarray:
         """For each target id the source id with the same bytes, else -1; int64 `[V_target]`.
 
-        End of text means the same in both, whatever it is called.
+        The two end-of-text tokens match even if their names differ.
         """
         ids = shared_rows(self.source_tokens, self.target_tokens)
         if self.source.eos_token_id is not None:
@@ -48,7 +48,7 @@ class Vocabularies:
 
     @cached_property
     def literal_ids(self) -> np.ndarray:
-        """`source_ids` of the tokens that mean the same in any language and of end of text, else -1."""
+        """`source_ids` of literals (see `is_literal`) and of end of text, else -1."""
         tokens = {*self.source_tokens, *self.target_tokens}
         literal = np.array([is_literal(token, tokens) for token in self.target_tokens])
         literal[self.target.all_special_ids] = True
@@ -56,42 +56,42 @@ class Vocabularies:
 
     @property
     def shape(self) -> tuple[int, int]:
-        """Rows wanted and rows given: `(V_target, V_source)`."""
+        """The sizes of both vocabularies: `(V_target, V_source)`."""
         return len(self.target_tokens), len(self.source_tokens)
 
 
 @dataclass(frozen=True)
 class Filler:
-    """A way to get rows from source rows, and the rows it can give."""
+    """A function that makes target rows from source rows, and which rows it can make."""
 
     kind: str
     has: np.ndarray
-    """Bool `[V_target]`."""
+    """The rows it can make; bool `[V_target]`."""
     rows: Callable[[np.ndarray], np.ndarray]
-    """From source rows `[V_source, D]` to target rows `[V_target, D]`, which hold where `has` does."""
+    """Maps source rows `[V_source, D]` to target rows `[V_target, D]`, valid only where `has` is true."""
 
 
 def assign(fillers: list[Filler]) -> np.ndarray:
-    """For each row the place of the first filler that has it; int64 `[V_target]`."""
+    """For each row the index of the first filler that can make it; int64 `[V_target]`."""
     has = np.stack([filler.has for filler in fillers])
     assert has.any(0).all()
     return np.asarray(has.argmax(0))
 
 
 def fill(source: torch.Tensor, fillers: list[Filler]) -> torch.Tensor:
-    """The new matrix `[V_target, D]`, or vector `[V_target]` of a bias."""
+    """The new matrix `[V_target, D]`, or for a bias the new vector `[V_target]`."""
     source_VD = source.detach().numpy().reshape(len(source), -1)
-    places = assign(fillers)
-    rows = np.empty((len(places), source_VD.shape[1]), source_VD.dtype)
-    for place, filler in enumerate(fillers):
-        chosen = places == place
+    indices = assign(fillers)
+    rows = np.empty((len(indices), source_VD.shape[1]), source_VD.dtype)
+    for index, filler in enumerate(fillers):
+        chosen = indices == index
         if chosen.any():
             rows[chosen] = filler.rows(source_VD)[chosen]
     return torch.from_numpy(rows).reshape(-1, *source.shape[1:])
 
 
 def copied(source_ids: np.ndarray) -> Filler:
-    """The very rows of tokens whose `source_ids` are not -1."""
+    """Exact copies of the source rows in `source_ids`; no row where it is -1."""
     return Filler("copied", source_ids >= 0, lambda source_VD: source_VD[source_ids])
 
 
@@ -106,7 +106,7 @@ def mean(num_rows: int) -> Filler:
 
 
 def gaussian(num_rows: int, seed: int) -> Filler:
-    """Draws from N(mu, Sigma) of the source rows (Hewitt, 2021)."""
+    """Random rows from a normal distribution with the source rows' mean and covariance (Hewitt, 2021)."""
 
     def rows(source_VD: np.ndarray) -> np.ndarray:
         centre = source_VD.mean(0, dtype=np.float64)
@@ -119,6 +119,6 @@ def gaussian(num_rows: int, seed: int) -> Filler:
 
 
 def mixed(kind: str, weights: csr_array) -> Filler:
-    """Mixtures of source rows; `weights` is `[V_target, V_source]`, and a row may be empty."""
+    """Weighted sums of source rows by `weights` `[V_target, V_source]`; no row without weights."""
     has = np.diff(weights.indptr) > 0
     return Filler(kind, has, lambda source_VD: np.asarray(weights @ source_VD))

@@ -1,10 +1,10 @@
-"""Which rows are copied: tokens of the same bytes, or only those that mean the same in any language."""
+"""Which tokens can copy a source row: all with the same bytes, or only those that are literal."""
 
 from __future__ import annotations
 
 import numpy as np
 
-_NAME_LETTERS = 4  # "Lisboa" is a name in both languages; "Era" may open a sentence in one
+_NAME_LETTERS = 4  # a shorter one may just be the first word of a sentence, like "Era"
 
 
 def shared_rows(source: list[bytes], target: list[bytes]) -> np.ndarray:
@@ -18,10 +18,10 @@ def shared_rows(source: list[bytes], target: list[bytes]) -> np.ndarray:
 
 
 def is_literal(token: bytes, vocabulary: set[bytes]) -> bool:
-    """Whether a token means the same in any language: bytes, digits, marks, and what seem names.
+    """Whether a token means the same in any language: bytes, digits, punctuation, likely names.
 
-    A token of letters may be spelt alike and be another word: "pretend" is no literal. A name is
-    a capitalised token whose small form is no token: " Lisboa", but not " Actual".
+    Other words with the same spelling may differ in meaning, like "pretend". A likely name is a
+    capitalised token whose lower-case form is not a token: " Lisboa", but not " Actual".
 
     >>> [is_literal(t, {b" actual"}) for t in (b"\\xc3", b" 1998", b"),", b" Lisboa", b" Actual")]
     [True, True, True, True, False]

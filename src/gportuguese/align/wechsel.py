@@ -1,8 +1,8 @@
-"""`wechsel`: rows mixed from the source tokens nearest in a space that a dictionary made common.
+"""`wechsel`: rows mixed from the nearest source tokens in a space aligned with a dictionary.
 
-After WECHSEL (Minixhofer et al., 2022): word vectors of each language, the source's turned onto the
-target's by Procrustes over a bilingual dictionary, softmax(cos / 0.1) over ten neighbours. A token's
-vector is the mean of the words it occurs in, by their counts, so that " casa" and "casa" keep apart.
+After WECHSEL (Minixhofer et al., 2022): word vectors of each language, the source's rotated onto the
+target's by Procrustes over a bilingual dictionary, then softmax(cos / 0.1) over ten neighbours. A token's
+vector is the mean of the words it occurs in, weighted by count, so " casa" and "casa" stay different.
 """
 
 from __future__ import annotations
@@ -42,48 +42,48 @@ _WORD = re.compile(r"[^\W\d_]+")
 
 @dataclass(frozen=True)
 class Words:
-    """The words of a corpus as they are written, how often, and their vectors by small letters."""
+    """The counts of a corpus's words as written, and the vectors of their lower-case forms."""
 
     counts: Counter[str]
-    places: dict[str, int]
+    indices: dict[str, int]
     vectors: Vectors
 
 
 def filler(
     vocabularies: Vocabularies, target: Words, source: Words, dictionary: list[tuple[str, str]]
 ) -> Filler:
-    """Softmax mixtures of each token's neighbours; no row for a token that is in no known word.
+    """Softmax mixtures of each token's neighbours; a token in no known word gets no row.
 
-    Raises `AlignError` if the dictionary has no pair of words that both have vectors.
+    Raises `TooLittleError` if no dictionary entry has vectors for both of its words.
     """
     pairs = [
-        (source.places[s.lower()], target.places[t.lower()])
+        (source.indices[s.lower()], target.indices[t.lower()])
         for s, t in dictionary
-        if s.lower() in source.places and t.lower() in target.places
+        if s.lower() in source.indices and t.lower() in target.indices
     ]
     if not pairs:
         raise TooLittleError(
-            "no line of align.dictionary has words that both have vectors; it must be "
-            "'source<TAB>target' and fit the texts or vectors"
+            "no line of align.dictionary has vectors for both of its words; write 'source<TAB>target' "
+            "on each line, with words that occur in the texts or vector files"
         )
     widths = [words.vectors.matrix.shape[1] for words in (source, target)]
     if widths[0] != widths[1]:
         raise AlignError(
-            f"the vectors of align.source_vectors have {widths[0]} dimensions and those of "
-            f"align.target_vectors {widths[1]}; give two files that agree, or none"
+            f"align.source_vectors has {widths[0]} dimensions and align.target_vectors {widths[1]}; "
+            "use two files with the same number of dimensions, or neither"
         )
     source_rows, target_rows = np.array(pairs).T
-    turn = rotation(source.vectors.matrix[source_rows], target.vectors.matrix[target_rows])
-    theirs = token_vectors(vocabularies.source, source)
-    theirs = Vectors(theirs.matrix @ turn, theirs.known)
-    return mixed("wechsel", neighbours(token_vectors(vocabularies.target, target), theirs))
+    rotation_DD = rotation(source.vectors.matrix[source_rows], target.vectors.matrix[target_rows])
+    other = token_vectors(vocabularies.source, source)
+    other = Vectors(other.matrix @ rotation_DD, other.known)
+    return mixed("wechsel", neighbours(token_vectors(vocabularies.target, target), other))
 
 
 def neighbours(own: Vectors, other: Vectors) -> csr_array:
-    """softmax(cos / 0.1) over the ten nearest of `other` for each known row of `own`."""
+    """For each known row of `own`, softmax(cos / 0.1) over its ten nearest rows of `other`."""
     number = min(_NEIGHBOURS, int(other.known.sum()))
     entries: list[list[Any]] = [[], [], []]
-    for start in range(0, len(own.matrix), 1024):  # a slice of similarities in memory at a time
+    for start in range(0, len(own.matrix), 1024):  # in slices, to limit memory
         rows = np.flatnonzero(own.known[start : start + 1024]) + start
         cosines = own.matrix[rows] @ other.matrix.T
         cosines[:, ~other.known] = -np.inf
@@ -101,35 +101,35 @@ def neighbours(own: Vectors, other: Vectors) -> csr_array:
 
 def token_vectors(tokenizer: PreTrainedTokenizerBase, words: Words) -> Vectors:
     """For each token the mean vector of the words it occurs in, weighted by their counts."""
-    known = [(word, count) for word, count in words.counts.items() if word.lower() in words.places]
+    known = [(word, count) for word, count in words.counts.items() if word.lower() in words.indices]
     encodings = plain_backend(tokenizer).encode_batch(
         [f" {word}" for word, _ in known], add_special_tokens=False
     )
     matrix = np.zeros((len(tokenizer), words.vectors.matrix.shape[1]))
     for (word, count), encoding in zip(known, encodings, strict=True):
-        matrix[encoding.ids] += count * words.vectors.matrix[words.places[word.lower()]]
+        matrix[encoding.ids] += count * words.vectors.matrix[words.indices[word.lower()]]
     return unit_vectors(matrix, np.asarray(matrix.any(1)))
 
 
 def words_of(
     sentences: Sentences, tokenizer: PreTrainedTokenizerBase, vectors_file: str | None, seed: int
 ) -> Words:
-    """The words of a corpus with the vectors of a fastText file, or with vectors trained on them."""
+    """The words of a corpus with vectors from a fastText file or, if None, trained on the corpus."""
     counts: Counter[str] = Counter()
     for words in _texts(sentences, tokenizer):
         counts.update(words)
     counts = Counter(dict(counts.most_common(_MAX_WORDS)))
-    small = sorted({word.lower() for word in counts})
+    lowered = sorted({word.lower() for word in counts})
     if vectors_file is not None:
-        return Words(counts, *_read_vectors(resolve_path(vectors_file), small))
-    places = {word: place for place, word in enumerate(small)}
+        return Words(counts, *_read_vectors(resolve_path(vectors_file), lowered))
+    indices = {word: index for index, word in enumerate(lowered)}
 
     def sentences_of_words() -> Iterator[np.ndarray]:
         for words in _texts(sentences, tokenizer):
-            yield np.array([places[w] for word in words if (w := word.lower()) in places], int)
+            yield np.array([indices[w] for word in words if (w := word.lower()) in indices], int)
 
-    vectors = train_vectors(sentences_of_words, len(small), seed, _EPOCHS, _MIN_COUNT)
-    return Words(counts, {w: p for w, p in places.items() if vectors.known[p]}, vectors)
+    vectors = train_vectors(sentences_of_words, len(lowered), seed, _EPOCHS, _MIN_COUNT)
+    return Words(counts, {w: p for w, p in indices.items() if vectors.known[p]}, vectors)
 
 
 def _texts(sentences: Sentences, tokenizer: PreTrainedTokenizerBase) -> Iterator[list[str]]:
@@ -138,7 +138,7 @@ def _texts(sentences: Sentences, tokenizer: PreTrainedTokenizerBase) -> Iterator
 
 
 def _read_vectors(path: Path, words: list[str]) -> tuple[dict[str, int], Vectors]:
-    """Vectors of those words that a .vec or .bin file of fastText has."""
+    """The vectors that a fastText .vec or .bin file has for these words."""
     from gensim.models import KeyedVectors
     from gensim.models.fasttext import load_facebook_vectors
 
@@ -149,7 +149,7 @@ def _read_vectors(path: Path, words: list[str]) -> tuple[dict[str, int], Vectors
             vectors = KeyedVectors.load_word2vec_format(str(path), binary=False)
         found = [word for word in words if word in vectors]
         matrix = np.array([vectors[word] for word in found]).reshape(len(found), -1)
-    # what gensim raises for a file that is cut, of another format, or a supervised model
+    # gensim raises these for a truncated file, another format or a supervised model
     except (
         OSError,
         ValueError,
@@ -160,6 +160,8 @@ def _read_vectors(path: Path, words: list[str]) -> tuple[dict[str, int], Vectors
     ) as error:
         raise AlignError(f"cannot use the word vectors of {path}: {error}") from error
     if not found:
-        raise AlignError(f"{path} has a vector for no word of the corpus; is it this language's?")
+        raise AlignError(
+            f"{path} has no vector for any word of the corpus; use vectors of its language"
+        )
     known = np.ones(len(found), bool)
-    return {word: place for place, word in enumerate(found)}, unit_vectors(matrix, known)
+    return {word: index for index, word in enumerate(found)}, unit_vectors(matrix, known)

@@ -1,4 +1,4 @@
-"""Several forward passes per optimizer step, with the schedule of a single one."""
+"""Gradient accumulation with a schedule that counts optimizer steps."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from fastai.callback.training import GradientAccumulation
 class Accumulation(GradientAccumulation):
     """fastai's accumulation over `global_batch_size` sequences, scheduled by optimizer steps.
 
-    fastai moves the schedule with every forward pass, so a step would use the rate of its last
-    pass. Here all passes of a step have the rate of its first, and 1 x 8 equals 8 x 1.
+    fastai advances the schedule in every forward pass, so a step would use the rate of its last
+    pass. Here all passes of a step use the rate of the first, so 1 x 8 equals 8 x 1.
     """
 
     def __init__(self, passes_per_step: int, global_batch_size: int) -> None:

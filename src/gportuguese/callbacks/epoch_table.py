@@ -1,4 +1,4 @@
-"""What a run records: the epoch table, TensorBoard logs and the progress bar."""
+"""The records of a run: epoch table, TensorBoard logs and progress bar."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ class EpochTable(Callback):
         self.load_state_dict({"nats": 0.0, "steps": 0, "seconds": 0.0})
 
     def state_dict(self) -> dict[str, float]:
-        """Sum of the losses, steps and seconds of the epoch's training so far."""
+        """Summed loss, steps and seconds of the current epoch's training."""
         return {
             "nats": self.train_nats.item(),
             "steps": self.num_steps,
@@ -56,7 +56,7 @@ class EpochTable(Callback):
         }
 
     def load_state_dict(self, state: dict[str, float]) -> None:
-        """Resumes the epoch that `state` was taken in."""
+        """Resumes the epoch from `state`."""
         device = self.bytes_per_token.device
         self.train_nats = torch.tensor(state["nats"], dtype=torch.float64, device=device)
         self.num_steps = int(state["steps"])
@@ -93,7 +93,7 @@ class EpochTable(Callback):
     ) -> None:
         """Appends a row and writes the file; raises `TrainingStopped` if the loss is not finite."""
         row = EpochRow(len(self.rows), phase, train_loss, **asdict(measures))
-        if not math.isfinite(row.loss):  # before the phase is saved
+        if not math.isfinite(row.loss):  # raise before the phase is saved
             remedy = (
                 "this phase is not kept; lower lr_max, set train.grad_clip, train in bf16 or fp32"
                 if row.epoch
@@ -143,9 +143,9 @@ class TensorBoardLog(Callback):
 
 
 class Meter(Callback):
-    """Reports phase, epoch, loss, learning rate and speed of training, and the time left.
+    """Reports phase, epoch, loss, learning rate, throughput and the time left.
 
-    The speed is that of this phase's training steps, without validation and start-up. The time left
+    Throughput covers this phase's training steps, without validation and start-up. The time left
     includes the remaining validations. The loss is the guard's running mean: the host has it
     already, so reading it does not synchronize with the GPU.
     """
@@ -163,7 +163,7 @@ class Meter(Callback):
         self.advance, self.table, self.guard = advance, table, guard
         self.num_epochs, self.num_ranks = num_epochs, num_ranks
         self.first_epoch = 0
-        """Epochs of the run before this phase."""
+        """Epochs in earlier phases."""
         self.tokens_per_second = math.nan
         self.validation = ExitStack()
 
@@ -209,5 +209,5 @@ class Meter(Callback):
         self.leave()
 
     def leave(self) -> None:
-        """Ends the bar of a validation; call it after every fit, even if the fit raised."""
+        """Closes the validation bar; call it after every fit, even if the fit raised."""
         self.validation.close()

@@ -15,7 +15,7 @@ from gportuguese.world import World
 class TrainingStopped(UserError):
     """Training stopped before a bad step; the weights are those of the last good step.
 
-    `step` counts the steps of the epoch before the bad one; None if the fault was not a step.
+    `step` is the index of the bad step in its epoch; None if the fault was not in a step.
     """
 
     def __init__(self, message: str, step: int | None = None) -> None:
@@ -23,7 +23,7 @@ class TrainingStopped(UserError):
         self.message, self.step = message, step
 
     def __str__(self) -> str:
-        return self.message  # fastai changes `args` of what a callback raises
+        return self.message  # fastai changes the `args` of exceptions from callbacks
 
 
 class StepLoss(Callback):
@@ -40,7 +40,7 @@ class StepLoss(Callback):
 
     @property
     def step(self) -> int:
-        """Steps of the epoch before this one."""
+        """The index of the current step in its epoch."""
         return int(self.learn.iter) // self.passes_per_step
 
     def before_train(self) -> None:
@@ -59,7 +59,8 @@ class StepLoss(Callback):
 class Guard(Callback):
     """Stops the run before a step whose loss or gradients are not finite, or whose loss jumped.
 
-    It also clips gradients. With fp16 it sees unscaled gradients, and never a step that overflowed.
+    It also clips gradients. With fp16 it sees unscaled gradients; steps that overflow are skipped
+    before they reach it.
 
     Reading the result in every step would synchronize with the GPU. With `is_late` the host reads
     it one step later; meanwhile the optimizer's kernel leaves the weights unchanged (`found_inf`,
@@ -85,7 +86,7 @@ class Guard(Callback):
         """Running mean of the loss of the fit's earlier steps."""
         self.pending: tuple[torch.Tensor, Any, int, int] | None = None
         self.running_loss = math.nan
-        """The mean as last read from the device; nan before the first step."""
+        """The mean last read from the device; nan before the first step."""
 
     def state_dict(self) -> dict[str, Any]:
         """Steps and running mean of the current fit."""
@@ -95,7 +96,7 @@ class Guard(Callback):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Resumes the fit that `state` was taken in."""
+        """Resumes the fit from `state`."""
         mean, self.num_steps = state["mean"], state["num_steps"]
         self.mean = None if mean is None else torch.tensor(mean, device=self.learn.dls.device)
 
@@ -136,7 +137,7 @@ class Guard(Callback):
         self.pending = (verdict_4, done, self.learn.epoch, self.step_loss.step)
 
     def judge(self) -> None:
-        """Raises `TrainingStopped` if the result still to be read is bad."""
+        """Reads the pending result; raises `TrainingStopped` if it is bad."""
         if self.pending is None:
             return
         (verdict_4, done, epoch, step), self.pending = self.pending, None
@@ -148,10 +149,10 @@ class Guard(Callback):
             self.stop(epoch, step, loss, mean, norm)
 
     def stop(self, epoch: int, step: int, loss: float, mean: float, norm: float) -> None:
-        """Raises `TrainingStopped` with what is known of the bad step."""
+        """Raises `TrainingStopped` with the bad step's loss, running mean and gradient norm."""
         raise TrainingStopped(
-            f"epoch {epoch + 1} of this phase, step {step + 1}: the loss is {loss:.4g} (mean before: "
-            f"{mean:.4g}) and the norm of the gradients {norm:.4g}; stopped before the weights "
+            f"epoch {epoch + 1} of this phase, step {step + 1}: the loss is {loss:.4g} (running mean "
+            f"{mean:.4g}), the norm of the gradients {norm:.4g}; stopped before the weights "
             "changed. Lower lr_max, set train.grad_clip, train in bf16 or fp32, or raise "
             "train.max_loss_rise",
             step,

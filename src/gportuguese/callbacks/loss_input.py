@@ -1,4 +1,4 @@
-"""The model's output as the loss takes it."""
+"""Passes the loss the part of the model's output that it needs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gportuguese.loss import loss_input
 
 
 class LossInput(Callback):
-    """Replaces a Hugging Face output by the tensor that `HeadLoss` takes."""
+    """Replaces a Hugging Face output with the tensor that `HeadLoss` expects."""
 
     order = 0
 

@@ -1,4 +1,4 @@
-"""Several processes with one model each: gradients are averaged before every step."""
+"""Data parallel training: each process has one model; gradients are averaged before every step."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ from torch.nn.parallel import DistributedDataParallel
 class DataParallel(Callback):
     """Wraps the model for one fit, after `TrainableGroups` (-5) has frozen parameters.
 
-    fastai's own needs CUDA and accelerate. Processes exchange gradients in a step's last pass only.
+    fastai's version needs CUDA and accelerate. Processes exchange gradients only in the last pass
+    of a step.
     """
 
     order = -3
@@ -25,7 +26,7 @@ class DataParallel(Callback):
         self.context = ExitStack()
 
     def before_fit(self) -> None:
-        # buffers never differ, and to exchange them fails where shares of a validation differ in length
+        # buffers never differ; exchanging them fails if validation shares differ in length
         accepted = inspect.signature(DistributedDataParallel).parameters
         sync = "forward_sync_buffers" if "forward_sync_buffers" in accepted else "broadcast_buffers"
         self.learn.model = DistributedDataParallel(
@@ -42,7 +43,7 @@ class DataParallel(Callback):
         self.context.close()
 
     def unwrap(self) -> None:
-        """Takes the model out again; call it after every fit, even if the fit raised."""
+        """Removes the wrapper; call it after every fit, even if the fit raised."""
         self.context.close()
         if isinstance(self.learn.model, DistributedDataParallel):
             self.learn.model = self.learn.model.module

@@ -16,7 +16,7 @@ class Precision(Callback):
     """Autocast around forward pass and loss; with fp16, a dynamic loss scale.
 
     A step whose scaled gradients overflow is skipped, before clipping and the optimizer.
-    The scaler gets this callback as its optimizer: it reads `param_groups`, and calls `step` only
+    The scaler treats this callback as its optimizer: it reads `param_groups`, and calls `step` only
     if the gradients are finite.
     """
 
@@ -57,7 +57,7 @@ class Precision(Callback):
         self.scaler.step(self)
         if not self.is_finite:
             loss = self.step_loss.value
-            if not torch.isfinite(loss):  # a smaller loss scale does not help
+            if not torch.isfinite(loss):  # a smaller loss scale would not help
                 nan = float("nan")
                 self.guard.stop(self.learn.epoch, self.step_loss.step, loss.item(), nan, nan)
             raise CancelStepException("the scaled gradients overflowed")

@@ -1,4 +1,4 @@
-"""Checkpoints: a killed run resumes from them and ends with the same bytes."""
+"""Checkpoints: a killed run resumes from them and produces the same bytes."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 @dataclass(frozen=True)
 class Position:
-    """How far a run has got."""
+    """The progress of a run: finished phases, epochs and steps."""
 
     phase: int = 0
     """Phases finished."""
@@ -45,7 +45,7 @@ class Position:
     """Optimizer steps of this epoch finished."""
 
     def in_words(self, phase: str) -> str:
-        """The position, as messages give it; `phase` is the name of its phase."""
+        """The position as text for messages; `phase` is the current phase's name."""
         return f"phase {phase}, epoch {self.epoch + 1}, after {self.step} steps"
 
 
@@ -94,7 +94,7 @@ class Checkpoints(Callback):
     def _stop_soon(self, number: int, _: Any) -> None:
         self.signal = number
         self.leave()  # the next signal ends the process at once
-        log.info("stopping after this step; again to stop at once")
+        log.info("stopping after this step; a second signal stops at once")
 
     def before_epoch(self) -> None:
         if self.learn.epoch != self.position.epoch:
@@ -102,25 +102,25 @@ class Checkpoints(Callback):
 
     def after_batch(self) -> None:
         if self.training:
-            steps, rest = divmod(self.learn.iter + 1, self.passes_per_step)
-            if rest:
-                return  # between the passes of one step
+            steps, remainder = divmod(self.learn.iter + 1, self.passes_per_step)
+            if remainder:
+                return  # the step is not complete
             self.position = replace(self.position, step=steps)
         elif self.world.num_ranks > 1:
-            return  # processes have unequal shares of a validation
+            return  # validation shares differ, so processes cannot stop together here
         is_late = self.world.is_main and time.monotonic() >= self.due
         stop, is_due = self.world.largest(self.signal, int(is_late))
         if stop or is_due:
-            self.guard.judge()  # on a GPU the result of this step is not yet read
+            self.guard.judge()  # on a GPU this step's result has not been read yet
             self.save(self.learn, self.position)
             self.due = time.monotonic() + self.seconds
         if stop:
-            name, place = signal.Signals(stop).name, self.position.in_words(self.table.phase)
-            log.info("stopped by %s in %s; the same command resumes there", name, place)
+            name, where = signal.Signals(stop).name, self.position.in_words(self.table.phase)
+            log.info("stopped by %s in %s; the same command resumes from there", name, where)
             raise KeyboardInterrupt if stop == signal.SIGINT else SystemExit(128 + stop)
 
     def save(self, learn: Learner, position: Position) -> None:
-        """Writes a checkpoint in full; an interruption leaves none."""
+        """Writes a checkpoint atomically: an interrupted save leaves none."""
         random_states = self.world.gather(_random_states(learn.dls.device))
         if not self.world.is_main:
             return
@@ -161,7 +161,7 @@ class Checkpoints(Callback):
 
 @dataclass
 class Checkpoint:
-    """A checkpoint that was read and passed its check."""
+    """A checkpoint that was loaded and found undamaged."""
 
     folder: Path
     state: dict[str, Any]
@@ -179,12 +179,12 @@ class Checkpoint:
 
 
 def newest(folder: Path) -> Checkpoint | None:
-    """The newest undamaged checkpoint in a folder; warns of each damaged one it skips."""
+    """The newest undamaged checkpoint in a folder; warns about each damaged one it skips."""
     for path in reversed(_folders(folder)):
         if not (fault := artifacts.broken_seal(path)):
             state = torch.load(path / _STATE, map_location="cpu", weights_only=True)
             return Checkpoint(path, state)
-        log.warning("%s: skipped, going back to the checkpoint before it", fault)
+        log.warning("%s: skipped, falling back to the previous checkpoint", fault)
     return None
 
 
@@ -193,7 +193,7 @@ def _folders(folder: Path) -> list[Path]:
 
 
 def _plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
-    """The optimizer's state with plain floats for the NumPy scalars of fastai's schedules.
+    """The optimizer's state with plain floats instead of NumPy scalars from fastai's schedules.
 
     `torch.load(weights_only=True)` rejects NumPy scalars.
     """
@@ -205,7 +205,7 @@ def _plain_state(optimizer: torch.optim.Optimizer) -> dict[str, Any]:
 
 
 def _random_states(device: torch.device) -> dict[str, Any]:
-    """Random states as plain numbers, which processes can exchange and need no pickled classes."""
+    """Random states as plain numbers: processes can exchange them, and they need no pickle."""
     kind, keys, *rest = np.random.get_state()
     on_cuda = device.type == "cuda"
     return {
