@@ -1,4 +1,4 @@
-"""Bounds of single fields, written beside the field: `rate: Annotated[float, Within("(0, inf)")] = 1`."""
+"""Bounds of single fields, written next to the field: `rate: Annotated[float, Within("(0, inf)")] = 1`."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ def _corpus(config: Config) -> _Checks:
     corpus = config.corpus
     yield (
         corpus.valid_per_mille + corpus.test_per_mille < 1000,
-        "corpus: valid_per_mille and test_per_mille leave nothing to train on; lower them",
+        "corpus: valid_per_mille and test_per_mille leave no training documents; lower them",
     )
     yield (
         not (config.dump.source and corpus.documents),

@@ -1,4 +1,4 @@
-"""What `/metrics` tells: counts and times in Prometheus' text format."""
+"""The metrics of `/metrics`: counts and times in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ _SECONDS = (0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
 
 class Telemetry:
-    """The measures of one server, in a registry of their own."""
+    """The metrics of one server, in their own registry."""
 
     def __init__(self, engine: Engine) -> None:
         self._registry = registry = CollectorRegistry()
         self.requests = Counter(
-            "gpt_pt_requests", "Answered requests", ("path", "status"), registry=registry
+            "gpt_pt_requests", "Requests answered", ("path", "status"), registry=registry
         )
         self.tokens = Counter(
-            "gpt_pt_tokens", "Tokens read and written", ("kind",), registry=registry
+            "gpt_pt_tokens", "Tokens read and generated", ("kind",), registry=registry
         )
         self.first_token_seconds = Histogram(
             "gpt_pt_first_token_seconds",
-            "From the request to its first text",
+            "Seconds from the request to its first text",
             buckets=_SECONDS,
             registry=registry,
         )
         self.completion_seconds = Histogram(
             "gpt_pt_completion_seconds",
-            "From the request to its last text",
+            "Seconds from the request to its last text",
             buckets=_SECONDS,
             registry=registry,
         )
         waiting = Gauge("gpt_pt_texts_waiting", "Texts in the queue", registry=registry)
         waiting.set_function(lambda: engine.num_waiting)
-        running = Gauge("gpt_pt_texts_running", "Texts being written", registry=registry)
+        running = Gauge("gpt_pt_texts_running", "Texts being generated", registry=registry)
         running.set_function(lambda: engine.num_running)
 
     def page(self) -> bytes:
-        """The text that Prometheus reads."""
+        """The current metrics as text."""
         return generate_latest(self._registry)
