@@ -44,7 +44,7 @@ def find_model(source: str) -> Path:
 
 
 def find_stage(source: str, name: str) -> Path:
-    """The folder of a run's finished `train` or `export` stage, as `name` says.
+    """The folder of a run's finished stage `name`: `train` or `export`.
 
     `source` is an artifacts folder with one such stage, the folder of the run's `train` or `export`
     stage, or the `model` folder of `train`. Raises `UserError` if there is no such stage, or more

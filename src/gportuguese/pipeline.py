@@ -105,7 +105,8 @@ class Pipeline:
 
     def _build_stage(self, stage: Stage, world: World) -> None:
         if stage.fetch is not None:
-            with world.main_first(f"files for {stage.name}"), busy(f"files for {stage.name}"):
+            fetching = f"fetching files for {stage.name}"
+            with world.main_first(fetching), busy(fetching):
                 stage.fetch(self.config)
         folder = self.folder(stage.name)
         assert folder is not None

@@ -199,7 +199,7 @@ STAGES = {
         ),
         Stage(
             name="evaluate",
-            about="report on the trained model: measures, epoch table, curves and samples",
+            about="measure the trained model and write the report",
             inputs=("corpus", "train", "tokens"),
             settings=_section("evaluate"),
             version=3,
