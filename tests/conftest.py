@@ -1,4 +1,4 @@
-"""A tiny world for every test: a fresh GPT-2, a tokenizer of a few hundred tokens, real folders."""
+"""Shared fixtures: a tiny dump, the settings of a run that takes seconds, and two small models."""
 
 import bz2
 import logging
@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-# remembered hashes of outside files, away from the user's own
+# keep the cache of file hashes apart from the user's own
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gportuguese-tests-")
 
 from hypothesis import settings
@@ -55,7 +55,7 @@ WORDS = [
 
 
 def sentence(seed: int, length: int) -> str:
-    """Words in an order that follows from the seed."""
+    """A sentence of `length` words, determined by the seed."""
     return " ".join(
         WORDS[(seed * 7 + step * step + step * seed) % len(WORDS)] for step in range(length)
     )
@@ -77,7 +77,7 @@ def dump_xml(pages: str) -> str:
 
 @pytest.fixture(scope="session")
 def tiny_dump(tmp_path_factory):
-    """120 articles of random words as a bz2 dump."""
+    """A bz2 dump of 120 articles of random words."""
     path = tmp_path_factory.mktemp("dump") / "tiny.xml.bz2"
     pages = "".join(
         page_xml(number, f"Página {number}", f"'''Página''' {sentence(number, 120)} [[mar]].")
@@ -89,12 +89,12 @@ def tiny_dump(tmp_path_factory):
 
 @pytest.fixture
 def tiny_overrides(tiny_dump, tmp_path):
-    """A run that takes seconds: 3 layers, 16 wide, two phases."""
+    """The settings of a run that takes seconds: 3 layers, width 16, two phases."""
     return tiny_settings(tiny_dump, tmp_path / "artifacts")
 
 
 def tiny_settings(dump, artifacts):
-    """The settings of `tiny_overrides` for a dump and a folder of artifacts."""
+    """The settings of `tiny_overrides` for a given dump and artifacts folder."""
     return (
         f"dump.source={dump}",
         f"runtime.artifacts_dir={artifacts}",
@@ -114,7 +114,7 @@ def tiny_settings(dump, artifacts):
 
 @pytest.fixture(scope="session")
 def writer():
-    """The packaged English model."""
+    """The small English model shipped with the package."""
     from gportuguese.config import asset_path
     from gportuguese.generate import Writer
 
@@ -123,7 +123,7 @@ def writer():
 
 @pytest.fixture(scope="session")
 def llama(writer):
-    """A Llama of random weights: rotary positions and fewer key heads than query heads."""
+    """A Llama with random weights: rotary positions and fewer key heads than query heads."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -145,14 +145,14 @@ def llama(writer):
 
 
 @pytest.fixture(autouse=True)
-def mark_data(request):
-    """Tests marked `data` need real Wikipedia text that users do not have."""
+def skip_without_data(request):
+    """Skips tests marked `data`, which need real Wikipedia text, if that text is missing."""
     if request.node.get_closest_marker("data") and not SHARED.is_dir():
         pytest.skip("no real Wikipedia text in ../shared/data")
 
 
 @pytest.fixture(autouse=True)
-def forget_log_handlers():
-    """The command line logs to the standard error of its own test only."""
+def remove_log_handlers():
+    """Removes the command line's log handlers, which hold the standard error of their own test."""
     yield
     logging.getLogger("gportuguese").handlers.clear()

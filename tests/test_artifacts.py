@@ -1,4 +1,4 @@
-"""Folders are whole or absent, whoever interferes."""
+"""Stage folders are complete or absent, and changes to them are detected."""
 
 import json
 import os
@@ -18,7 +18,7 @@ def make(folder, **facts):
         return publish(partial, folder, {"digest": DIGEST, "facts": facts})
 
 
-def test_what_is_published_opens_as_it_was_written(tmp_path):
+def test_a_published_folder_opens_with_the_same_facts(tmp_path):
     folder = tmp_path / f"x-{DIGEST}"
     made = make(folder, count=3, share=0.1, nested={"a": [1, None]})
     opened = open_artifact(folder)
@@ -39,7 +39,7 @@ def test_what_is_published_opens_as_it_was_written(tmp_path):
         (lambda folder: (folder / "manifest.json").write_text("[]"), "is damaged"),
     ],
 )
-def test_an_edited_folder_is_named(tmp_path, edit, message):
+def test_the_error_names_the_changed_file(tmp_path, edit, message):
     folder = tmp_path / f"x-{DIGEST}"
     make(folder)
     edit(folder)
@@ -47,7 +47,7 @@ def test_an_edited_folder_is_named(tmp_path, edit, message):
         open_artifact(folder)
 
 
-def test_a_changed_fact_or_a_copy_under_another_name_is_noticed(tmp_path):
+def test_a_changed_manifest_or_renamed_folder_is_detected(tmp_path):
     folder = tmp_path / f"x-{DIGEST}"
     make(folder, dtype="<u2")
     manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
@@ -62,7 +62,7 @@ def test_a_changed_fact_or_a_copy_under_another_name_is_noticed(tmp_path):
         open_artifact(copied)
 
 
-def test_a_second_builder_is_refused_until_the_first_has_published(tmp_path):
+def test_a_second_builder_is_rejected_during_and_after_the_first(tmp_path):
     folder = tmp_path / f"x-{DIGEST}"
     with building(folder, resumable=False) as partial:
         (partial / "a.txt").write_text("a", encoding="utf-8")
@@ -82,7 +82,7 @@ def test_a_second_builder_is_refused_until_the_first_has_published(tmp_path):
 
 
 @pytest.mark.parametrize("error", [RuntimeError("PytorchStreamWriter failed"), OSError(28, "x")])
-def test_a_full_disk_is_said_whichever_library_met_it(tmp_path, monkeypatch, error):
+def test_a_full_disk_is_reported_for_errors_of_any_library(tmp_path, monkeypatch, error):
     free = artifacts.shutil.disk_usage(tmp_path)._replace(free=0)
     monkeypatch.setattr(artifacts.shutil, "disk_usage", lambda path: free)
     with (
@@ -102,7 +102,7 @@ def test_other_errors_pass_through(tmp_path):
 
 @pytest.fixture
 def large(tmp_path, monkeypatch):
-    """A file whose hash is worth remembering, last changed a minute ago, and the hashes made."""
+    """A file large enough for the hash cache, and a list that records every file hashed."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(artifacts, "_SETTLED_NS", 0)
     made, real = [], artifacts.hash_file
@@ -112,14 +112,14 @@ def large(tmp_path, monkeypatch):
     return path, made
 
 
-def test_a_file_is_hashed_again_only_where_it_changed(large):
+def test_a_file_is_hashed_again_only_if_it_changed(large):
     path, made = large
     first = artifacts.remembered_hash(path)
     assert artifacts.remembered_hash(path) == first
     assert len(made) == 1
     stat = path.stat()
     time.sleep(0.01)
-    with path.open("r+b") as file:  # as long as before, and dated back
+    with path.open("r+b") as file:  # same size, and the old time is restored below
         file.write(b"x")
     os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
     second = artifacts.remembered_hash(path)
@@ -131,7 +131,7 @@ def test_a_file_is_hashed_again_only_where_it_changed(large):
     assert len(made) == 3
 
 
-def test_what_was_changed_just_now_is_not_remembered(large, monkeypatch):
+def test_the_hash_of_a_file_changed_just_now_is_not_cached(large, monkeypatch):
     path, made = large
     monkeypatch.setattr(artifacts, "_SETTLED_NS", 60 * 10**9)
     for _ in range(2):
@@ -140,7 +140,7 @@ def test_what_was_changed_just_now_is_not_remembered(large, monkeypatch):
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "null"])
-def test_damaged_memory_is_no_memory(large, content):
+def test_a_damaged_hash_cache_is_ignored(large, content):
     path, made = large
     first = artifacts.remembered_hash(path)
     artifacts._hashes_path().write_text(content, encoding="utf-8")
@@ -148,7 +148,7 @@ def test_damaged_memory_is_no_memory(large, content):
     assert len(made) == 2
 
 
-def test_without_a_folder_to_remember_in_files_are_hashed(large, monkeypatch):
+def test_without_a_cache_folder_files_are_hashed_every_time(large, monkeypatch):
     path, made = large
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))  # a file
     assert artifacts.remembered_hash(path) == artifacts.remembered_hash(path)

@@ -18,7 +18,7 @@ def sets(overrides):
     return [word for override in overrides for word in ("--set", override)]
 
 
-def test_a_run_from_nothing_to_table_builds_nothing_twice(
+def test_train_builds_all_stages_once_and_later_commands_reuse_them(
     tiny_overrides, capsys, caplog, monkeypatch
 ):
     words = sets(tiny_overrides)
@@ -45,8 +45,10 @@ def test_a_run_from_nothing_to_table_builds_nothing_twice(
     first, second = capsys.readouterr().out.split("\n\n")
     assert (first[:5], second[:8]) == ("o rio", "a cidade")
     model = str(next_model(tiny_overrides))
-    assert gpt_pt("generate", model, model, "o rio") == 2  # of a pattern that matches two
-    assert "one model wanted, got" in capsys.readouterr().err
+    assert (
+        gpt_pt("generate", model, model, "o rio") == 2
+    )  # as from a shell pattern that matches two
+    assert "expected one model, got" in capsys.readouterr().err
     assert gpt_pt("generate", model, "o rio / " * 100, "--window", "--max-new-tokens", "1") == 0
     assert gpt_pt("train", *words) == 0
     assert "building" not in capsys.readouterr().err
@@ -58,12 +60,12 @@ def next_model(overrides):
     return Pipeline(load_config(None, overrides)).open("train").folder / "model"
 
 
-def test_config_prints_what_reads_back(capsys):
+def test_config_output_can_be_read_back(capsys):
     assert gpt_pt("config", "--set", "train.seed=7") == 0
     assert yaml.safe_load(capsys.readouterr().out)["train"]["seed"] == 7
 
 
-def test_importing_starts_nothing():
+def test_importing_is_fast_and_loads_no_heavy_packages():
     code = (
         "import sys, time; start = time.perf_counter(); import gportuguese; "
         "print(time.perf_counter() - start, *(m for m in ('torch', 'transformers', 'fastai', "
@@ -78,7 +80,7 @@ def test_importing_starts_nothing():
     assert float(seconds) < 0.3
 
 
-def test_status_loads_neither_torch_nor_other_heavy_packages(tiny_overrides, tmp_path):
+def test_status_loads_no_heavy_packages(tiny_overrides, tmp_path):
     source = tmp_path / "english.jsonl"
     source.write_text('{"text": "a"}\n', encoding="utf-8")
     words = sets((*tiny_overrides, "align={base: package:english-nano, method: bridge}"))
@@ -105,12 +107,12 @@ def test_status_loads_neither_torch_nor_other_heavy_packages(tiny_overrides, tmp
         ("x", "known: dump"),
     ],
 )
-def test_a_mistyped_command_is_guessed(word, hint, capsys):
+def test_a_mistyped_command_gets_a_suggestion(word, hint, capsys):
     assert gpt_pt(word) == 2
     assert f"no command {word!r}; {hint}" in capsys.readouterr().err
 
 
-def test_module_and_help():
+def test_help_of_the_module_lists_the_commands():
     run = subprocess.run(
         [sys.executable, "-m", "gportuguese", "--help"], capture_output=True, text=True, check=True
     )

@@ -24,7 +24,7 @@ def write(tmp_path, text):
     return path
 
 
-def test_unknown_key_is_refused_with_a_suggestion_and_all_problems_come_at_once(tmp_path):
+def test_all_problems_are_reported_at_once_with_suggestions(tmp_path):
     path = write(tmp_path, "name: x\ntrain: {sed: 1, precision: fp8}\ncorpus: {min_chars: many}\n")
     with pytest.raises(ConfigError) as caught:
         load_config(path)
@@ -37,16 +37,16 @@ def test_unknown_key_is_refused_with_a_suggestion_and_all_problems_come_at_once(
 @pytest.mark.parametrize(
     ("override", "message"),
     [
-        ("train.global_batch_size=9", "does not divide by runtime.micro_batch_size=8"),
+        ("train.global_batch_size=9", "is not a multiple of runtime.micro_batch_size=8"),
         ("tokenizer.vocab_size=100", "tokenizer.vocab_size=100: 100 must be at least 257"),
         ("align={base: {layers: 4, width: 10, heads: 3, positions: 64}}", "use method: random"),
         (
             "align={base: {layers: 4, width: 10, heads: 3, positions: 64}}",
-            "does not divide by heads",
+            "is not a multiple of heads",
         ),
         ("tokens.block_size=0", "tokens.block_size=0: 0 must be at least 2"),
-        ("train.phases=[]", "train.phases=[]: at least one phase"),
-        ("corpus.documents=x.jsonl", "give one of them, not both"),
+        ("train.phases=[]", "train.phases=[]: needs at least one phase"),
+        ("corpus.documents=x.jsonl", "set only one of them"),
         ("train.seed=true", "train.seed=true: expected int, got True"),
         ("train.seed=-1", "-1 must be at least 0"),
         ("runtime.device=cuda:x", "must be auto, cpu, cuda or cuda:N"),
@@ -54,13 +54,13 @@ def test_unknown_key_is_refused_with_a_suggestion_and_all_problems_come_at_once(
         ("nonsense", "write it as section.key=value"),
     ],
 )
-def test_relations_between_settings(override, message):
+def test_invalid_settings_are_rejected(override, message):
     with pytest.raises(ConfigError, match="^") as caught:
         load_config(None, (override,))
     assert message in str(caught.value)
 
 
-def test_number_without_a_dot_is_a_number(tmp_path):
+def test_exponents_without_a_dot_are_numbers(tmp_path):
     path = write(
         tmp_path,
         "name: x\ntrain: {phases: [{name: a, epochs: 1, trainable_groups: 4, lr_max: 1e-3}]}\n",
@@ -68,15 +68,15 @@ def test_number_without_a_dot_is_a_number(tmp_path):
     assert load_config(path).train.phases[0].lr_max == 1e-3
 
 
-def test_reading_configs_leaves_other_users_of_yaml_alone():
+def test_our_yaml_loader_does_not_change_the_default_loader():
     assert yaml.safe_load("1e3") == "1e3"
 
 
-def test_a_date_is_text_whatever_yaml_thinks():
+def test_a_date_is_read_as_text():
     assert load_config(None, ("dump={wiki: ptwiki, date: 20161101}",)).dump.date == "20161101"
 
 
-def test_off_is_a_word():
+def test_off_is_read_as_a_word():
     assert load_config(None, ("corpus.dedup=off",)).corpus.dedup == "off"
 
 
@@ -85,7 +85,7 @@ def test_missing_file_is_named(tmp_path):
         load_config(tmp_path / "no-such.yaml")
 
 
-def test_set_reaches_into_lists_of_the_file_and_of_the_defaults(tmp_path):
+def test_set_changes_entries_of_lists_in_the_file_and_in_the_defaults(tmp_path):
     short = write(tmp_path, "name: x")
     for path in (None, short):
         phases = load_config(path).train.phases
@@ -96,7 +96,7 @@ def test_set_reaches_into_lists_of_the_file_and_of_the_defaults(tmp_path):
         assert load_config(path, ("train.momentums.2=0.5",)).train.momentums == (0.95, 0.85, 0.5)
 
 
-def test_set_turns_the_name_of_a_base_into_an_architecture():
+def test_set_can_replace_the_base_name_by_an_architecture():
     shape = {"layers": 3, "width": 8, "heads": 2, "positions": 1024}
     sets = [f"align.base.{key}={value}" for key, value in shape.items()]
     config = load_config(None, (*sets, "align.method=random"))
@@ -122,14 +122,14 @@ def test_set_turns_the_name_of_a_base_into_an_architecture():
         ("train.pct_start=2", "2.0 must lie in (0, 1)"),
     ],
 )
-def test_what_set_got_wrong_is_said_of_the_flag(override, message):
+def test_problems_of_a_set_flag_name_the_flag(override, message):
     with pytest.raises(ConfigError) as caught:
         load_config(None, (override,))
     assert str(caught.value).startswith(f"--set {override}: {message}")
     assert "demo.yaml" not in str(caught.value)
 
 
-def test_problems_of_the_file_and_of_flags_stand_apart(tmp_path):
+def test_problems_of_the_file_and_of_flags_are_listed_separately(tmp_path):
     path = write(tmp_path, "name: x\ntrain: {sed: 1, eps: small}\n")
     with pytest.raises(ConfigError) as caught:
         load_config(path, ("train.eps=1e-6", "train.beta2=big", "runtime.device=cpu"))
@@ -161,8 +161,8 @@ def test_shipped_configs_resolve_by_name_from_anywhere(tmp_path):
 
 
 @pytest.mark.network
-def test_the_wheel_holds_the_configs(tmp_path, request):
-    """Its build environment is fetched from PyPI."""
+def test_the_wheel_contains_the_configs(tmp_path, request):
+    """Needs the network: pip fetches the build environment from PyPI."""
     command = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir"]
     subprocess.run([*command, tmp_path, request.config.rootpath], check=True)
     (wheel,) = tmp_path.glob("*.whl")
@@ -184,7 +184,7 @@ def test_the_wheel_holds_the_configs(tmp_path, request):
 
 
 @pytest.mark.parametrize("name", shipped_configs())
-def test_shipped_configs_are_valid_and_say_what_they_are(name):
+def test_shipped_configs_are_valid_and_described(name):
     assert load_config(name).name == name
     assert shipped_configs()[name].endswith(".")
 
@@ -204,7 +204,7 @@ def test_v100_is_the_published_recipe():
 
 
 @given(st.integers(2, 4096), st.floats(1e-6, 1.0), st.sampled_from(["fp32", "fp16", "bf16"]))
-def test_a_resolved_config_reads_back_as_itself(block_size, rate, precision):
+def test_a_resolved_config_survives_a_round_trip(block_size, rate, precision):
     config = load_config(
         None,
         (

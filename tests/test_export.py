@@ -1,4 +1,4 @@
-"""The exported folder: what transformers makes of it, its formats and its card."""
+"""The exported folder: transformers loads it, its formats agree, its card states the facts."""
 
 import json
 import logging
@@ -34,7 +34,7 @@ PROMPT = torch.tensor([[5, 9, 250, 17]])
 
 @pytest.fixture(scope="module")
 def settings(tiny_dump, tmp_path_factory):
-    """A tiny run of which all tests here share the stages."""
+    """The settings of a tiny run; all tests here share its stages."""
     return tiny_settings(tiny_dump, tmp_path_factory.mktemp("run") / "artifacts")
 
 
@@ -46,7 +46,7 @@ def exported(settings, *more):
 
 @pytest.fixture(scope="module")
 def folder(settings):
-    """The folder of a tiny run with every format."""
+    """The exported folder of a tiny run, with every format."""
     return exported(settings, f"export.formats=[{', '.join(FORMATS)}]")
 
 
@@ -54,7 +54,7 @@ def card_of(artifact):
     return ModelCard.load(artifact.folder / "README.md")
 
 
-def test_the_folder_holds_the_trained_model_in_every_format(folder):
+def test_the_folder_contains_the_trained_model_in_every_format(folder):
     pipeline, artifact = folder
     trained = causal_lm.load(pipeline.open("train").folder / "model").eval()
     ids_BT = torch.randint(300, (2, 16))
@@ -70,7 +70,7 @@ def test_the_folder_holds_the_trained_model_in_every_format(folder):
         assert name in artifact.manifest["files"]
 
 
-def test_every_folder_with_a_tokenizer_has_it_as_old_readers_want_it(folder):
+def test_old_versions_can_read_every_saved_tokenizer(folder):
     pipeline, artifact = folder
     training = pipeline.open("train").folder
     for place in (pipeline.open("tokenizer").folder, training / "model", artifact.folder):
@@ -92,7 +92,7 @@ def test_generation_and_tokenizer_agree_on_the_special_tokens(folder):
     assert model.generate(**inputs, max_new_tokens=5).shape[1] <= inputs["input_ids"].shape[1] + 5
 
 
-def test_the_card_says_what_the_run_measured(folder):
+def test_the_card_states_the_measures_of_the_run(folder):
     pipeline, artifact = folder
     found = card_of(artifact)
     measured = pipeline.open("evaluate").facts["measures"]
@@ -106,36 +106,38 @@ def test_the_card_says_what_the_run_measured(folder):
         epoch, phase = row.split(",")[:2]
         assert f"| {epoch} | {phase} |" in found.text
     documents = pipeline.open("corpus").facts["documents"]["train"]
-    assert f"{documents} documents to train on" in found.text
-    assert f"{documents} documentos de treino" in found.text
+    assert f"{documents} documents for training" in found.text
+    assert f"{documents} documentos de treinamento" in found.text
     assert "grad_clip: null" in found.text
     assert not re.search(r"\{[{%]|None|Undefined", found.text)
 
 
 def test_the_card_counts_every_parameter_once(folder, settings):
-    """The tiny model trains all of them only in its last phase; its head is its embedding."""
+    """Includes frozen parameters, and counts the head and the embeddings, which are tied, once."""
     _, artifact = folder
     model = causal_lm.load(artifact.folder)
     number = sum(p.numel() for p in set(model.parameters()))
     assert artifact.facts["parameters"] == number
-    assert f"A causal language model of {number:,} parameters" in card_of(artifact).text
+    assert f"A causal language model with {number:,} parameters" in card_of(artifact).text
     pipeline, frozen = exported(
         settings, "train.phases=[{name: top, epochs: 1, trainable_groups: 1, lr_max: 0.01}]"
     )
     assert max(pipeline.open("train").facts["trainable_parameters"].values()) < number
-    assert f"A causal language model of {number:,} parameters" in card_of(frozen).text
+    assert f"A causal language model with {number:,} parameters" in card_of(frozen).text
 
 
-def test_the_card_of_random_weights_names_no_base(folder):
+def test_the_card_of_a_model_trained_from_random_weights_names_no_base(folder):
     found = card_of(folder[1])
     assert found.data.base_model is None
     assert "vocabulary-transfer" not in found.data.tags
     assert "trained from random weights with" in found.text
     assert "treinado a partir de pesos aleatórios" in found.text
-    assert not re.search("embeddings carried|embeddings\\* levados|modelo de partida", found.text)
+    assert not re.search(
+        "embeddings transferred|embeddings\\* transferidos|modelo base", found.text
+    )
 
 
-def test_the_card_of_a_dump_claims_only_that_dump(folder):
+def test_the_card_of_a_dump_names_only_that_dump(folder):
     pipeline, artifact = folder
     found = card_of(artifact)
     receipt = pipeline.open("dump").facts
@@ -154,19 +156,19 @@ DEMO = (
 )
 
 
-def test_the_card_of_the_demo_claims_the_packages_own_encyclopedia(tmp_path):
+def test_the_card_of_the_demo_names_the_packages_encyclopedia(tmp_path):
     _, artifact = exported((f"runtime.artifacts_dir={tmp_path}", *DEMO))
     found = card_of(artifact)
-    assert "the small encyclopedia `demo-ptwiki.xml.bz2` that gportuguese carries" in found.text
+    assert "the small encyclopedia `demo-ptwiki.xml.bz2` shipped with gportuguese" in found.text
     assert (found.data.datasets, found.data.eval_results) == (None, None)
     assert not re.search("(?i)wikipedia|wikimedia", found.text + str(found.data))
     assert "# demo" in found.text
-    assert "made from `english-nano` with" in found.text
+    assert "fine-tuned from `english-nano` with" in found.text
     assert found.data.base_model is None
     assert found.data.language == "pt"
 
 
-def test_a_fetched_dump_is_claimed_with_its_wiki_and_date(folder):
+def test_the_card_names_wiki_and_date_of_a_fetched_dump(folder):
     pipeline, artifact = folder
     inputs = {
         name: pipeline.open(name) for name in ("corpus", "tokens", "align", "train", "evaluate")
@@ -204,11 +206,11 @@ def test_a_renamed_run_gets_a_new_card_and_is_not_trained_again(settings):
     assert before.manifest["name"] not in text
 
 
-def test_a_base_of_another_name_gets_a_new_card(settings, tmp_path):
-    """The base enters the other digests by what it holds."""
+def test_a_renamed_base_gets_a_new_card(settings, tmp_path):
+    """The digests of the other stages depend only on the base's content."""
     for name in ("anna", "bruno"):
         shutil.copytree(asset_path("english-nano"), tmp_path / name)
-    exported(settings)  # a digest is known once the dump is
+    exported(settings)  # the digests need the dump's hash
     anna, bruno = (
         Pipeline(load_config(None, (*settings, "align.method=mean", f"align.base={base}")))
         for base in (tmp_path / "anna", tmp_path / "bruno")
@@ -217,7 +219,7 @@ def test_a_base_of_another_name_gets_a_new_card(settings, tmp_path):
     assert anna.folder("export") != bruno.folder("export")
 
 
-def test_the_card_of_own_documents_claims_no_wikipedia(settings, tmp_path):
+def test_the_card_of_own_documents_does_not_name_wikipedia(settings, tmp_path):
     lines = [json.dumps({"id": n, "text": sentence(n, 120)}) for n in range(120)]
     (tmp_path / "own.jsonl").write_text("\n".join(lines), encoding="utf-8")
     own = ("dump.source=null", f"corpus.documents={tmp_path / 'own.jsonl'}", "corpus.dedup=off")
@@ -225,14 +227,14 @@ def test_the_card_of_own_documents_claims_no_wikipedia(settings, tmp_path):
     found = card_of(artifact)
     assert found.data.language is None
     assert (found.data.datasets, found.data.eval_results) == (None, None)
-    assert not re.search(r"(?i)wikip|encyclop|No held-out document|nenhum documento", found.text)
+    assert not re.search(r"(?i)wikip|encyclop|any held-out document|nenhum documento", found.text)
     _, artifact = exported(settings, *own, "export={language: it, dataset: me/mine}")
     found = card_of(artifact)
     assert (found.data.language, found.data.datasets) == ("it", ["me/mine"])
     assert {result.dataset_type for result in found.data.eval_results} == {"me/mine"}
 
 
-def test_the_language_is_that_of_the_corpus_unless_the_export_names_another():
+def test_export_language_overrides_the_corpus_language():
     from gportuguese.artifacts import Artifact
     from gportuguese.export.card import _language
 
@@ -241,7 +243,7 @@ def test_the_language_is_that_of_the_corpus_unless_the_export_names_another():
     assert _language(load_config(None, ("export.language=pt",)), inputs) == "pt"
 
 
-def test_every_format_says_when_it_begins_and_when_it_was_checked(settings, caplog):
+def test_the_log_reports_each_format_when_written_and_when_checked(settings, caplog):
     caplog.set_level(logging.INFO, "gportuguese")
     exported(settings, "export.formats=[bin, gguf-f16]", "name=logged")
     said = [
@@ -254,7 +256,7 @@ def test_every_format_says_when_it_begins_and_when_it_was_checked(settings, capl
     assert all(map(str.startswith, said, wanted))
 
 
-def test_a_hub_model_is_named_as_the_base():
+def test_hub_ids_are_recognized():
     for base, is_id in (("gpt2", True), ("openai-community/gpt2", True), ("package:x", False),
                         ("/folder/of/mine", False), ("tests", False), ("a.gguf", False)):  # fmt: skip
         assert card._is_hub_id(base) == is_id, base
@@ -267,7 +269,7 @@ def gpt2(positions=32):
         eos_token_id=263,
     )  # fmt: skip
     model = GPT2LMHeadModel(config).eval()
-    with torch.no_grad():  # biases are zero in a fresh model, and would hide one that is lost
+    with torch.no_grad():  # biases start at zero, which would hide a lost bias
         for parameter in model.parameters():
             parameter.add_(0.02 * torch.randn_like(parameter))
     return model
@@ -275,7 +277,7 @@ def gpt2(positions=32):
 
 @pytest.mark.parametrize("kind", ["f32", "f16", "q8_0"])
 def test_transformers_reads_the_same_model_and_tokenizer_from_gguf(tmp_path, kind):
-    """An independent reader; transformers takes 1024 positions for granted."""
+    """transformers is an independent reader; it assumes 1024 positions."""
     model, bpe = gpt2(1024), byte_tokenizer(["casa", "mar"])
     assert len(bpe) == model.config.vocab_size
     model.save_pretrained(tmp_path)
@@ -301,8 +303,8 @@ def llama():
 
 
 @pytest.mark.parametrize("make", [gpt2, pytest.param(llama, marks=pytest.mark.slow)])
-def test_onnx_takes_any_batch_and_length_and_padding_on_either_side(tmp_path, make):
-    """Each prompt of a padded batch gets the logits that PyTorch gives it alone."""
+def test_onnx_accepts_any_batch_length_and_padding_side(tmp_path, make):
+    """Each prompt of a padded batch gets the same logits as alone in PyTorch."""
     model = make()
     logits = onnx.write(model, tmp_path / "model.onnx")
     for shape in ((1, 1), (3, 5), (2, 32)):
@@ -317,7 +319,7 @@ def test_onnx_takes_any_batch_and_length_and_padding_on_either_side(tmp_path, ma
             torch.testing.assert_close(row_TV[mask_T.bool()], wanted, rtol=0, atol=1e-4)
 
 
-def test_a_format_that_says_something_else_is_refused():
+def test_a_format_that_differs_from_the_model_is_rejected():
     model, other = gpt2(), gpt2()
     with torch.no_grad():
         other.transformer.wte.weight[7] += 0.1
@@ -331,7 +333,7 @@ def test_a_format_that_says_something_else_is_refused():
     }
 
 
-def test_gguf_of_another_architecture_says_what_to_do(tmp_path):
+def test_gguf_rejects_other_architectures_with_advice(tmp_path):
     config = LlamaConfig(
         vocab_size=64, hidden_size=16, intermediate_size=32, num_hidden_layers=3,
         num_attention_heads=2,
@@ -340,7 +342,7 @@ def test_gguf_of_another_architecture_says_what_to_do(tmp_path):
         gguf.write(LlamaForCausalLM(config), tmp_path, tmp_path / "model.gguf", "f32")
 
 
-def test_formats_are_part_of_the_digest_and_nothing_else_is_built_again(settings):
+def test_another_format_changes_the_export_digest_and_reuses_the_training(settings):
     pipeline, plain = exported(settings)
     _, more = exported(settings, "export.formats=[bin]")
     assert plain.digest != more.digest

@@ -1,4 +1,4 @@
-"""Texts against transformers' own `generate()`, and the real command: every way out of a stream."""
+"""Compares texts with transformers' `generate()`, and runs the real command."""
 
 import signal
 import subprocess
@@ -27,7 +27,7 @@ SAMPLINGS = [
 
 
 def by_transformers(writer, prompt, sampling):
-    """What `generate()` of transformers writes."""
+    """The text that transformers' `generate()` writes."""
     ids = torch.tensor([writer.prompt_ids(prompt)])
     drawn = {
         "do_sample": True,
@@ -48,29 +48,29 @@ def by_transformers(writer, prompt, sampling):
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_texts_are_those_of_transformers(writer, llama, kind, sampling):
+def test_texts_equal_those_of_transformers(writer, llama, kind, sampling):
     writer = {"gpt2": writer, "llama": llama}[kind]
     for prompt in PROMPTS:
-        # half a character at the end is no text; transformers shows a replacement character
+        # for an incomplete character at the end, transformers shows a replacement character
         wanted = by_transformers(writer, prompt, sampling).rstrip("\ufffd")
         assert writer.write(prompt, sampling).rstrip("\ufffd") == wanted
 
 
 @pytest.mark.parametrize("sampling", SAMPLINGS)
-def test_several_prompts_at_once_equal_each_alone(writer, sampling):
+def test_a_batch_of_prompts_gives_the_same_texts_as_one_by_one(writer, sampling):
     prompts = PROMPTS * 5  # more than one batch holds
     rows = list(writer.write_all(prompts, sampling))
     assert [row.text for row in rows] == [writer.write(prompt, sampling) for prompt in prompts]
     assert {row.num_tokens for row in rows} == {sampling.max_new_tokens}
 
 
-def test_no_new_tokens_are_no_text(writer):
+def test_zero_new_tokens_give_no_text(writer):
     nothing = Sampling(max_new_tokens=0)
     assert writer.write("In", nothing) == ""
     assert [row.text for row in writer.write_all(["In", "A"], nothing)] == ["", ""]
 
 
-def test_seed_decides_the_sample(writer):
+def test_the_seed_determines_the_sample(writer):
     texts = [writer.write("In the", Sampling(seed=seed)) for seed in (1, 1, 2)]
     assert texts[0] == texts[1] != texts[2]
 
@@ -82,12 +82,12 @@ def test_next_word_is_one_whole_word(writer):
     assert writer.write("He was born in the United", GREEDY).startswith(word)
 
 
-def test_prompt_beyond_the_positions_is_refused(writer):
+def test_a_prompt_longer_than_the_context_is_rejected(writer):
     with pytest.raises(GenerateError, match="do not fit the model's 256 positions"):
         writer.write("a " * 300, Sampling())
 
 
-def test_a_long_prompt_loses_its_beginning_if_asked(writer):
+def test_window_cuts_the_beginning_of_a_long_prompt(writer):
     greedy = Sampling(max_new_tokens=6, top_k=1)
     ids = writer.tokenizer("The city " * 300)["input_ids"]
     shorter = writer.tokenizer.decode(ids[-250:])
@@ -100,7 +100,7 @@ def test_a_long_prompt_loses_its_beginning_if_asked(writer):
         list(writer.write_all([long_text], greedy))
 
 
-def test_a_stop_ends_the_text_and_is_not_shown(writer):
+def test_a_stop_string_ends_the_text_and_is_not_shown(writer):
     greedy = Sampling(max_new_tokens=20, top_k=1)
     whole = writer.write("The history of the city", greedy)
     stop = whole.split()[3]
@@ -116,7 +116,7 @@ def test_a_stop_ends_the_text_and_is_not_shown(writer):
     st.lists(st.text("ab ", max_size=3), max_size=8),
     st.lists(st.text("ab", min_size=1, max_size=3)),
 )
-def test_cutting_at_a_stop_equals_reading_letter_by_letter(pieces, stop):
+def test_cutting_pieces_at_a_stop_equals_cutting_letter_by_letter(pieces, stop):
     whole = read = "".join(pieces)
     for end in range(1, len(whole) + 1):
         if complete := [text for text in stop if whole[:end].endswith(text)]:
@@ -139,16 +139,16 @@ def test_cutting_at_a_stop_equals_reading_letter_by_letter(pieces, stop):
         ({"max_new_tokens": -1}, "max_new_tokens must be at least 0, not -1"),
         ({"repetition_penalty": 0.0}, "repetition_penalty must be above 0, not 0.0"),
         ({"seed": 2**63}, "seed must be between"),
-        ({"stop": ("",)}, "a stop text must not be empty"),
+        ({"stop": ("",)}, "a stop string must not be empty"),
     ],
 )
-def test_senseless_sampling_is_refused(option, message):
+def test_invalid_sampling_options_are_rejected(option, message):
     with pytest.raises(GenerateError, match=message) as caught:
         Sampling(**option)
     assert "Sampling(" not in str(caught.value)
 
 
-def test_log_probabilities_are_those_of_softmax():
+def test_log_probabilities_equal_those_of_softmax():
     logits = torch.randn(5, 11, generator=torch.Generator().manual_seed(0))
     found = log_probabilities(logits, [3, 1, 4, 1, 5], 2)
     for row, token, (value, top) in zip(logits, [3, 1, 4, 1, 5], found, strict=True):
@@ -171,7 +171,7 @@ def run(*words, **options):
     )
 
 
-def test_next_word_ends_its_process_quietly(writer):
+def test_next_word_exits_without_errors(writer):
     ended = run(MODEL, "--next-word", "He was born in the United")
     assert (ended.returncode, ended.stdout) == (
         0,
@@ -181,8 +181,8 @@ def test_next_word_ends_its_process_quietly(writer):
     assert "Traceback" not in ended.stderr
 
 
-def test_a_stream_left_early_ends_its_process_quietly(writer):
-    """Not read to the end, closed, ended by an exception: whatever comes right after."""
+def test_a_process_with_unfinished_streams_exits_without_errors(writer):
+    """Streams that were closed, never read to the end, or left by an exception."""
     code = """
 import sys
 from gportuguese.generate import Sampling, Writer
@@ -206,12 +206,12 @@ for piece in writer.stream("A", Sampling(max_new_tokens=250)):
     assert "terminate" not in ended.stderr
 
 
-def test_ctrl_c_ends_a_text_at_once():
+def test_ctrl_c_stops_a_text_immediately():
     command = [sys.executable, "-m", "gportuguese", "generate", MODEL, "A", "--top-k", "0"]
     with subprocess.Popen(
         [*command, "--max-new-tokens", "250"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     ) as process:
-        assert process.stdout.read(2)  # the prompt, and the first of the text
+        assert process.stdout.read(2)  # the prompt and the beginning of the text
         process.send_signal(signal.SIGINT)
         _, complaints = process.communicate(timeout=30)
     assert process.returncode == 130
@@ -219,7 +219,7 @@ def test_ctrl_c_ends_a_text_at_once():
     assert b"terminate" not in complaints
 
 
-# ---- its words
+# ---- its arguments
 
 
 def generate(capsys, *words):
@@ -229,7 +229,7 @@ def generate(capsys, *words):
     return capsys.readouterr().out
 
 
-def test_options_stand_anywhere(writer, capsys):
+def test_options_may_stand_anywhere(writer, capsys):
     short = ["--max-new-tokens", "5"]
     wanted = {
         prompt: prompt + writer.write(prompt, Sampling(max_new_tokens=5, top_k=1))
@@ -259,7 +259,7 @@ def test_options_stand_anywhere(writer, capsys):
         (["--top-k", "1"], "gpt-pt: no train at artifacts; run: gpt-pt train\n"),
     ],
 )
-def test_wrong_words_are_named(words, message, capsys):
+def test_errors_name_the_invalid_argument(words, message, capsys):
     with pytest.raises(SystemExit) as caught:
         cli.main(["generate", *words])
     assert caught.value.code == 2

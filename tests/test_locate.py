@@ -1,4 +1,4 @@
-"""Commands find a model or a run by any of its folders, and say which they took."""
+"""Commands find a model or a run by any of its folders, and log which one they use."""
 
 import os
 import re
@@ -16,7 +16,7 @@ from tests.test_cli import gpt_pt, sets
 
 @pytest.fixture(scope="module")
 def run(tiny_dump, tmp_path_factory):
-    """A run that is trained and exported: its settings, and its stages by name."""
+    """A trained and exported run: its settings, and its stage folders by name."""
     settings = tiny_settings(tiny_dump, tmp_path_factory.mktemp("run") / "artifacts")
     pipeline = Pipeline(load_config(None, settings))
     pipeline.build("export", init_world(pipeline.config.runtime))
@@ -47,14 +47,16 @@ def test_a_stage_is_found_by_any_folder_of_its_run(run):
     ("source", "message"),
     [
         ("{corpus}", "no model in .*/corpus-"),
-        ("{corpus}/nothing/at/all", "nothing/at/all is not there; name the folder of a model"),
-        ("./here", "here is not there"),
-        ("{yaml}", "my.yaml is a file; name the folder of a model, or a run by --config"),
-        ("Era uma vez", "no folder Era uma vez here, and 'Era uma vez' is neither a path nor"),
-        ("some/model", "no folder some/model here, and cannot fetch 'some/model': the Hub cannot"),
+        ("{corpus}/nothing/at/all", "nothing/at/all does not exist; pass a model folder"),
+        ("./here", "here does not exist"),
+        ("{yaml}", "my.yaml is a file; pass a model folder, or select a run by --config"),
+        ("Era uma vez", "no local folder Era uma vez, and 'Era uma vez' is neither a path nor"),
+        ("some/model", "no local folder some/model, and cannot fetch 'some/model': the Hub is"),
     ],
 )
-def test_what_is_no_model_is_refused_with_a_sentence(run, tmp_path, capsys, source, message):
+def test_an_argument_that_is_not_a_model_is_rejected_with_advice(
+    run, tmp_path, capsys, source, message
+):
     _, stages = run
     (tmp_path / "my.yaml").write_text("name: my\n", encoding="utf-8")
     given = source.format(corpus=stages["corpus"], yaml=tmp_path / "my.yaml")
@@ -64,7 +66,7 @@ def test_what_is_no_model_is_refused_with_a_sentence(run, tmp_path, capsys, sour
     assert "Traceback" not in error
 
 
-def test_of_several_runs_in_a_folder_none_is_guessed(tmp_path):
+def test_several_runs_in_a_folder_are_an_error_that_lists_them(tmp_path):
     for time, name in enumerate(("old", "new")):
         for stage in ("train", "export"):
             folder = tmp_path / f"{stage}-{time:012d}"
@@ -74,7 +76,7 @@ def test_of_several_runs_in_a_folder_none_is_guessed(tmp_path):
                 manifest = {"digest": f"{time:012d}", "name": name, "inputs": {"train": "0" * 12}}
                 publish(partial, folder, manifest)
             os.utime(folder, (time, time))
-    newest_first = r"holds 2 `train` stages; name one of them:\n.*1 \(new, .*\n.*0 \(old, "
+    newest_first = r"holds 2 `train` stages; pass one of them:\n.*1 \(new, .*\n.*0 \(old, "
     with pytest.raises(LocateError, match=newest_first):
         find_model(str(tmp_path))
     with pytest.raises(LocateError, match=newest_first):
@@ -86,7 +88,7 @@ def test_of_several_runs_in_a_folder_none_is_guessed(tmp_path):
     assert find_model(str(tmp_path / "train-000000000001")).parent.name == "train-000000000001"
 
 
-def test_generate_takes_the_run_of_its_config_and_then_only_prompts(run, capsys):
+def test_generate_with_a_config_takes_only_prompts(run, capsys):
     settings, stages = run
     words = ("--max-new-tokens", "3")
     assert gpt_pt("generate", *sets(settings), *words, "o rio", "a lua") == 0
@@ -98,7 +100,7 @@ def test_generate_takes_the_run_of_its_config_and_then_only_prompts(run, capsys)
     assert re.search("no train at .*; run: gpt-pt train", capsys.readouterr().err)
 
 
-def test_export_takes_the_folder_of_a_run(run, capsys, monkeypatch):
+def test_export_accepts_the_folder_of_a_run(run, capsys, monkeypatch):
     _, stages = run
     monkeypatch.chdir(stages["train"])
     assert gpt_pt("export", "model") == 0
@@ -112,19 +114,19 @@ def test_export_takes_the_folder_of_a_run(run, capsys, monkeypatch):
 def test_export_of_a_folder_never_trains(run, capsys):
     _, stages = run
     assert gpt_pt("export", str(stages["train"]), "--set", "train.seed=1") == 2
-    assert "would be trained anew" in capsys.readouterr().err
+    assert "would be trained again" in capsys.readouterr().err
     assert not list(stages["train"].parent.glob("train-*.partial"))
 
 
 @pytest.mark.parametrize("command", ["export", "push", "serve"])
-def test_a_folder_and_a_config_are_not_both_taken(run, capsys, command):
+def test_a_folder_and_a_config_together_are_rejected(run, capsys, command):
     _, stages = run
     repo = ["--repo", "anna/x"] if command == "push" else []
     assert gpt_pt(command, str(stages["train"]), "--config", "my.yaml", *repo) == 2
     assert "leave out --config" in capsys.readouterr().err
 
 
-def test_a_config_comes_back_from_its_manifest(run):
+def test_the_config_of_a_run_can_be_read_from_its_manifest(run):
     settings, stages = run
     config = load_config(None, settings)
     assert config_of(as_tree(config), (), "here") == config

@@ -15,7 +15,7 @@ from gportuguese.progress import busy, clock, track, tracked
 
 @pytest.fixture
 def terminal(monkeypatch, caplog):
-    """Standard error as a terminal of 80 columns; returns what was written to it."""
+    """Makes standard error a terminal of 80 columns; yields the text written to it."""
     written = io.StringIO()
     screen = Console(file=written, force_terminal=True, width=80, highlight=False)
     monkeypatch.setattr(progress, "console", lambda: screen)
@@ -24,7 +24,7 @@ def terminal(monkeypatch, caplog):
         yield written
 
 
-def test_a_bar_hides_the_one_around_it_and_all_leave_the_terminal(terminal):
+def test_an_inner_bar_hides_the_outer_one_and_both_disappear_at_the_end(terminal):
     with busy("outer"):
         with track("inner", 4) as advance:
             advance(1, "loss 5.000")
@@ -38,13 +38,13 @@ def test_a_bar_hides_the_one_around_it_and_all_leave_the_terminal(terminal):
     assert "25 %, loss 5.000, 0:00 left" in lines
 
 
-def test_a_bar_ends_with_the_error_in_it(terminal):
+def test_an_error_removes_the_bar(terminal):
     with pytest.raises(ValueError, match="stop"), track("inner", 4):
         raise ValueError("stop")
     assert progress._bars is None
 
 
-def test_a_pipe_gets_a_line_per_interval(monkeypatch, caplog):
+def test_without_a_terminal_there_is_one_line_per_interval(monkeypatch, caplog):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with caplog.at_level("INFO", "gportuguese"), track("train", 100) as advance:
@@ -58,7 +58,7 @@ def test_a_pipe_gets_a_line_per_interval(monkeypatch, caplog):
     ]
 
 
-def test_without_another_estimate_the_mean_rate_gives_the_time_left(monkeypatch, caplog):
+def test_the_time_left_follows_from_the_mean_rate_by_default(monkeypatch, caplog):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     with caplog.at_level("INFO", "gportuguese"):
@@ -68,7 +68,7 @@ def test_without_another_estimate_the_mean_rate_gives_the_time_left(monkeypatch,
     assert caplog.messages == ["corpus: 50 %, 0:20 left", "corpus: 100 %, 0:00 left"]
 
 
-def test_clock_has_hours_as_the_published_column_unless_it_is_short():
+def test_clock_always_shows_hours_unless_it_is_short():
     assert [clock(seconds) for seconds in (59.6, 20911)] == ["0:01:00", "5:48:31"]
     assert [clock(seconds, short=True) for seconds in (0, 465, 20911)] == [
         "0:00",
@@ -78,7 +78,7 @@ def test_clock_has_hours_as_the_published_column_unless_it_is_short():
 
 
 class Steps:
-    """The part of fastai's learner that the meter reads."""
+    """The attributes of fastai's learner that the meter reads."""
 
     def __init__(self, num_blocks: int) -> None:
         self.dls = SimpleNamespace(
@@ -102,7 +102,7 @@ def test_start_up_and_validation_do_not_distort_the_time_left(monkeypatch):
     for learn.epoch in range(2):
         meter.before_train()
         for learn.iter in range(6):
-            now[0] += 100 if learn.iter == 0 else 2  # the first step sets things up
+            now[0] += 100 if learn.iter == 0 else 2  # the first step includes start-up
             meter.after_batch()
         learn.training = False
         meter.before_validate()

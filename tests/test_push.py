@@ -1,4 +1,4 @@
-"""An export reaches the Hub whole and once, by the real client, whatever the Hub does."""
+"""Pushes exports with the real client to a local stand-in for the Hub, with and without faults."""
 
 import json
 import logging
@@ -21,7 +21,7 @@ from gportuguese.push import PushError
 from tests.hub_host import Blob, HubHost, Repository
 from tests.test_cli import gpt_pt, sets
 
-# huggingface_hub 2.4 hands files to httpx2 in a way that this one calls outdated
+# huggingface_hub 2.4 uses a deprecated argument of httpx2
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
 
 DIGEST = "0123456789ab"
@@ -44,7 +44,7 @@ MANIFEST = {
 
 
 def export(folder, files):
-    """A finished export of these files."""
+    """Publishes a finished export with these files."""
     with building(folder / f"export-{DIGEST}", resumable=False) as partial:
         for name, content in files.items():
             (partial / name).parent.mkdir(exist_ok=True)
@@ -59,7 +59,7 @@ def exported(tmp_path):
 
 @pytest.fixture
 def host(tmp_path, monkeypatch):
-    """A Hub where Anna is logged in; the client's own waits are left out."""
+    """A Hub where Anna is logged in. The client's own waits are skipped."""
     host = HubHost({TOKEN: "anna"})
     with host.running() as address:
         monkeypatch.setattr(constants, "ENDPOINT", address)
@@ -76,7 +76,7 @@ def host(tmp_path, monkeypatch):
 
 @pytest.fixture
 def pushed(host, exported):
-    """Pushes the export; the waits end up in `pushed.waits`."""
+    """A function that pushes the export and records its waits in `pushed.waits`."""
 
     def pushed(repo=REPO, **settings):
         return push.push(exported, repo, sleep=pushed.waits.append, **settings)
@@ -91,7 +91,7 @@ def hub_files(host, branch="main"):
     return files
 
 
-def test_a_pushed_model_loads_from_the_hub_as_it_was(host, tmp_path):
+def test_a_pushed_model_loads_from_the_hub_unchanged(host, tmp_path):
     import torch
     from transformers import AutoModelForCausalLM, GPT2Config, GPT2LMHeadModel
 
@@ -112,7 +112,7 @@ def test_a_pushed_model_loads_from_the_hub_as_it_was(host, tmp_path):
         assert (tmp_path / "snapshot" / name).read_bytes() == content, snapshot
 
 
-def test_the_hub_holds_every_file_but_the_manifest_and_the_receipt_says_so(
+def test_the_hub_has_every_file_except_the_manifest_and_the_receipt_lists_them(
     host, pushed, exported, tmp_path
 ):
     receipt = pushed()
@@ -137,7 +137,7 @@ def test_the_hub_holds_every_file_but_the_manifest_and_the_receipt_says_so(
     push.plan(exported, REPO)
 
 
-def test_pushes_of_one_export_to_several_places_each_keep_their_receipt(host, pushed, exported):
+def test_each_repository_and_branch_gets_its_own_receipt(host, pushed, exported):
     places = [(REPO, None), ("anna/other", None), (REPO, "phase/1")]
     paths = [push.write_receipt(exported, pushed(repo, revision=branch)) for repo, branch in places]
     for (repo, branch), path in zip(places, paths, strict=True):
@@ -156,7 +156,7 @@ def test_the_card_on_the_hub_names_its_own_repository(host, tmp_path):
     assert (folder / "README.md").read_bytes() == card
 
 
-def test_a_card_with_a_repository_of_its_own_is_sent_as_it_is(host, tmp_path, monkeypatch):
+def test_a_card_that_names_its_repository_is_sent_unchanged(host, tmp_path, monkeypatch):
     card = b'---\nlicense: mit\n---\nfrom_pretrained("anna/best")\n'
     monkeypatch.setitem(MANIFEST, "section", {"repo": "anna/best"})
     monkeypatch.setitem(MANIFEST, "facts", {"repo": "anna/best"})
@@ -173,7 +173,7 @@ def test_a_second_push_sends_nothing_and_makes_no_commit(host, pushed):
     assert set(host.routes_asked()) == {"create", "info", "paths"}
 
 
-def test_only_what_differs_is_sent_and_what_others_put_there_stays(host, pushed):
+def test_only_different_files_are_sent_and_other_files_stay(host, pushed):
     repository = host.repositories[REPO] = Repository(private=False)
     theirs = {"notes.txt": Blob(b"mine", False), "model.gguf": Blob(b"\0" * 99, True)}
     same = {"model.safetensors": Blob(FILES["model.safetensors"], True)}
@@ -211,7 +211,7 @@ def test_only_what_differs_is_sent_and_what_others_put_there_stays(host, pushed)
         ("paths", [503, "drop", "html"]),
     ],
 )
-def test_one_commit_with_every_file_whatever_happens_on_the_way(host, pushed, route, faults):
+def test_faults_still_end_in_one_commit_with_every_file(host, pushed, route, faults):
     host.faults[route].extend(faults)
     receipt = pushed()
     assert not host.faults[route]
@@ -221,25 +221,25 @@ def test_one_commit_with_every_file_whatever_happens_on_the_way(host, pushed, ro
     assert receipt.sent == tuple(sorted(FILES))
 
 
-def test_a_commit_by_somebody_else_meanwhile_is_kept(host, pushed, monkeypatch):
+def test_a_concurrent_commit_by_someone_else_is_kept(host, pushed, monkeypatch):
     pushed()
     repository = host.repositories[REPO]
     repository.commit("main", "by hand", {"config.json": Blob(b"{}", False)})
-    look = push._missing
+    real = push._missing
 
-    def look_too_early(*args):
-        missing = look(*args)
-        monkeypatch.setattr(push, "_missing", look)
+    def commit_after_comparing(*args):
+        missing = real(*args)
+        monkeypatch.setattr(push, "_missing", real)
         repository.commit("main", "notes", {"notes.txt": Blob(b"mine", False)})
         return missing
 
-    monkeypatch.setattr(push, "_missing", look_too_early)
+    monkeypatch.setattr(push, "_missing", commit_after_comparing)
     assert pushed().sent == ("config.json",)
     assert hub_files(host) == {**FILES, "notes.txt": b"mine"}
     assert repository.titles()[2:] == ["by hand", "notes", f"Push export-{DIGEST}"]
 
 
-def test_a_hub_that_falls_silent_is_asked_again(host, pushed, monkeypatch, caplog):
+def test_a_hub_that_stops_responding_is_retried(host, pushed, monkeypatch, caplog):
     caplog.set_level(logging.INFO, "gportuguese")
     close_session()
     monkeypatch.setattr(push, "_TIMEOUT_SECONDS", 0.3)
@@ -251,7 +251,7 @@ def test_a_hub_that_falls_silent_is_asked_again(host, pushed, monkeypatch, caplo
 
 
 @pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
-def test_a_file_of_the_same_size_is_told_apart(host, pushed, name):
+def test_a_different_file_of_the_same_size_is_sent(host, pushed, name):
     first = pushed()
     blob = host.repositories[REPO].tree("main")[name]
     other = Blob(blob.content[::-1], blob.is_lfs)
@@ -272,16 +272,16 @@ def test_a_file_of_the_same_size_is_told_apart(host, pushed, name):
         ({"Retry-After": "soon"}, 1),
     ],
 )
-def test_it_waits_as_long_as_the_hub_asks_within_reason(host, pushed, headers, seconds):
+def test_it_waits_as_long_as_the_hub_asks_up_to_a_limit(host, pushed, headers, seconds):
     host.faults["commit"].append(429)
     host.answer_headers = headers
     pushed()
     assert pushed.waits == [seconds]
 
 
-def test_waits_double_and_end(host, pushed):
+def test_waits_double_until_it_gives_up(host, pushed):
     host.faults["commit"].extend([503] * 6)
-    with pytest.raises(PushError, match=r"answers 503 \(fault 503\); run again later"):
+    with pytest.raises(PushError, match=r"responded with 503 \(fault 503\); run again later"):
         pushed()
     assert pushed.waits == [1, 2, 4, 8, 16]
     assert hub_files(host) == {}
@@ -294,22 +294,24 @@ def test_waits_double_and_end(host, pushed):
     [
         ("info", 401, "run `hf auth login`"),
         ("commit", 401, "run `hf auth login`"),
-        ("create", 403, "this token may not write there: make one .*/settings/tokens"),
-        ("preupload", 403, "this token may not write there"),
-        ("commit", 403, "this token may not write there"),
-        ("put", 403, "this token may not write there"),
+        ("create", 403, "this token has no write access there: create one .*/settings/tokens"),
+        ("preupload", 403, "this token has no write access there"),
+        ("commit", 403, "this token has no write access there"),
+        ("put", 403, "this token has no write access there"),
         ("commit", 402, "see .*/settings/billing"),
         ("commit", 404, "check --repo and --revision"),
         ("commit", 409, "run again later"),
-        ("commit", 412, "others keep committing"),
-        ("commit", 413, "mend that and run again"),
+        ("commit", 412, "other people keep committing"),
+        ("commit", 413, "fix that and run again"),
         ("commit", 429, "run again later"),
-        ("commit", 418, "mend that and run again"),
+        ("commit", 418, "fix that and run again"),
     ],
 )
-def test_refusals_say_what_to_do(host, pushed, route, status, message):
+def test_errors_of_the_hub_come_with_advice(host, pushed, route, status, message):
     host.faults[route].extend([status] * 99)
-    with pytest.raises(PushError, match=f"cannot push to {REPO}: .* answers {status}.*{message}"):
+    with pytest.raises(
+        PushError, match=f"cannot push to {REPO}: .* responded with {status}.*{message}"
+    ):
         pushed()
     assert len(pushed.waits) == (5 if status in (409, 412, 429) else 0)
 
@@ -317,15 +319,19 @@ def test_refusals_say_what_to_do(host, pushed, route, status, message):
 @pytest.mark.parametrize(
     ("repo", "token", "message"),
     [
-        ("bruno/gpt2-pt", TOKEN, r"answers 403 \(You don't have the rights to write under bruno/"),
-        (REPO, "hf_revoked", "answers 401 .*run `hf auth login`"),
-        (REPO, "hf_with\nnewline", "characters that no token has"),
-        (REPO, "hf_coração", "characters that no token has"),
-        ("gpt2-pt", TOKEN, "give it as user/name"),
+        (
+            "bruno/gpt2-pt",
+            TOKEN,
+            r"responded with 403 \(You don't have the rights to write under bruno/",
+        ),
+        (REPO, "hf_revoked", "responded with 401 .*run `hf auth login`"),
+        (REPO, "hf_with\nnewline", "contains invalid characters"),
+        (REPO, "hf_coração", "contains invalid characters"),
+        ("gpt2-pt", TOKEN, "write it as user/name"),
         ("anna/gpt2 pt", TOKEN, "Repo id must use alphanumeric chars"),
     ],
 )
-def test_a_wrong_account_or_name_is_said(host, pushed, repo, token, message):
+def test_a_wrong_account_or_name_is_reported(host, pushed, repo, token, message):
     with pytest.raises(PushError, match=message) as caught:
         pushed(repo, token=token)
     if token != TOKEN:
@@ -333,21 +339,21 @@ def test_a_wrong_account_or_name_is_said(host, pushed, repo, token, message):
     assert host.repositories == {}
 
 
-def test_without_a_login_it_says_how_to_log_in(host, pushed, monkeypatch):
+def test_without_a_login_the_error_says_how_to_log_in(host, pushed, monkeypatch):
     monkeypatch.delenv("HF_TOKEN")
     with pytest.raises(PushError, match="not logged in to the Hub; run `hf auth login`"):
         pushed()
     assert host.requests == []
 
 
-def test_a_model_card_that_the_hub_refuses_is_said(host, tmp_path):
+def test_a_model_card_rejected_by_the_hub_is_reported(host, tmp_path):
     card = b"---\nlicense: nonsense\n---\n"
-    with pytest.raises(PushError, match=r'answers 400 \("license" must be one of'):
+    with pytest.raises(PushError, match=r'responded with 400 \("license" must be one of'):
         push.push(export(tmp_path, {**FILES, "README.md": card}), REPO)
     assert hub_files(host) == {}
 
 
-def test_a_hub_out_of_reach_is_tried_for_a_while(exported, host, pushed):
+def test_an_unreachable_hub_is_retried_before_giving_up(exported, host, pushed):
     with HubHost({}).running() as address:
         pass
     with pytest.raises(PushError, match=f"no connection to {address}: ConnectError .*check the"):
@@ -355,14 +361,14 @@ def test_a_hub_out_of_reach_is_tried_for_a_while(exported, host, pushed):
     assert pushed.waits == [1, 2, 4, 8, 16]
 
 
-def test_offline_mode_is_named(host, pushed, monkeypatch):
+def test_the_error_names_offline_mode(host, pushed, monkeypatch):
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(PushError, match="unset the `HF_HUB_OFFLINE`"):
         pushed()
     assert pushed.waits == []
 
 
-def test_a_branch_is_made_and_main_stays_as_it_was(host, pushed):
+def test_a_branch_is_created_and_main_stays_unchanged(host, pushed):
     receipt = pushed(revision="phase/1")
     assert receipt.revision == "phase/1"
     assert hub_files(host, "phase/1") == FILES
@@ -370,24 +376,24 @@ def test_a_branch_is_made_and_main_stays_as_it_was(host, pushed):
     assert pushed(revision="phase/1").sent == ()
 
 
-def test_a_private_repository_is_private_or_nothing_is_sent(host, pushed):
+def test_nothing_private_is_sent_to_a_public_repository(host, pushed):
     pushed(private=True)
     assert host.repositories[REPO].private
     assert pushed(private=True).sent == ()
     assert pushed().sent == ()
     host.repositories[REPO] = Repository(private=False)
     host.repositories[REPO].commit("main", "by hand", {".gitattributes": Blob(b"", False)})
-    with pytest.raises(PushError, match="there already and public"):
+    with pytest.raises(PushError, match="already exists and is public"):
         pushed(private=True)
     assert hub_files(host) == {}
 
 
-def test_a_file_that_the_hub_leaves_out_is_named(host, pushed):
+def test_the_error_names_a_file_that_the_hub_dropped(host, pushed):
     pushed()
     repository = host.repositories[REPO]
     repository.ignored.add("config.json")
     repository.commit("main", "by hand", {"config.json": Blob(b"{}", False)})
-    with pytest.raises(PushError, match=r"does not hold .*config.json after .*\.gitignore"):
+    with pytest.raises(PushError, match=r"config.json is not in commit .*\.gitignore"):
         pushed()
 
 
@@ -399,11 +405,11 @@ def test_a_file_that_the_hub_leaves_out_is_named(host, pushed):
         (lambda folder: (folder / ".DS_Store").write_text("x"), ".DS_Store does not belong there"),
         (lambda folder: (folder / "manifest.json").unlink(), "has no manifest.json"),
         (lambda folder: (folder / "manifest.json").write_text("{}"), "manifest.json is damaged"),
-        (lambda folder: folder.rename(folder.with_name("model")), "is not the folder of an export"),
-        (lambda folder: folder.rename(folder.with_name(f"train-{DIGEST}")), "is not the folder"),
+        (lambda folder: folder.rename(folder.with_name("model")), "is not an export folder"),
+        (lambda folder: folder.rename(folder.with_name(f"train-{DIGEST}")), "is not an export"),
     ],
 )
-def test_a_folder_that_is_not_as_it_was_built_is_refused(host, pushed, exported, edit, message):
+def test_a_changed_export_is_rejected(host, pushed, exported, edit, message):
     edit(exported)
     changed = exported if exported.exists() else next(exported.parent.iterdir())
     with pytest.raises(UserError, match=message) as caught:
@@ -412,12 +418,12 @@ def test_a_folder_that_is_not_as_it_was_built_is_refused(host, pushed, exported,
     assert host.requests == []
 
 
-def test_an_empty_export_is_refused(tmp_path):
-    with pytest.raises(PushError, match="holds no file to push"):
+def test_an_empty_export_is_rejected(tmp_path):
+    with pytest.raises(PushError, match="has no files to push"):
         push.plan(export(tmp_path, {}), REPO)
 
 
-def everything_said(caplog, capfd):
+def all_output(caplog, capfd):
     texts = [record.getMessage() + str(record.exc_info) for record in caplog.records]
     return "".join([*texts, *capfd.readouterr()])
 
@@ -425,24 +431,24 @@ def everything_said(caplog, capfd):
 @pytest.mark.parametrize(
     "route", ["info", "create", "validate", "preupload", "batch", "commit", "paths"]
 )
-def test_the_token_is_in_nothing_that_is_said(host, pushed, caplog, capfd, route):
+def test_no_message_contains_the_token(host, pushed, caplog, capfd, route):
     host.faults[route].append("echo")
     with caplog.at_level(logging.DEBUG), pytest.raises(PushError, match=r"Bearer \*\*\*") as caught:
         pushed()
-    text = "".join(traceback.format_exception(caught.value)) + everything_said(caplog, capfd)
+    text = "".join(traceback.format_exception(caught.value)) + all_output(caplog, capfd)
     assert TOKEN not in text + str(vars(caught.value))
     assert f"Bearer {TOKEN}" in [authorization for _, authorization in host.requests]
 
 
-def test_the_token_is_in_no_log_and_no_receipt(host, pushed, exported, caplog, capfd):
+def test_no_log_or_receipt_contains_the_token(host, pushed, exported, caplog, capfd):
     host.faults["commit"].extend([503, "drop", "drop after"])
     with caplog.at_level(logging.DEBUG):
         receipt = pushed()
     written = push.write_receipt(exported, receipt).read_text(encoding="utf-8")
-    said = everything_said(caplog, capfd)
+    said = all_output(caplog, capfd)
     assert TOKEN not in written + repr(receipt) + said
-    assert "answers 503 (fault 503); trying again in 1 s" in said
-    assert dict(host.requests)["put"] == ""  # storage is somebody else's server
+    assert "responded with 503 (fault 503); retrying in 1 s" in said
+    assert dict(host.requests)["put"] == ""  # the storage server is not the Hub
 
 
 def test_a_receipt_that_cannot_be_written_does_not_hide_the_push(pushed, exported, monkeypatch):
@@ -451,15 +457,17 @@ def test_a_receipt_that_cannot_be_written_does_not_hide_the_push(pushed, exporte
 
     receipt = pushed()
     monkeypatch.setattr(push.artifacts, "write_json", full)
-    with pytest.raises(PushError, match=f"{receipt.commit} is there, but its receipt .*No space"):
+    with pytest.raises(
+        PushError, match=f"{receipt.commit}, but cannot write the receipt .*No space"
+    ):
         push.write_receipt(exported, receipt)
 
 
-def test_the_stand_in_knows_who_asks(host):
+def test_the_stand_in_hub_recognizes_the_token(host):
     assert HfApi().whoami()["name"] == "anna"
 
 
-def test_the_command_exports_and_pushes_a_run_that_loads_as_it_was(
+def test_the_command_exports_and_pushes_a_run_that_loads_unchanged(
     host, tiny_overrides, tmp_path, capsys, monkeypatch
 ):
     import torch
@@ -499,10 +507,10 @@ def test_the_command_exports_and_pushes_a_run_that_loads_as_it_was(
     assert gpt_pt("generate", str(trained), "o rio", "--top-k", "1", "--max-new-tokens", "3") == 0
     assert capsys.readouterr().out == from_hub.out
     assert gpt_pt("generate", "anna/nothing", "o rio") == 2
-    assert "the Hub has no model 'anna/nothing', or hides it" in capsys.readouterr().err
+    assert "the Hub has no model 'anna/nothing', or you may not see it" in capsys.readouterr().err
 
 
-def test_the_script_says_what_it_will_send_and_sends_it(request, host, exported, tmp_path):
+def test_the_script_lists_the_files_and_sends_them(request, host, exported, tmp_path):
     script = request.config.rootpath / "scripts" / "push_to_hub.py"
     environment = {**os.environ, "HF_ENDPOINT": constants.ENDPOINT, "HF_HUB_DISABLE_XET": "1"}
     del environment["HF_HUB_OFFLINE"]
@@ -519,7 +527,7 @@ def test_the_script_says_what_it_will_send_and_sends_it(request, host, exported,
     dry = run("--dry-run", "--revision", "next")
     assert dry.returncode == 0, dry.stderr
     assert dry.stdout.splitlines() == [
-        f"to {REPO}, branch next, in one commit, where the Hub lacks them:",
+        f"to {REPO}, branch next, in one commit, unless the Hub already has them:",
         "             31  README.md",
         "             14  config.json",
         "        300,000  model.safetensors",

@@ -1,4 +1,4 @@
-"""The engine against `Writer.write`, the API with OpenAI's client, and hostile requests."""
+"""Compares the engine with `Writer.write`; tests the API with OpenAI's client and hostile requests."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ SAMPLINGS = [
 
 
 def write_together(engine, writer, requests):
-    """The texts and last pieces of `(prompt, sampling)` requests submitted at once."""
+    """Submits `(prompt, sampling)` requests together; returns their texts and last pieces."""
     texts, ends, done = [""] * len(requests), [None] * len(requests), threading.Semaphore(0)
 
     def job(index, prompt, sampling):
@@ -51,7 +51,7 @@ def write_together(engine, writer, requests):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama"])
-def test_a_batch_writes_what_each_text_would_get_alone(writer, llama, kind):
+def test_a_batch_gives_the_same_texts_as_one_by_one(writer, llama, kind):
     writer = {"gpt2": writer, "llama": llama}[kind]
     requests = [(prompt, sampling) for prompt in PROMPTS for sampling in SAMPLINGS]
     # five rows for twelve texts: rows leave and join at every length
@@ -62,21 +62,21 @@ def test_a_batch_writes_what_each_text_would_get_alone(writer, llama, kind):
     assert alone == [writer.write(prompt, sampling) for prompt, sampling in requests]
 
 
-def test_a_cancelled_text_leaves_the_batch_and_the_others_go_on(writer):
+def test_a_cancelled_text_leaves_the_batch_and_the_others_continue(writer):
     with Engine(writer, Limits(max_concurrent=2, max_queue=1)) as engine:
-        begun = threading.Event()
-        endless = Job(
-            writer.prompt_ids("A"), Sampling(max_new_tokens=250, seed=1), lambda _: begun.set()
+        started = threading.Event()
+        long_job = Job(
+            writer.prompt_ids("A"), Sampling(max_new_tokens=250, seed=1), lambda _: started.set()
         )
-        engine.submit([endless])
-        assert begun.wait(30)
-        endless.cancel()
+        engine.submit([long_job])
+        assert started.wait(30)
+        long_job.cancel()
         texts, _ = write_together(engine, writer, [("He was born", GREEDY)])
         wait_for(lambda: engine.num_running == 0)
     assert texts[0] == writer.write("He was born", GREEDY)
 
 
-def test_more_than_rows_and_queue_is_refused_as_a_whole(writer):
+def test_jobs_that_do_not_all_fit_are_all_rejected(writer):
     engine = Engine(writer, Limits(max_concurrent=2, max_queue=1))  # not started: all wait
     jobs = [Job([1], GREEDY, lambda _: None) for _ in range(4)]
     with pytest.raises(BusyError):
@@ -89,14 +89,14 @@ def test_more_than_rows_and_queue_is_refused_as_a_whole(writer):
         pass
 
 
-def test_a_late_text_ends(writer):
+def test_a_text_past_its_time_limit_ends(writer):
     with Engine(writer, Limits(time_limit=1e-6)) as engine:
         texts, ends = write_together(engine, writer, [("A", GREEDY)])
     assert texts == [""]
     assert ends[0].finish == "time"
 
 
-def test_a_failing_model_costs_only_its_texts(writer, monkeypatch, caplog):
+def test_a_failing_step_loses_only_its_own_texts(writer, monkeypatch, caplog):
     with Engine(writer, Limits()) as engine:
         with monkeypatch.context() as patch:
             patch.setattr("gportuguese.generate.draw", lambda *_: 1 / 0)
@@ -117,7 +117,7 @@ def test_a_stop_string_ends_the_text_before_it(writer):
 
 
 class Bytes:
-    """Tokens that are single bytes."""
+    """A tokenizer in which every byte is a token."""
 
     def written(self, token):
         return bytes([token])
@@ -136,7 +136,7 @@ def test_pieces_are_whole_characters_and_never_part_of_a_stop(text):
         assert "".join(pieces) == text[:end]
 
 
-def test_half_a_character_at_the_end_is_not_text():
+def test_an_incomplete_character_at_the_end_is_dropped():
     stream = TextStream(Bytes(), [])
     assert [stream.push_token(byte) for byte in "é🙂".encode()[:-1]] == ["", "é", "", "", ""]
     assert stream.finish() == ""
@@ -209,7 +209,7 @@ def test_stream_equals_whole_and_counts(client):
     assert usage == whole.usage
 
 
-def test_token_ids_are_a_prompt_too(client, writer):
+def test_a_prompt_may_be_token_ids(client, writer):
     ids = writer.prompt_ids(PROMPTS[0])
     texts = [
         client.completions.create(model="nano", prompt=prompt, temperature=0, echo=True)
@@ -238,7 +238,7 @@ def test_logprobs_are_the_models_own(client, writer):
 
 
 def plain_logprobs(writer, ids):
-    """The log-probability of every token but the first, from one forward pass: `[T-1]`."""
+    """The log-probabilities `[T-1]` of all tokens except the first, from one forward pass."""
     with torch.no_grad():
         logprobs_TV = writer.model(torch.tensor([ids])).logits[0, :-1].log_softmax(-1)
     return logprobs_TV.gather(-1, torch.tensor(ids[1:]).unsqueeze(-1)).squeeze(-1)
@@ -247,7 +247,7 @@ def plain_logprobs(writer, ids):
 @pytest.mark.parametrize("max_tokens", [0, 1, 3])
 @pytest.mark.parametrize("kind", ["text", "ids"])
 def test_an_echoed_prompt_has_its_log_probabilities(client, writer, kind, max_tokens):
-    text = "The café in Coração 🙂, said Ana. " * 9  # longer than a run of positions
+    text = "The café in Coração 🙂, said Ana. " * 9  # longer than one chunk of positions
     ids = writer.prompt_ids(text)
     answer = client.completions.create(
         model="nano",
@@ -272,7 +272,7 @@ def test_an_echoed_prompt_has_its_log_probabilities(client, writer, kind, max_to
     for value, top in zip(found.token_logprobs[1:], found.top_logprobs[1:], strict=True):
         assert len(top) == 3
         assert value <= max(top.values())
-    # every token of whole characters stands where its offset says
+    # every token of whole characters is at its offset in the text
     assert found.text_offset[0] == 0
     assert found.text_offset == sorted(found.text_offset)
     for name, offset in zip(found.tokens, found.text_offset, strict=True):
@@ -300,7 +300,7 @@ def test_an_echo_is_streamed_with_its_log_probabilities(client):
 def test_an_echo_without_logprobs_or_text(client, writer):
     answer = client.completions.create(model="nano", prompt="A 🙂", max_tokens=0, echo=True)
     assert (answer.choices[0].text, answer.choices[0].logprobs) == ("A 🙂", None)
-    # an empty prompt begins a document
+    # an empty prompt starts a document
     answer = client.completions.create(
         model="nano", prompt="", max_tokens=1, temperature=0, echo=True, logprobs=0
     )
@@ -332,7 +332,7 @@ def test_scoring_does_not_disturb_the_texts_being_written(writer):
     assert texts == [writer.write(prompt, sampling) for prompt, sampling in requests]
 
 
-def test_only_the_last_tokens_of_a_prompt_are_read_if_asked(client, writer):
+def test_truncate_prompt_tokens_keeps_only_the_last_tokens(client, writer):
     text = "The city of the river is old. " * 60
     ids = writer.prompt_ids(text)
     assert len(ids) > 256
@@ -349,13 +349,13 @@ def test_only_the_last_tokens_of_a_prompt_are_read_if_asked(client, writer):
     assert answer.choices[0].text == kept + "".join(writer.stream(text, greedy, window=True))
     assert answer.usage.prompt_tokens == 250
     assert answer.usage.truncated_prompt_tokens == len(ids) - 250
-    with pytest.raises(openai.BadRequestError, match="256 tokens of prompt and 6 new ones"):
+    with pytest.raises(openai.BadRequestError, match="256 prompt tokens and 6 new ones"):
         client.completions.create(
             model="nano", prompt=text, max_tokens=6, extra_body={"truncate_prompt_tokens": 256}
         )
 
 
-def test_stop_is_told(client, writer):
+def test_the_response_names_the_stop_string(client, writer):
     whole = writer.write(PROMPTS[0], GREEDY)
     answer = client.completions.create(
         model="nano", prompt=PROMPTS[0], max_tokens=24, temperature=0, stop=[whole[6:12]]
@@ -396,7 +396,7 @@ def test_stop_is_told(client, writer):
         ({"top_p": 0}, "top_p"),
         ({"top_k": -1}, "top_k"),
         ({"repetition_penalty": 0}, "repetition_penalty"),
-        ({"n": 100}, "at once"),
+        ({"n": 100}, "the request asks for 100 texts"),
         ({"n": 10**30}, "n:"),
         ({"prompt": ["a"] * 1000}, "at once"),
         ({"stop": [""]}, "stop"),
@@ -411,37 +411,37 @@ def test_stop_is_told(client, writer):
         ({"temprature": 1}, "unknown field"),
     ],
 )
-def test_senseless_requests_are_refused_by_field(url, body, part):
+def test_invalid_requests_are_rejected_and_the_field_is_named(url, body, part):
     answer = post(url, body)
     assert answer.status_code == 400
     assert part in answer.json()["error"]["message"]
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
 
 
-def test_errors_are_openais(client):
+def test_errors_have_openais_form(client):
     with pytest.raises(openai.BadRequestError, match="temperature"):
         client.completions.create(model="nano", prompt="a", temperature=1000)
     with pytest.raises(openai.NotFoundError, match="this server has 'nano'"):
         client.completions.create(model="gpt-4", prompt="a")
 
 
-def test_other_paths_methods_and_types_are_refused(url):
+def test_unknown_paths_methods_and_content_types_are_rejected(url):
     assert httpx.get(f"{url}/static/../engine.py").status_code == 404
     assert httpx.get(f"{url}/static/%2e%2e/engine.py").status_code == 404
     assert httpx.get(f"{url}/v1/completions").status_code == 405
-    # what a form of another site could send
+    # a form on another site could send this type
     assert post(url, {"prompt": "a"}, **{"Content-Type": "text/plain"}).status_code == 415
     assert httpx.get(f"{url}/nope").json()["error"]["message"] == "GET /nope: Not Found"
 
 
-def test_ten_megabytes_are_too_much(url):
+def test_a_body_of_ten_megabytes_is_rejected(url):
     answer = post(url, {"prompt": "a" * 10_000_000})
     assert answer.status_code == 413
     assert "1,000,000 bytes" in answer.json()["error"]["message"]
     assert httpx.get(f"{url}/healthz").json() == {"status": "ok"}
 
 
-def test_every_answer_has_the_security_headers(url):
+def test_every_response_has_the_security_headers(url):
     for path in ("/", "/static/app.js", "/v1/models", "/nope"):
         headers = httpx.get(url + path).headers
         assert headers["content-security-policy"].startswith(
@@ -454,7 +454,7 @@ def test_every_answer_has_the_security_headers(url):
     assert "http" not in page.replace("http-equiv", "")
 
 
-def test_beyond_the_queue_is_429_and_metrics_tell(writer):
+def test_a_full_queue_gives_429_and_the_metrics_count_it(writer):
     with serving(writer, max_concurrent=1, max_queue=1) as url, httpx.Client() as client:
         body = {"prompt": "A", "max_tokens": 240, "stream": True, "temperature": 0}
         with contextlib.ExitStack() as stack:
@@ -484,7 +484,7 @@ def test_metrics_count_tokens_and_times(url):
     assert {"gpt_pt_texts_waiting 0", "gpt_pt_texts_running 0"} <= set(page.text.splitlines())
 
 
-def test_a_client_that_goes_away_frees_its_row(writer, monkeypatch):
+def test_a_client_that_disconnects_frees_its_row(writer, monkeypatch):
     slow_down(monkeypatch)
     with serving(writer, max_concurrent=1, max_queue=0) as url:
         for stream in (True, False):
@@ -497,7 +497,7 @@ def test_a_client_that_goes_away_frees_its_row(writer, monkeypatch):
                 )
                 wait_for(lambda: metric(url, "gpt_pt_texts_running") == 1)
             wait_for(lambda: metric(url, "gpt_pt_texts_running") == 0)
-        # 480 tokens were asked for; at 20 ms each they would take ten seconds
+        # the requests asked for 480 tokens, which would take ten seconds at 20 ms each
         assert metric(url, 'gpt_pt_tokens_total{kind="completion"}') < 200
 
 
@@ -524,7 +524,7 @@ def wait_for(condition):
     ],
     ids=["silence", "headers", "body", "unread-body"],
 )
-def test_a_dribbling_client_is_hung_up_on(writer, monkeypatch, start):
+def test_a_slow_client_is_disconnected(writer, monkeypatch, start):
     monkeypatch.setattr(connections.TimedProtocol, "request_seconds", 0.5)
     with serving(writer) as url, contextlib.closing(raw(url)) as connection:
         connection.sendall(start)
@@ -540,7 +540,7 @@ def test_a_dribbling_client_is_hung_up_on(writer, monkeypatch, start):
         assert httpx.get(f"{url}/healthz").status_code == 200
 
 
-def test_many_idle_connections_do_not_shut_the_others_out_for_long(writer, monkeypatch):
+def test_many_idle_connections_block_others_only_briefly(writer, monkeypatch):
     monkeypatch.setattr(connections.TimedProtocol, "request_seconds", 0.5)
     with serving(writer) as url, contextlib.ExitStack() as stack:
         for _ in range(300):
@@ -549,7 +549,7 @@ def test_many_idle_connections_do_not_shut_the_others_out_for_long(writer, monke
         wait_for(lambda: httpx.get(f"{url}/healthz").status_code == 200)
 
 
-def test_many_clients_at_once_all_get_their_text(url, writer):
+def test_concurrent_clients_all_get_their_text(url, writer):
     expected = {prompt: writer.write(prompt, GREEDY) for prompt in PROMPTS}
     got = []
 
@@ -566,7 +566,7 @@ def test_many_clients_at_once_all_get_their_text(url, writer):
     assert all(text == expected[prompt] for prompt, text in got)
 
 
-def test_a_token_opens_the_api_and_only_the_right_one(writer):
+def test_the_api_accepts_only_the_right_token(writer):
     with serving(writer, token="segredo") as url:
         assert httpx.get(f"{url}/").status_code == 200
         assert httpx.get(f"{url}/healthz").status_code == 200
@@ -581,16 +581,16 @@ def test_a_token_opens_the_api_and_only_the_right_one(writer):
         assert post(url, {"prompt": "a"}, **right).status_code == 200
 
 
-def test_another_sites_name_for_this_machine_is_refused(writer):
+def test_other_host_names_for_this_machine_are_rejected(writer):
     with serving(writer, hosts=("localhost", "127.0.0.1")) as url:
         assert httpx.get(f"{url}/v1/models").status_code == 200
         rebound = httpx.get(f"{url}/v1/models", headers={"Host": "evil.example"})
         assert rebound.status_code == 400
 
 
-def test_what_cannot_be_served_is_told_before_the_model_is_loaded(tmp_path):
+def test_invalid_options_are_reported_before_the_model_is_loaded(tmp_path):
     for host in ("0.0.0.0", "::", "192.168.0.1", "example.org"):
-        with pytest.raises(ServeError, match="a token is needed"):
+        with pytest.raises(ServeError, match="a token is required"):
             run(tmp_path, host=host)
     with pytest.raises(ServeError, match="printable ASCII"):
         run(tmp_path, token="senha secreta ç")
@@ -604,9 +604,9 @@ def test_what_cannot_be_served_is_told_before_the_model_is_loaded(tmp_path):
     assert model_name(tmp_path / "models--anna--gpt2-pt" / "snapshots" / "ab12") == "anna/gpt2-pt"
 
 
-@pytest.mark.slow  # a process of its own, that gets the signal
+@pytest.mark.slow  # starts a separate process, which gets the signal
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
-def test_a_signal_lets_texts_end(name):
+def test_running_texts_finish_after_a_signal(name):
     body = {"prompt": "A", "max_tokens": 100, "stream": True, "temperature": 0}
     with serving_process() as (process, url):
         with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=30) as answer:

@@ -1,4 +1,4 @@
-"""What the page knows of a model: its card, the manifests of its run, or nothing."""
+"""The facts about a model on the page come from its card or from the manifests of its run."""
 
 import dataclasses
 import json
@@ -14,7 +14,7 @@ from gportuguese.serve import describe, model_name
 
 @pytest.fixture
 def judged(writer, monkeypatch):
-    """Whether a model of so many parameters and bits per byte is a toy, by vocabulary."""
+    """A function that tells whether a model with these numbers is a toy."""
 
     def judge(folder, parameters, bits_per_byte, bytes_per_character=1.0):
         result = {"task_type": "text-generation", "dataset_type": "d", "dataset_name": "d"}
@@ -27,7 +27,7 @@ def judged(writer, monkeypatch):
         ]
         data = ModelCardData(model_name="m", eval_results=results or None)
         (folder / "README.md").write_text(f"---\n{data.to_yaml()}\n---\n# m\n")
-        monkeypatch.setattr("gportuguese.serve.about.models.count_parameters", lambda _: parameters)
+        monkeypatch.setattr("gportuguese.causal_lm.count_parameters", lambda _: parameters)
         monkeypatch.setattr(type(writer.texts), "bytes_per_character", bytes_per_character)
         found = describe(folder, writer)
         assert (found.parameters, found.bits_per_byte) == (parameters, bits_per_byte)
@@ -42,13 +42,13 @@ def test_a_toy_is_small_or_far_from_the_floor_of_its_vocabulary(judged, tmp_path
     assert not judged(tmp_path, 50_000_000, None)
     assert not judged(tmp_path, 124_439_808, 2.5)
     assert judged(tmp_path, 124_439_808, 2.51)
-    # two bytes a character: the floor is half a bit a byte
+    # two bytes per character: the floor is half a bit per byte
     assert not judged(tmp_path, 124_439_808, 2.0, bytes_per_character=2.0)
     assert judged(tmp_path, 124_439_808, 2.01, bytes_per_character=2.0)
 
 
-def test_a_run_and_its_export_say_the_same(tiny_overrides):
-    # only a card that names its data set has results
+def test_a_run_and_its_export_give_the_same_facts(tiny_overrides):
+    # a card has results only if it names its data set
     config = load_config(None, (*tiny_overrides, "name=minha", "export.dataset=eu/meus-textos"))
     pipeline = Pipeline(config)
     exported = pipeline.build("export", init_world(config.runtime)).folder
@@ -71,7 +71,7 @@ def test_a_run_and_its_export_say_the_same(tiny_overrides):
     assert of_card.card.rstrip() in (exported / "README.md").read_text(encoding="utf-8")
     assert of_run.card is None
     assert of_card.as_json()["card"] is True
-    # without the report there are no prompts, and nobody else's are taken
+    # without the report there are no prompts and no measures
     (pipeline.open("evaluate").folder / "manifest.json").unlink()
     assert dataclasses.replace(of_run, prompts=(), bits_per_byte=None) == describe(
         trained, Writer.load(trained, "cpu")
@@ -96,7 +96,7 @@ def test_a_run_and_its_export_say_the_same(tiny_overrides):
         (b"---\nmodel-index: [5]\n---\nx", {"card": "x"}),
     ],
 )
-def test_any_readme_may_lie_beside_a_model(writer, tmp_path, readme, expected):
+def test_any_readme_next_to_a_model_can_be_read(writer, tmp_path, readme, expected):
     if readme is not None:
         (tmp_path / "README.md").write_bytes(readme)
     found = describe(tmp_path, writer)
@@ -106,12 +106,12 @@ def test_any_readme_may_lie_beside_a_model(writer, tmp_path, readme, expected):
 
 
 @pytest.mark.parametrize("manifest", ["[", "[1]", "{}", '{"stage": "other"}'])
-def test_a_manifest_of_something_else_says_nothing(writer, tmp_path, manifest):
+def test_a_manifest_of_another_stage_is_ignored(writer, tmp_path, manifest):
     (tmp_path / "manifest.json").write_text(manifest)
     (tmp_path / "model").mkdir()
     assert describe(tmp_path / "model", writer).prompts == ()
 
 
-def test_names():
+def test_model_names():
     assert model_name(Path("artifacts/train-1/model")) == "train-1"
     assert model_name(Path("/models/gpt2-small-portuguese")) == "gpt2-small-portuguese"

@@ -1,4 +1,4 @@
-"""The page in a real Chromium: typing, streaming, stopping, bars, languages, failures."""
+"""Tests the page in a real Chromium: typing, streaming, stopping, bars, languages, failures."""
 
 import re
 import shutil
@@ -37,7 +37,7 @@ def url(writer):
 
 @pytest.fixture
 def open_page(browser):
-    """Opens the page; at the end, nothing unexpected may be in its console."""
+    """Opens the page, and checks at the end that its console has no unexpected messages."""
     contexts, complaints = [], []
 
     def open_page(url, locale="pt-BR", **options):
@@ -93,7 +93,7 @@ def test_typing_continuing_bars_and_undo(open_page, url, writer):
     expect(text).to_have_value("The history of the city")
 
 
-def test_examples_write_and_stop_stops(open_page, url, monkeypatch):
+def test_an_example_starts_a_text_and_stop_stops_it(open_page, url, monkeypatch):
     slow_down(monkeypatch)
     page = open_page(url)
     set_slider(page, "max_tokens", 200)
@@ -110,7 +110,7 @@ def test_examples_write_and_stop_stops(open_page, url, monkeypatch):
     expect(page.locator("#text")).to_be_editable()
 
 
-def test_what_looks_like_html_stays_text(open_page, url):
+def test_html_in_a_text_is_shown_as_text(open_page, url):
     page = open_page(url)
     hostile = "<img src=x onerror=alert(1)><script>document.title='x'</script>"
     page.locator("#text").fill(hostile)
@@ -149,7 +149,7 @@ def test_language_theme_and_labels(open_page, url):
     assert unnamed == 0
 
 
-def test_a_phone_needs_no_sideways_scrolling(open_page, url):
+def test_a_phone_needs_no_horizontal_scrolling(open_page, url):
     page = open_page(url, viewport={"width": 360, "height": 740})
     page.locator("#text").fill("a" * 120)
     expect(page.locator("#bars button")).to_have_count(10)
@@ -164,7 +164,7 @@ def test_copy(open_page, url):
     assert page.evaluate("navigator.clipboard.readText()") == "olá, mundo"
 
 
-def test_a_text_longer_than_the_context_slides_and_says_so(open_page, url, writer):
+def test_a_text_longer_than_the_context_is_cut_with_a_notice(open_page, url, writer):
     page = open_page(url)
     words, text = "palavra " * 300, page.locator("#text")
     num_tokens = len(writer.prompt_ids(words))
@@ -196,7 +196,7 @@ def test_a_text_grows_beyond_the_context_in_steps(open_page, url, writer):
     text.fill(start)
     text.press("Control+Enter")
     expect(page.locator("#status")).to_have_text(re.compile("Pronto: 200 tokens"))
-    # all of the text is read until the context is full, then the last three quarters of it
+    # the model reads the whole text until the context is full, then only its last three quarters
     wanted, left = start, 200
     while left > 0:
         step = min(left, max(256 - used, 64))
@@ -226,7 +226,7 @@ def test_text_language_theme_and_settings_survive_a_reload(open_page, url):
     expect(page.get_by_label("Seed")).to_have_value("12")
     expect(page.locator("#meter")).to_have_text(re.compile("of 256 tokens"))
     assert page.locator("html").get_attribute("data-theme") == "dark"
-    # what another program left there does not stop the page
+    # damaged local storage does not stop the page
     page.evaluate("localStorage.setItem('gpt-pt', '[{')")
     page.reload()
     expect(page.locator("#bars button")).to_have_count(10)
@@ -282,11 +282,11 @@ def test_the_page_introduces_the_model(open_page, writer):
         expect(facts).to_have_text(
             "Parameters: 2.6 million · Language: Portuguese, x-unknown · Model card"
         )
-        # the language of the model stays that of its beginnings
+        # the examples keep the language of the model
         assert page.locator("#examples").get_attribute("lang") == "pt"
 
 
-def test_a_model_of_which_nothing_is_known(open_page, url):
+def test_the_page_of_a_model_without_a_card(open_page, url):
     page = open_page(url)
     expect(page.locator("#model")).to_have_text("nano")
     expect(page.locator("#facts")).to_be_empty()
@@ -296,7 +296,7 @@ def test_a_model_of_which_nothing_is_known(open_page, url):
     expect(page.locator("#examples button").first).to_have_text("Once upon a time …")
 
 
-def test_again_writes_another_text_and_a_seed_the_same(open_page, url, writer):
+def test_retry_writes_another_text_and_a_seed_repeats_one(open_page, url, writer):
     page = open_page(url)
     text, again = page.locator("#text"), page.get_by_role("button", name="Tentar de novo")
     set_slider(page, "max_tokens", 15)
@@ -352,7 +352,7 @@ def test_tokens_are_coloured_by_probability_on_demand(open_page, url, writer):
         chance, held = 1.0, b""
     shown = marks.evaluate_all("all => all.map(e => [e.textContent, e.className])")
     assert shown == wanted
-    # the token at the cursor, in words
+    # the token at the cursor is described in words
     page.locator("#text").evaluate(
         "(area) => { area.focus(); const at = area.value.indexOf('States') + 2;"
         " area.setSelectionRange(at, at); }"
@@ -360,7 +360,7 @@ def test_tokens_are_coloured_by_probability_on_demand(open_page, url, writer):
     expect(page.locator("#at")).to_have_text(
         re.compile(r"No cursor: “·States”, (< )?\d+,\d%\. O mais provável era “.+”, \d+,\d%\.")
     )
-    # typing asks again; switched off, the marks of who wrote are back
+    # typing updates the colours; switching them off restores the marks
     page.locator("#text").press("Control+End")
     expect(page.locator("#at")).to_have_text(re.compile("Ponha o cursor em uma palavra"))
     page.locator("#text").press_sequentially("x")
@@ -370,7 +370,7 @@ def test_tokens_are_coloured_by_probability_on_demand(open_page, url, writer):
     expect(marks).to_have_count(0)
 
 
-def test_the_python_program_writes_what_the_page_does(open_page, url, writer):
+def test_the_python_program_writes_the_same_text_as_the_page(open_page, url, writer):
     page = open_page(url, permissions=["clipboard-read", "clipboard-write"])
     set_slider(page, "max_tokens", 15)
     page.get_by_label("Semente").fill("5")
@@ -389,7 +389,7 @@ def test_the_python_program_writes_what_the_page_does(open_page, url, writer):
     assert (ended.stdout, ended.stderr) == (written + "\n", "")
 
 
-def test_an_error_is_in_sight_below_a_long_text(open_page, url):
+def test_an_error_below_a_long_text_is_visible(open_page, url):
     page = open_page(url, viewport={"width": 390, "height": 700})
     page.locator("#text").fill("palavra\n" * 200)
     expect(page.locator("#bars button")).to_have_count(10)
@@ -405,7 +405,7 @@ def test_an_error_is_in_sight_below_a_long_text(open_page, url):
     open_page.complaints.clear()
 
 
-def test_a_full_server_is_told(open_page, url):
+def test_a_busy_server_is_reported(open_page, url):
     page = open_page(url)
     expect(page.locator("#bars button")).to_have_count(10)
     page.route(
@@ -418,8 +418,8 @@ def test_a_full_server_is_told(open_page, url):
     expect(page.locator("#write")).to_be_visible()
 
 
-@pytest.mark.slow  # a process of its own, that can be killed
-def test_a_server_that_dies_is_told(open_page):
+@pytest.mark.slow  # starts a separate process, so that it can be killed
+def test_a_crashed_server_is_reported(open_page):
     with serving_process() as (process, url):
         page = open_page(url)
         set_slider(page, "max_tokens", 200)
@@ -436,7 +436,7 @@ def test_a_server_that_dies_is_told(open_page):
     open_page.complaints.clear()
 
 
-def test_a_token_is_asked_for(open_page, writer):
+def test_the_page_asks_for_the_token(open_page, writer):
     with serving(writer, token="segredo") as url:
         page = open_page(url)
         field = page.get_by_label("Este servidor pede uma senha")

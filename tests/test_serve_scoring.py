@@ -1,4 +1,4 @@
-"""lm-evaluation-harness scores through the server: its nats are those of `gpt-pt evaluate`."""
+"""lm-evaluation-harness, scoring through the server, gets the same nats as `gpt-pt evaluate`."""
 
 import contextlib
 import json
@@ -32,12 +32,12 @@ json.dump({
     "pairs": lm.loglikelihood(instances("loglikelihood", request["pairs"])),
 }, open(request["out"], "w"))
 """
-WINDOW = 254  # what the client predicts at once with `max_length=256`: it asks for one token more
+WINDOW = 254  # tokens that the client scores per request with `max_length=256`
 
 
 @pytest.fixture(scope="module")
 def packages(tmp_path_factory):
-    """The client and what it needs to speak to a server, beside our own packages."""
+    """A folder with the client and its HTTP packages, next to our own packages."""
     target = str(tmp_path_factory.mktemp("lm_eval"))
     install = [sys.executable, "-m", "pip", "install", "--quiet", "--target", target]
     subprocess.run([*install, "--no-deps", "lm_eval"], check=True)
@@ -46,7 +46,7 @@ def packages(tmp_path_factory):
 
 
 def nats_of(writer, ids, block_size):
-    """The summed nats of all ids but the first, by the measure of `gpt-pt evaluate`."""
+    """The total nats of all ids except the first, measured like in `gpt-pt evaluate`."""
     assert (len(ids) - 1) % block_size == 0
     inputs_BT = torch.tensor(ids[:-1]).view(-1, block_size)
     targets_BT = torch.tensor(ids[1:]).view(-1, block_size)
@@ -58,14 +58,14 @@ def nats_of(writer, ids, block_size):
 
 
 @pytest.mark.parametrize("options", [{}, {"num_concurrent": 3, "batch_size": 2}])
-def test_the_harness_finds_the_nats_of_evaluate(writer, packages, tmp_path, options):
+def test_the_harness_gets_the_nats_of_evaluate(writer, packages, tmp_path, options):
     end = writer.tokenizer.eos_token_id
     story = " ".join(
         f"In {year} the city of São Paulo had {year % 97} new streets."
         for year in range(1900, 1990)
     )
     ids = writer.prompt_ids(story)
-    # a text of whole windows, which reads back as the same tokens
+    # a text of whole windows that is tokenized to the same tokens again
     long_ids = ids[: len(ids) // WINDOW * WINDOW]
     long_text = writer.tokenizer.decode(long_ids)
     assert writer.prompt_ids(long_text) == long_ids

@@ -1,4 +1,4 @@
-"""Every line on standard error is ours: no library speaks to the user."""
+"""Every line on standard error comes from us, none from a library."""
 
 import json
 import re
@@ -9,7 +9,7 @@ import pytest
 
 from tests.test_cli import sets
 
-# one process for all, since each takes seconds to load PyTorch
+# one process for all commands, because loading PyTorch takes seconds
 SCRIPT = """
 import json, sys
 import gportuguese
@@ -27,34 +27,34 @@ for words in commands:
 """
 LOG = r"\d\d:\d\d:\d\d "
 KNOWN = {
-    "": [],  # Python, without the command line: nothing
+    "": [],  # the Python API prints nothing
     "train": [
-        LOG + r"\w+: done already, .*",
+        LOG + r"\w+: already done, .*",
         "sample: o rio \\| .*",
         "next: gpt-pt evaluate --set .*",
         " +gpt-pt serve .*/model",
         " +gpt-pt generate .*/model 'o rio'",
     ],
     "evaluate": [
-        LOG + r"\w+: done already, .*",
+        LOG + r"\w+: already done, .*",
         LOG + "evaluate: (building .*|done in .* s)",
         "next: gpt-pt export --set .*",
     ],
     "export": [
-        LOG + r"\w+: done already, .*",
+        LOG + r"\w+: already done, .*",
         LOG + "export: (building .*|done in .* s)",
         LOG + "export: (writing safetensors|safetensors agrees with PyTorch, .* s)",
         "next: gpt-pt generate .*/export-\\w+ 'o rio'",
         " +gpt-pt push --set .* --repo USER/NAME --dry-run",
     ],
     "lr-find": [
-        LOG + r"\w+: done already, .*",
+        LOG + r"\w+: already done, .*",
         "next: gpt-pt train --set .* --set train.phases.0.lr_max=.*",
     ],
     "plan": ["next: gpt-pt train --set .*"],
     "status": [],
     "config": ["next: gpt-pt plan --set .*", " +gpt-pt train --set .*"],
-    "generate": [LOG + "model: .*/model", r"\d+ tokens, [\d.]+ a second"],
+    "generate": [LOG + "model: .*/model", r"\d+ tokens, [\d.]+ per second"],
     "tokens": ["gpt-pt: .*"],
 }
 

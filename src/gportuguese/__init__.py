@@ -1,7 +1,7 @@
 """Takes a GPT-2 into Portuguese, or any language with a Wikipedia.
 
-In a script, keep what builds stages under `if __name__ == "__main__":`, for pages are cleaned in
-worker processes that import it again.
+In a script, build stages under `if __name__ == "__main__":`, because the worker processes that clean
+pages import the script again.
 
 >>> from gportuguese import Pipeline, init_world, load_config
 >>> config = load_config("pilot")

@@ -1,4 +1,4 @@
-"""The files that the align stage reads beside its inputs; loads no torch."""
+"""The files from outside the pipeline that the align stage reads. Does not import torch."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ from gportuguese.corpus import CorpusError, document_files
 log = logging.getLogger("gportuguese")
 
 FILES = ("source_documents", "dictionary", "source_vectors", "target_vectors")
-"""The settings of the section that name files."""
+"""The settings of the `align` section that name files."""
 
 
 class AlignError(UserError):
-    """What a method needs is missing or of no use."""
+    """A file that a method needs is missing or unusable."""
 
 
 def candidates(section: AlignConfig) -> list[str]:
-    """The methods that `auto` tries: all candidates whose files are given.
+    """The methods that `auto` tries: all candidates whose required files are set.
 
     >>> candidates(AlignConfig(source_documents="english.jsonl.gz"))
     ['pieces', 'focus', 'bridge']
@@ -56,7 +56,7 @@ def check_packages(section: AlignConfig) -> None:
 
 
 def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
-    """The files that the method reads, by setting; raises `AlignError` for one that is not there."""
+    """The files that the method reads, by setting; raises `AlignError` if one is missing."""
     files = {}
     methods = methods_of(section)
     tried = [METHODS[name] for name in methods if name in METHODS]
@@ -66,11 +66,11 @@ def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
         if given is None:
             continue
         if name not in read:
-            log.info("align: align.%s is not read by %s", name, ", ".join(methods))
+            log.info("align: align.%s is ignored by %s", name, ", ".join(methods))
             continue
         path = resolve_path(given)
         if not (path.is_file() or (path.is_dir() and name == "source_documents")):
-            raise AlignError(f"no {name.replace('_', ' ')} at {path}; see align.{name}")
+            raise AlignError(f"no {name.replace('_', ' ')} at {path}; check align.{name}")
         files[name] = [path]
         if name == "source_documents":
             try:
@@ -89,5 +89,5 @@ def hash_resources(section: AlignConfig) -> str:
 
 
 def own_documents(section: AlignConfig) -> CorpusConfig:
-    """The source documents of the section as a corpus of one's own."""
+    """A corpus config that reads the source documents."""
     return CorpusConfig(documents=section.source_documents, min_chars=1)

@@ -1,4 +1,7 @@
-"""Content-addressed stage folders: `<stage>-<digest>`, whole or `.partial`, manifest last."""
+"""Content-addressed stage folders, `<stage>-<digest>`, and their manifests.
+
+A folder is called `.partial` until it is complete.
+"""
 
 from __future__ import annotations
 
@@ -25,13 +28,13 @@ log = logging.getLogger("gportuguese")
 
 MANIFEST = "manifest.json"
 HASHED = "hashed"
-"""Fact of a stage that has hashed large files itself: SHA-256 by name. They are not read again for that
-as long as their time of change stays the same."""
-SCRATCH = "scratch"  # folder for what a resumable stage needs only until it is published
-_FULL_BYTES = 1 << 20  # with less than this free, a failed write is put down to the disk
-_REMEMBERED_BYTES = 1 << 20
-_SLOW_BYTES = 1 << 28  # more take seconds to hash
-_SETTLED_NS = 3 * 10**9
+"""Fact of a stage that hashed large files itself: SHA-256 by name. Opening the stage does not hash them
+again while their modification time is unchanged."""
+SCRATCH = "scratch"  # folder for temporary files of a resumable stage, deleted on publishing
+_MIN_FREE_BYTES = 1 << 20  # with less free space, any error is reported as a full disk
+_CACHE_FROM_BYTES = 1 << 20  # smaller files are always hashed
+_SLOW_BYTES = 1 << 28  # larger files take seconds to hash
+_SETTLED_NS = 3 * 10**9  # file times are coarse: do not cache hashes of newer files
 _PACKAGES = ("gportuguese", "torch", "transformers", "tokenizers", "fastai", "datasets")
 
 
@@ -41,19 +44,19 @@ class ArtifactError(UserError):
 
 @dataclass(frozen=True)
 class Artifact:
-    """A whole stage folder and what its manifest says."""
+    """A complete stage folder and its manifest."""
 
     folder: Path
     manifest: dict[str, Any]
 
     @property
     def digest(self) -> str:
-        """Twelve hex digits that name what went in."""
+        """Twelve hex digits that identify the inputs and settings."""
         return str(self.manifest["digest"])
 
     @property
     def facts(self) -> dict[str, Any]:
-        """What the stage counted and measured."""
+        """The numbers that the stage counted and measured."""
         return dict(self.manifest["facts"])
 
 
@@ -73,25 +76,25 @@ def hash_file(path: Path) -> str:
 
 
 def remembered_hash(path: Path) -> str:
-    """SHA-256 of a file in hex, hashed again only where the file has changed since the last time.
+    """SHA-256 of a file in hex, from a cache if the file has not changed.
 
-    What tells is path, size and times, as for git. Times have a granularity: a file that was changed
-    within the last seconds is not remembered. Small files are always hashed.
+    Like git, it compares path, size, times and inode. File times are coarse, so the hash of a file
+    changed in the last seconds is not cached. Small files are always hashed.
     """
     stat = path.stat()
-    if stat.st_size < _REMEMBERED_BYTES:
+    if stat.st_size < _CACHE_FROM_BYTES:
         return hash_file(path)
     key = str(path.resolve())
     state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-    known = _read_hashes().get(key)
-    if known is not None and known[0] == state:
-        return str(known[1])
+    cached = _read_hashes().get(key)
+    if cached is not None and cached[0] == state:
+        return str(cached[1])
     if stat.st_size > _SLOW_BYTES:
         log.info("reading %s to compute its SHA-256", path)
     sha256 = hash_file(path)
     if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
         hashes = {name: value for name, value in _read_hashes().items() if Path(name).exists()}
-        with suppress(OSError):  # without a folder to write to, the file is hashed again next time
+        with suppress(OSError):  # without a cache folder, the file is hashed again next time
             _hashes_path().parent.mkdir(parents=True, exist_ok=True)
             write_json(_hashes_path(), {**hashes, key: [state, sha256]})
     return sha256
@@ -105,13 +108,13 @@ def _hashes_path() -> Path:
 def _read_hashes() -> dict[str, Any]:
     try:
         hashes = json.loads(_hashes_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):  # none yet, damaged, or no home folder
+    except (OSError, ValueError, RuntimeError):  # missing, damaged, or no home folder
         return {}
     return hashes if isinstance(hashes, dict) else {}
 
 
 def hash_files(paths: list[Path]) -> str:
-    """SHA-256 over the names and contents of files of one folder, in the order given."""
+    """SHA-256 over the names and contents of files in one folder, in the given order."""
     sha = hashlib.sha256()
     for path in paths:
         sha.update(f"{path.name}\0{remembered_hash(path)}\n".encode())
@@ -119,9 +122,9 @@ def hash_files(paths: list[Path]) -> str:
 
 
 def read_manifest(folder: Path) -> Artifact:
-    """The artefact in `folder`, its manifest checked, its files not looked at.
+    """Opens the artifact in `folder` and checks its manifest, but not its files.
 
-    Raises `ArtifactError` for a manifest that is missing or was changed.
+    Raises `ArtifactError` if the manifest is missing or was changed.
     """
     again = f"remove {folder} to build it again"
     try:
@@ -140,9 +143,9 @@ def read_manifest(folder: Path) -> Artifact:
 
 
 def open_artifact(folder: Path) -> Artifact:
-    """The artefact in `folder`, with its manifest and every file checked against SHA-256.
+    """Opens the artifact in `folder` and checks its manifest and the SHA-256 of every file.
 
-    Raises `ArtifactError` naming what is missing, changed or was added.
+    Raises `ArtifactError` that names a missing, changed or added file.
     """
     again = f"remove {folder} to build it again"
     artifact = read_manifest(folder)
@@ -160,7 +163,7 @@ def open_artifact(folder: Path) -> Artifact:
             continue
         if stat.st_size != listed["size"] or hash_file(path) != listed["sha256"]:
             raise ArtifactError(
-                f"{path} was changed since it was built: its digest does not match {MANIFEST}; "
+                f"{path} was changed after it was built: its digest does not match {MANIFEST}; "
                 f"{again}"
             )
     if extra := sorted(found - set(artifact.manifest["files"])):
@@ -169,16 +172,16 @@ def open_artifact(folder: Path) -> Artifact:
 
 
 def partial_of(folder: Path) -> Path:
-    """Where a stage folder is while it is being built."""
+    """The path of a stage folder while it is being built."""
     return folder.with_name(folder.name + ".partial")
 
 
 @contextmanager
 def building(folder: Path, resumable: bool) -> Iterator[Path]:
-    """Yields `<folder>.partial`, locked for this process, emptied unless `resumable`.
+    """Yields `<folder>.partial`, locked for this process, and emptied unless `resumable`.
 
-    The partial folder stays when the body raises, so that a resumable stage can go on. The lock is
-    on the folder itself, so it holds until after the rename that publishes it.
+    If the body raises, the partial folder stays, so that a resumable stage can resume. The lock is on
+    the folder itself and therefore outlives the rename that publishes it.
     """
     partial = partial_of(folder)
     try:
@@ -188,19 +191,19 @@ def building(folder: Path, resumable: bool) -> Iterator[Path]:
         raise ArtifactError(f"cannot write {partial}: {error.strerror}") from error
     try:
         _lock(lock, partial)
-        if folder.exists():  # published between our look and our lock
+        if folder.exists():  # published before we got the lock
             raise ArtifactError(f"another process has just built {folder}; run again")
         if not resumable:
             for path in partial.iterdir():
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
         yield partial
     except Exception as error:
-        # torch, safetensors and NumPy each report a full disk in their own way
+        # torch, safetensors and NumPy report a full disk in different ways
         is_full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if is_full or shutil.disk_usage(folder.parent).free < _FULL_BYTES:
+        if is_full or shutil.disk_usage(folder.parent).free < _MIN_FREE_BYTES:
             raise ArtifactError(
-                f"no space left on the disk of {folder.parent}; free some and run again: "
-                "nothing was published"
+                f"no space left on the disk of {folder.parent}; free some space and run again "
+                "(nothing was published)"
             ) from error
         raise
     finally:
@@ -215,9 +218,10 @@ def _lock(handle: int, partial: Path) -> None:
 
 
 def publish(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artifact:
-    """The whole artefact: manifest written last, all synced to disk, then one atomic rename.
+    """Writes the manifest, syncs everything to disk, and publishes the folder by one atomic rename.
 
-    The scratch folder goes last of all: a run that is killed before has lost nothing.
+    The scratch folder is deleted only after the manifest is written, so a run killed earlier can
+    still resume.
     """
     files: dict[str, dict[str, Any]] = {}
     scratch = partial / SCRATCH
@@ -247,7 +251,7 @@ def seal(folder: Path) -> None:
 
 
 def broken_seal(folder: Path) -> str:
-    """What is wrong with a sealed folder, empty if nothing is."""
+    """Describes what is wrong with a sealed folder; empty if it is intact."""
     try:
         seal = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
         if seal["checksum"] != digest_of(seal["files"]):
@@ -261,7 +265,7 @@ def broken_seal(folder: Path) -> str:
 
 
 def rename_whole(scratch: Path, folder: Path) -> None:
-    """Renames a folder after everything in it has reached the disk: it is whole or not there."""
+    """Syncs a folder to disk and then renames it, so that `folder` is complete or absent."""
     for path in scratch.rglob("*"):
         _sync(path)
     _sync(scratch)
@@ -270,7 +274,7 @@ def rename_whole(scratch: Path, folder: Path) -> None:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Writes JSON by way of a temporary file, so that the name never holds half of it."""
+    """Writes JSON through a temporary file, so that `path` never holds a partial file."""
     scratch = path.with_name(path.name + ".tmp")
     scratch.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     _sync(scratch)

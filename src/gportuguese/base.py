@@ -1,4 +1,4 @@
-"""The base model's files: where they are and what they hold; loads no torch."""
+"""Locates, fetches and hashes the files of the base model. Does not import torch."""
 
 from __future__ import annotations
 
@@ -9,20 +9,17 @@ from gportuguese.config import Architecture, UserError, resolve_path
 
 _SETTINGS = ("*.json", "merges.txt", "vocab.txt", "tokenizer.model")
 _VOCABULARIES = ("tokenizer.json", "vocab.json")
-_WEIGHTS = (
-    "*.safetensors",
-    "pytorch_model*.bin",
-)  # the second only where there is none of the first
+_WEIGHTS = ("*.safetensors", "pytorch_model*.bin")  # the second only if the first is missing
 
 
 class ModelError(UserError):
-    """The base model cannot be had or cannot be used."""
+    """The base model cannot be found, fetched or used."""
 
 
 def locate_base(base: str, download: bool) -> Path | None:
-    """The folder or .gguf file of a base model; None for a Hub model not fetched yet.
+    """The folder or .gguf file of a base model; None for a Hub model that is not fetched yet.
 
-    Raises `ModelError` if there is no such model.
+    Raises `ModelError` if the model does not exist.
     """
     path = resolve_path(base)
     if path.exists() or base.startswith(("package:", ".", "/", "~")) or path.suffix == ".gguf":
@@ -33,9 +30,9 @@ def locate_base(base: str, download: bool) -> Path | None:
 
 
 def hub_folder(repo: str, download: bool) -> Path | None:
-    """The folder of a Hub model in huggingface_hub's cache; None for one not fetched yet.
+    """The folder of a Hub model in huggingface_hub's cache; None if it is not fetched yet.
 
-    Raises `ModelError` if there is no such model.
+    Raises `ModelError` if the model does not exist.
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
@@ -48,11 +45,11 @@ def hub_folder(repo: str, download: bool) -> Path | None:
         wanted = [*_SETTINGS, weights]
         try:
             cached = Path(snapshot_download(repo, allow_patterns=wanted, local_files_only=True))
-        except LocalEntryNotFoundError:  # nothing, or not the whole of what is wanted
+        except LocalEntryNotFoundError:  # nothing is cached, or not all of these files
             continue
         except HFValidationError as error:
             raise ModelError(f"{repo!r} is neither a path nor a Hub id") from error
-        # not if only the tokenizer was ever fetched, or only the model
+        # an earlier download may have fetched only the tokenizer or only the weights
         if any(cached.glob(weights)) and any((cached / name).exists() for name in _VOCABULARIES):
             return cached
     if not download:
@@ -64,29 +61,31 @@ def hub_folder(repo: str, download: bool) -> Path | None:
                 return folder
     except RepositoryNotFoundError as error:
         raise ModelError(
-            f"the Hub has no model {repo!r}, or hides it from you; check the name, or run "
+            f"the Hub has no model {repo!r}, or you may not see it; check the name, or run "
             "`hf auth login`"
         ) from error
     except LocalEntryNotFoundError as error:
         raise ModelError(
-            f"cannot fetch {repo!r}: the Hub cannot be reached; check the network, unset "
+            f"cannot fetch {repo!r}: the Hub is unreachable; check the network, unset "
             "HF_HUB_OFFLINE, or name a local folder or .gguf file"
         ) from error
     except Exception as error:
         raise ModelError(f"cannot fetch {repo!r} from the Hub: {error}") from error
-    raise ModelError(f"{repo!r} on the Hub holds neither {' nor '.join(_WEIGHTS)}")
+    raise ModelError(
+        f"{repo!r} on the Hub has no weights ({' or '.join(_WEIGHTS)}); choose another model"
+    )
 
 
 def identity_of(base: str | Architecture, download: bool) -> str | None:
-    """The content hash that a base model enters the digests with; None if not fetched yet."""
+    """The content hash of a base model, for digests; None if it is not fetched yet."""
     if isinstance(base, Architecture):
-        return "fresh"  # all of it stands in the config section
+        return "fresh"  # the config section already describes it
     path = locate_base(base, download)
     if path is None:
         return None
     if path.is_file():
         return artifacts.remembered_hash(path)
-    # what loading reads: a README or another program's files beside it change nothing
+    # only files that loading reads: a README or other files must not change the hash
     weights = next(filter(None, (sorted(path.glob(pattern)) for pattern in _WEIGHTS)), [])
     settings = {file for pattern in _SETTINGS for file in path.glob(pattern)}
     return artifacts.hash_files(sorted({*settings, *weights}))

@@ -1,4 +1,4 @@
-"""Which folder a command means: a run's artifacts, a stage, the model in it, or a model of the Hub."""
+"""Finds the model or stage that a command-line argument refers to."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _DIGEST = "?" * 12
 
 
 class LocateError(UserError):
-    """There is no model or no run where the user says, or more than one."""
+    """The argument matches no model or run, or several."""
 
 
 def find_model(source: str) -> Path:
-    """The folder of a model, which is logged.
+    """Returns and logs the folder of a model.
 
-    `source` is an artifacts folder with one trained model, a stage folder, the `model` folder in it,
-    any folder that transformers reads, or a Hub id, which is fetched. Raises `UserError` if there is
-    no such model, or if there are several.
+    `source` is an artifacts folder with one trained model, a stage folder, its `model` folder, any
+    folder that transformers can load, or a Hub id, which is fetched. Raises `UserError` if there is
+    no such model, or more than one.
     """
     path = resolve_path(source)
     if path.is_dir():
@@ -31,12 +31,12 @@ def find_model(source: str) -> Path:
         folder = stage / "model" if (stage / "model" / "config.json").is_file() else stage
         if not (folder / "config.json").is_file():
             raise LocateError(
-                f"no model in {path}; name an artifacts folder, a stage folder such as "
-                "train-0123456789ab, a folder that transformers reads, or a Hub id"
+                f"no model in {path}; pass an artifacts folder, a stage folder such as "
+                "train-0123456789ab, a folder that transformers can load, or a Hub id"
             )
     elif path.exists() or source.startswith(("package:", ".", "/", "~")) or source.count("/") > 1:
-        what = "is a file" if path.exists() else "is not there"
-        raise LocateError(f"{path} {what}; name the folder of a model, or a run by --config")
+        problem = "is a file" if path.exists() else "does not exist"
+        raise LocateError(f"{path} {problem}; pass a model folder, or select a run by --config")
     else:
         folder = _from_hub(source)
     log.info("model: %s", folder)
@@ -44,17 +44,17 @@ def find_model(source: str) -> Path:
 
 
 def find_stage(source: str, name: str) -> Path:
-    """The folder of a run's built `train` or `export` stage.
+    """The folder of a run's finished stage `name`: `train` or `export`.
 
-    `source` is an artifacts folder with one such stage, that stage's folder, that of the other of the
-    two, or the `model` folder in it. Raises `UserError` if there is no such stage, or if there are
-    several.
+    `source` is an artifacts folder with one such stage, the folder of the run's `train` or `export`
+    stage, or the `model` folder of `train`. Raises `UserError` if there is no such stage, or more
+    than one.
     """
     path = resolve_path(source).resolve()
     if path.name == "model" and (path.parent / artifacts.MANIFEST).is_file():
         path = path.parent
     if not path.is_dir():
-        raise LocateError(f"{path} is no folder; name a run's artifacts folder or a stage in it")
+        raise LocateError(f"{path} is not a folder; pass a run's artifacts folder or a stage in it")
     stage = path.name.rpartition("-")[0]
     if stage == name:
         return path
@@ -66,13 +66,13 @@ def find_stage(source: str, name: str) -> Path:
 
 
 def config_of_run(folder: Path, overrides: tuple[str, ...]) -> Config:
-    """The config that a stage folder was built from, with `section.key=value`s.
+    """The config that a stage folder was built from, with `section.key=value` overrides.
 
-    Raises `LocateError` for a folder that does not hold it.
+    Raises `LocateError` if the manifest has no config.
     """
     tree = artifacts.read_manifest(folder).manifest.get("config")
     if tree is None:
-        raise LocateError(f"{folder} does not hold its config; give the run's --config instead")
+        raise LocateError(f"the manifest of {folder} has no config; pass the run's --config")
     tree["runtime"]["artifacts_dir"] = str(folder.parent)
     return config_of(tree, overrides, f"the config of {folder}")
 
@@ -82,7 +82,7 @@ def _is_artifacts(path: Path, name: str) -> bool:
 
 
 def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
-    """The one stage of this name in an artifacts folder, or the one built on the `train` stage `of`."""
+    """The only stage of this name in an artifacts folder; with `of`, the one built on that training."""
     found = list(root.glob(f"{name}-{_DIGEST}"))
     if of is not None:
         digest = of.name.rpartition("-")[2]
@@ -100,7 +100,7 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
             for folder in sorted(found, key=built.__getitem__, reverse=True)
         ]
         raise LocateError(
-            "\n".join([f"{root} holds {len(found)} `{name}` stages; name one of them:", *lines])
+            "\n".join([f"{root} holds {len(found)} `{name}` stages; pass one of them:", *lines])
         )
     return found[0]
 
@@ -109,11 +109,11 @@ def _from_hub(repo: str) -> Path:
     try:
         folder = base.hub_folder(repo, download=False)
         if folder is None:
-            log.info("%s is no folder here: fetching it from the Hub", repo)
+            log.info("%s is not a local folder: fetching it from the Hub", repo)
             folder = base.hub_folder(repo, download=True)
     except base.ModelError as error:
         raise LocateError(
-            f"no folder {repo} here, and {error}; name a model, or a run by --config"
+            f"no local folder {repo}, and {error}; or select a run by --config"
         ) from error
     assert folder is not None
     return folder

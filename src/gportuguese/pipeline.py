@@ -1,4 +1,4 @@
-"""Builds, opens and reports the stages of a config."""
+"""Builds and opens the stages of a config, and reports their state."""
 
 from __future__ import annotations
 
@@ -21,17 +21,17 @@ log = logging.getLogger("gportuguese")
 
 @dataclass(frozen=True)
 class StageStatus:
-    """Where a stage stands."""
+    """The state of one stage."""
 
     name: str
     state: str
     """`done`, `partial` or `missing`."""
     folder: Path | None
-    """None while what it depends on is not known yet."""
+    """None if its inputs have not been fetched, because its digest is then unknown."""
 
 
 class Pipeline:
-    """One config's chain of stage folders."""
+    """The stages of one config and their folders."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
@@ -44,7 +44,7 @@ class Pipeline:
         return [stage for stage in STAGES.values() if stage.is_used(self.config)]
 
     def folder(self, name: str) -> Path | None:
-        """Where a stage is or will be; None while an input of it has not been fetched."""
+        """The folder of a stage, built or not; None if one of its inputs has not been fetched."""
         if name not in self._folders:
             identity = STAGES[name].identity(self.config, self.folder)
             if identity is None:
@@ -53,7 +53,7 @@ class Pipeline:
         return self._folders[name]
 
     def status(self) -> list[StageStatus]:
-        """Every stage with its state, without building or fetching anything."""
+        """The state of every stage. Builds and fetches nothing."""
         states = []
         for stage in self.stages():
             folder = self.folder(stage.name)
@@ -66,56 +66,57 @@ class Pipeline:
         return states
 
     def built_folder(self, name: str) -> Path:
-        """Where a built stage is; raises `ArtifactError` if it is not there."""
+        """The folder of a built stage; raises `ArtifactError` if it is not built."""
         folder = self.folder(name)
         if folder is None or not folder.is_dir():
             raise ArtifactError(f"no {name} at {folder or self._root}; run: gpt-pt {name}")
         return folder
 
     def open(self, name: str) -> Artifact:
-        """A built stage, checked file by file; raises `ArtifactError` if it is not there."""
+        """Opens a built stage and checks every file; raises `ArtifactError` if it is not built."""
         if name not in self._opened:
             self._opened[name] = artifacts.open_artifact(self.built_folder(name))
         return self._opened[name]
 
     def find(self, name: str) -> Artifact | None:
-        """A built stage, checked as `open` does; None where it is not there."""
+        """Opens and checks a stage like `open`, but returns None if it is not built."""
         folder = self.folder(name)
         return self.open(name) if folder is not None and folder.is_dir() else None
 
     def build(self, name: str, world: World) -> Artifact:
-        """Builds a stage and every missing one before it; nothing that is there is built again."""
-        with busy("looking at what is built"):
+        """Builds a stage and any missing stages before it; finished stages are reused."""
+        with busy("checking finished stages"):
             self._build(name, world)
             return self.open(name)
 
     def _build(self, name: str, world: World) -> None:
-        wanted = self._needed(name)
+        needed = self._needed(name)
         for stage in self.stages():
             folder = self.folder(stage.name)
             is_built = folder is not None and folder.is_dir()
-            if stage.check is not None and stage.name in wanted and not is_built:
+            if stage.check is not None and stage.name in needed and not is_built:
                 stage.check(world, self.config)
         for stage in self.stages():
-            if stage.name in wanted:
+            if stage.name in needed:
                 self._build_stage(stage, world)
 
     def _build_stage(self, stage: Stage, world: World) -> None:
         if stage.fetch is not None:
-            with world.main_first(f"files for {stage.name}"), busy(f"files for {stage.name}"):
+            fetching = f"fetching files for {stage.name}"
+            with world.main_first(fetching), busy(fetching):
                 stage.fetch(self.config)
         folder = self.folder(stage.name)
         assert folder is not None
-        with world.main_first(f"a look at {folder.name}"):
+        with world.main_first(f"checking for {folder.name}"):
             is_done = folder.is_dir()
         if is_done:
-            log.info("%s: done already, %s", stage.name, folder)
+            log.info("%s: already done, %s", stage.name, folder)
         elif stage.is_shared:
             self._make(stage, folder, world)
         else:
             with world.main_first(folder.name):
                 if world.is_main:
-                    with world.all_cores():  # the others wait
+                    with world.all_cores():  # the other processes are waiting
                         self._make(stage, folder, world)
 
     def _make(self, stage: Stage, folder: Path, world: World) -> None:
@@ -138,7 +139,7 @@ class Pipeline:
                 "version": stage.version,
                 "digest": folder.name.rpartition("-")[2],
                 "name": self.config.name,
-                "config": as_tree(self.config),  # so that the folder alone can be exported
+                "config": as_tree(self.config),  # lets `export` work from the folder alone
                 "section": stage.settings(self.config),
                 "inputs": {name: inputs[name].digest for name in inputs},
                 "runtime": as_tree(self.config.runtime),

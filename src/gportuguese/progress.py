@@ -1,6 +1,6 @@
-"""How far a long step is: a bar on a terminal, one line per interval anywhere else.
+"""Progress of long steps: a bar on a terminal, a log line per interval elsewhere.
 
-Bars and log lines share one console, so that neither overwrites the other.
+Bars and log lines share one console, so that they do not overwrite each other.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class Advance(Protocol):
-    """Reports that `amount` more of the total is done, and how it goes."""
+    """Reports that `amount` more of the total is done."""
 
     def __call__(
         self,
@@ -39,12 +39,12 @@ class Advance(Protocol):
         description: str | None = None,
         seconds_left: float | None = None,
     ) -> None:
-        """The time left follows from the mean rate so far unless it is given; nan: not known yet."""
+        """Reports progress. By default, the mean rate gives the time left; nan means unknown."""
 
 
 @functools.cache
 def console() -> Console:
-    """The console of log lines and bars; it writes to standard error."""
+    """The console for log lines and bars, on standard error."""
     from rich.console import Console
 
     return Console(stderr=True, highlight=False)
@@ -53,8 +53,8 @@ def console() -> Console:
 @contextmanager
 def track(description: str, total: float) -> Iterator[Advance]:
     """Yields `advance(amount, note)`, which reports progress towards `total`."""
-    if not log.isEnabledFor(logging.INFO):  # another process reports for this one
-        yield _silence
+    if not log.isEnabledFor(logging.INFO):  # only the main process reports
+        yield _ignore
     elif sys.stderr.isatty():
         with _bar(description, total) as update:
             yield _Task(description, total, update)
@@ -63,7 +63,7 @@ def track(description: str, total: float) -> Iterator[Advance]:
 
 
 def tracked(description: str, items: Iterable[T], total: int) -> Iterator[T]:
-    """The items, with progress reported after each."""
+    """Yields the items and reports progress after each."""
     with track(description, total) as advance:
         for item in items:
             yield item
@@ -72,7 +72,7 @@ def tracked(description: str, items: Iterable[T], total: int) -> Iterator[T]:
 
 @contextmanager
 def busy(description: str) -> Iterator[None]:
-    """Shows on a terminal that work of unknown length is under way."""
+    """Shows work of unknown length on a terminal."""
     if log.isEnabledFor(logging.INFO) and sys.stderr.isatty():
         with _bar(description, None):
             yield
@@ -81,7 +81,7 @@ def busy(description: str) -> Iterator[None]:
 
 
 def clock(seconds: float, short: bool = False) -> str:
-    """Hours, minutes and seconds; `short` leaves out hours that are zero.
+    """Formats seconds as hours, minutes and seconds; `short` omits zero hours.
 
     >>> clock(465), clock(465, short=True), clock(20911)
     ('0:07:45', '7:45', '5:48:31')
@@ -92,11 +92,11 @@ def clock(seconds: float, short: bool = False) -> str:
 
 
 _Update = Callable[[str, float, str], None]
-"""Shows description, share done and note."""
+"""Displays a description, the share done, and a note."""
 
 
 class _Task:
-    """Counts what is done and estimates the time left."""
+    """Adds up progress and estimates the time left."""
 
     def __init__(self, description: str, total: float, update: _Update) -> None:
         self.description, self.total, self.update = description, total, update
@@ -123,7 +123,7 @@ class _Task:
         )
 
 
-def _silence(amount: float, note: str = "", **_: object) -> None:
+def _ignore(amount: float, note: str = "", **_: object) -> None:
     pass
 
 
@@ -142,7 +142,7 @@ def _lines() -> _Update:
 
 @contextmanager
 def _bar(description: str, total: float | None) -> Iterator[_Update]:
-    """A bar at the bottom of the terminal; it hides those of the work around it meanwhile."""
+    """A bar at the bottom of the terminal. It hides the bars of enclosing work while it is shown."""
     global _bars
     bars = _bars = _bars or _make_bars()
     outer = [task.id for task in bars.tasks if task.visible]
@@ -176,5 +176,5 @@ def _make_bars() -> Progress:
         console=console(),
         refresh_per_second=_REFRESHES_PER_SECOND,
         transient=True,
-        redirect_stdout=False,  # what a command prints is not for this console
+        redirect_stdout=False,  # output of the command does not belong on this console
     )

@@ -1,4 +1,4 @@
-"""Sends an exported folder to the Hugging Face Hub as one commit, and retries until it is there."""
+"""Pushes an exported folder to the Hugging Face Hub as one commit, with retries."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from huggingface_hub.errors import (
 )
 from huggingface_hub.hf_api import RepoFile
 
-# exported when asked for, which mypy does not see
+# lazy exports, which mypy does not see
 from huggingface_hub.utils import httpx, parse_ratelimit_headers  # type: ignore[attr-defined]
 from huggingface_hub.utils.sha import git_hash
 
@@ -33,40 +33,40 @@ log = logging.getLogger("gportuguese")
 _T = TypeVar("_T")
 
 _TRIES = 6
-_TIMEOUT_SECONDS = 300.0  # without a byte; the Hub may take a minute over a large commit
-# 409 and 412: somebody else's commit came in between, so look again
+_TIMEOUT_SECONDS = 300.0  # without receiving a byte; a large commit may take the Hub a minute
+# 409 and 412: someone else committed in the meantime, so compare and commit again
 _TRANSIENT = (408, 409, 412, 429, 500, 502, 503, 504)
 _CONNECTION_LOSS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
-# RuntimeError: an upload; ValueError: a README, or an answer that cannot be read
+# huggingface_hub raises RuntimeError for uploads, ValueError for a bad README or response
 _FAILURES = (httpx.HTTPError, OSError, RuntimeError, ValueError)
 _ADVICE = {
-    401: "run `hf auth login`, or set HF_TOKEN to a token that may write",
+    401: "run `hf auth login`, or set HF_TOKEN to a token with write access",
     402: "see {endpoint}/settings/billing",
-    403: "this token may not write there: make one with the role 'write' at "
-    "{endpoint}/settings/tokens, or choose a repository under a name of your own",
-    404: "check --repo and --revision: it has no such repository or branch, or hides it from this "
-    "token",
-    412: "others keep committing in between, or this token may only open pull requests: run again "
-    "later, or with a token that may write",
+    403: "this token has no write access there: create one with the role 'write' at "
+    "{endpoint}/settings/tokens, or choose a repository under your own name",
+    404: "check --repo and --revision: the repository or branch does not exist, or this token may "
+    "not see it",
+    412: "other people keep committing, or this token may only open pull requests: run again later, "
+    "or use a token with write access",
 }
 
 
 class PushError(UserError):
-    """The Hub cannot be reached or refuses, or the folder is no export."""
+    """The Hub is unreachable or rejects the push, or the folder is not an export."""
 
 
 @dataclass(frozen=True)
 class PlannedFile:
-    """A file as it is to be on the Hub."""
+    """A file as it should be on the Hub."""
 
     name: str
-    """Path in the folder and in the repository."""
+    """Path, relative to the folder and to the repository."""
     content: Path | bytes
     size: int
     sha256: str
 
     def is_same(self, there: RepoFile) -> bool:
-        """Whether the Hub's file has this content: by SHA-256 for large files, else git's SHA-1."""
+        """Whether the Hub's file has this content. Large files have a SHA-256, others git's SHA-1."""
         if there.lfs is not None:
             return bool(there.lfs.sha256 == self.sha256)
         if there.size != self.size:
@@ -77,38 +77,38 @@ class PlannedFile:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What the Hub holds after a push."""
+    """The state of the Hub after a push."""
 
     repo: str
     revision: str
     commit: str
-    """The commit that holds every file; an earlier one if there was nothing to send."""
+    """The commit that holds every file; the previous head if there was nothing to send."""
     url: str
     sent: tuple[str, ...]
-    """Names of the files that the Hub did not have; empty if nothing changed."""
+    """Names of the files that were sent; empty if nothing changed."""
     files: dict[str, dict[str, Any]]
     """Size and SHA-256 of every file."""
 
 
 def plan(folder: Path, repo: str) -> list[PlannedFile]:
-    """The files that a push of this export sends, each checked against the manifest.
+    """The files of an export, checked against its manifest.
 
-    A card without `export.repo` gets `repo` in its examples. Raises `PushError` if the folder is no
-    export, `ArtifactError` if anything in it is missing, was changed or was added.
+    If `export.repo` is not set, the examples of the card get `repo`. Raises `PushError` if the folder
+    is not an export, and `ArtifactError` if a file is missing, changed or added.
     """
     folder = folder.resolve()
     if folder.name.rpartition("-")[0] != "export" or not folder.is_dir():
-        raise PushError(f"{folder} is not the folder of an export; run: gpt-pt export")
+        raise PushError(f"{folder} is not an export folder; run: gpt-pt export")
     manifest = artifacts.open_artifact(folder).manifest
     if not manifest["files"]:
-        raise PushError(f"{folder} holds no file to push; remove it and run: gpt-pt export")
+        raise PushError(f"{folder} has no files to push; remove it and run: gpt-pt export")
     files = {
         name: PlannedFile(name, folder / name, facts["size"], facts["sha256"])
         for name, facts in sorted(manifest["files"].items())
     }
     if manifest["section"]["repo"] is None:
         text = (folder / "README.md").read_text(encoding="utf-8")
-        # exports of older versions do not say what to replace, and stay as they are
+        # exports of older versions do not record their placeholder; their cards stay unchanged
         placeholder = manifest["facts"].get("repo")
         content = text.replace(f'("{placeholder}")', f'("{repo}")').encode()
         sha256 = hashlib.sha256(content).hexdigest()
@@ -119,10 +119,10 @@ def plan(folder: Path, repo: str) -> list[PlannedFile]:
 def listing(
     files: list[PlannedFile], repo: str, *, private: bool = False, revision: str | None = None
 ) -> str:
-    """What a push would send, as text: a line per file with its size, and the total."""
+    """The files as text: one line per file with its size, and the total."""
     return "\n".join(
         [
-            f"to {repo}, branch {revision or 'main'}, in one commit, where the Hub lacks them"
+            f"to {repo}, branch {revision or 'main'}, in one commit, unless the Hub already has them"
             + (" (private):" if private else ":"),
             *(f"{file.size:15,}  {file.name}" for file in files),
             f"{sum(file.size for file in files):15,}  bytes in {len(files)} files",
@@ -140,34 +140,34 @@ def push(
     endpoint: str | None = None,
     sleep: Callable[[float], None] = time.sleep,
 ) -> Receipt:
-    """Commits every file of an export that a repository's branch lacks; other files there stay.
+    """Commits the files of an export that are missing or different in a repository's branch.
 
-    Repository and branch are made if absent; with nothing to send, no commit is made. `token` and
-    `endpoint` are huggingface_hub's own (HF_TOKEN or `hf auth login`, HF_ENDPOINT) unless given. No
-    message and no log line holds the token.
+    Creates the repository and branch if they are missing. Other files there stay. If nothing differs,
+    there is no commit. `token` and `endpoint` default to those of huggingface_hub (HF_TOKEN or
+    `hf auth login`, HF_ENDPOINT). The token never appears in messages or log lines.
 
-    Raises `PushError` saying what to do, `ArtifactError` if the folder is not as it was built.
+    Raises `PushError` that says what to do, and `ArtifactError` if the folder was changed.
     """
     if repo.count("/") != 1:
-        raise PushError(f"--repo {repo}: give it as user/name or organization/name")
-    files, branch, token = plan(folder, repo), revision or "main", _usable(token)
+        raise PushError(f"--repo {repo}: write it as user/name or organization/name")
+    files, branch, token = plan(folder, repo), revision or "main", _resolve_token(token)
     api = HfApi(endpoint=endpoint, token=token, library_name="gportuguese")
     sent: set[str] = set()
 
-    def make_ready() -> None:
-        # None leaves it to an organization's own default, which may be private
+    def prepare() -> None:
+        # None uses the organization's default, which may be private
         api.create_repo(repo, private=private or None, exist_ok=True)
         if private and api.model_info(repo).private is False:
             raise PushError(
-                f"{repo} is there already and public; make it private at "
+                f"{repo} already exists and is public; make it private at "
                 f"{api.endpoint}/{repo}/settings, or leave out --private"
             )
         if branch != "main":
             api.create_branch(repo, branch=branch, exist_ok=True)
 
-    def look_and_commit() -> str:
-        # A try whose answer was lost may have landed, so each begins with a look. One that lands
-        # only after the look moves the head, and the Hub refuses ours for its parent.
+    def compare_and_commit() -> str:
+        # An attempt may have succeeded even if its response was lost, so each compares first. If it
+        # succeeds only after the comparison, the head moves and the Hub rejects our parent commit.
         head = str(api.model_info(repo, revision=branch).sha)
         missing = _missing(api, repo, files, head)
         if not missing:
@@ -182,14 +182,14 @@ def push(
             parent_commit=head,
         ).oid
 
-    patiently = partial(_patiently, repo, api.endpoint, token, sleep)
-    patiently(make_ready)
-    commit = patiently(look_and_commit)
-    # the Hub leaves out, without a word, what the repository's .gitignore names
-    if absent := patiently(partial(_missing, api, repo, files, commit)):
+    retry = partial(_retry, repo, api.endpoint, token, sleep)
+    retry(prepare)
+    commit = retry(compare_and_commit)
+    # the Hub silently drops files that match the repository's .gitignore
+    if absent := retry(partial(_missing, api, repo, files, commit)):
         raise PushError(
-            f"{repo} does not hold {folder / absent[0].name} after commit {commit}; is the file "
-            "named in the repository's .gitignore, or was it changed meanwhile?"
+            f"{folder / absent[0].name} is not in commit {commit} of {repo}; check the "
+            "repository's .gitignore, and whether the file was changed during the push"
         )
     listed = {file.name: {"size": file.size, "sha256": file.sha256} for file in files}
     url = f"{api.endpoint}/{repo}/tree/{commit}"
@@ -197,23 +197,23 @@ def push(
 
 
 def write_receipt(folder: Path, receipt: Receipt) -> Path:
-    """Writes the receipt beside the export folder, a file for each branch, and returns its path."""
+    """Writes the receipt next to the export folder, one file per branch, and returns its path."""
     folder = folder.resolve()
     branch = [] if receipt.revision == "main" else [receipt.revision]
-    where = "/".join([receipt.repo, *branch]).replace("/", "--")  # as the Hub's own cache has it
+    where = "/".join([receipt.repo, *branch]).replace("/", "--")  # like the Hub's cache
     path = folder.with_name(f"push-{folder.name.rpartition('-')[2]}-{where}.json")
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
         artifacts.write_json(path, {**asdict(receipt), "time": now})
     except OSError as error:
         raise PushError(
-            f"{receipt.url} is there, but its receipt {path} cannot be written: {error.strerror}"
+            f"pushed to {receipt.url}, but cannot write the receipt {path}: {error.strerror}"
         ) from error
     return path
 
 
-def _usable(token: str | None) -> str:
-    """The given token, or the one that huggingface_hub finds."""
+def _resolve_token(token: str | None) -> str:
+    """The given token, or the one huggingface_hub finds; raises `PushError` if it is unusable."""
     try:
         token = (token or get_token() or "").strip()
     except (OIDCError, DeviceCodeError, httpx.HTTPError) as error:
@@ -221,26 +221,26 @@ def _usable(token: str | None) -> str:
     if not token:
         raise PushError(f"not logged in to the Hub; {_ADVICE[401]}")
     if not (token.isascii() and token.isprintable()) or " " in token:
-        # sent as it is, the HTTP client would quote it in its complaint
-        raise PushError("the token has characters that no token has; run `hf auth login` again")
+        # the HTTP client would quote such a token in its error message
+        raise PushError("the token contains invalid characters; run `hf auth login` again")
     return token
 
 
 def _missing(api: HfApi, repo: str, files: list[PlannedFile], commit: str) -> list[PlannedFile]:
-    """Those of `files` that a commit does not hold, or holds with other content."""
+    """The files that are missing or different in a commit."""
     found = api.get_paths_info(repo, [file.name for file in files], revision=commit)
     there = {entry.path: entry for entry in found if isinstance(entry, RepoFile)}
     return [f for f in files if not (f.name in there and f.is_same(there[f.name]))]
 
 
-def _patiently(
+def _retry(
     repo: str, endpoint: str, token: str, sleep: Callable[[float], None], call: Callable[[], _T]
 ) -> _T:
-    """The result of `call`, tried again while the Hub is overloaded or out of reach."""
+    """The result of `call`, retried while the Hub is overloaded or unreachable."""
     tries = 0
     while True:
         session = get_session()
-        # by default the client waits on a dead connection for ever
+        # by default, the client waits forever on a dead connection
         if session.timeout == httpx.Timeout(None):
             session.timeout = _TIMEOUT_SECONDS
         try:
@@ -250,21 +250,23 @@ def _patiently(
             reason, advice = _explain(error, endpoint, token)
             wait = _wait_seconds(error, tries)
             if wait is None or tries == _TRIES:
-                # not chained: the client's own message may quote what was sent
+                # not chained: the client's message may quote the token
                 raise PushError(f"cannot push to {repo}: {reason}; {advice}") from None
-        log.info("%s; trying again in %.0f s", reason, wait)
+        log.info("%s; retrying in %.0f s", reason, wait)
         sleep(wait)
 
 
 def _wait_seconds(error: Exception, tries: int) -> float | None:
-    """How long to wait after so many tries: as the Hub asks, else doubled; None if it is no use.
+    """Seconds to wait before the next try; None if retrying cannot help.
+
+    The Hub may ask for a time; otherwise the wait doubles with every try.
 
     >>> _wait_seconds(httpx.ConnectError("refused"), tries=3)
     4.0
     """
     wait, cause = 2.0 ** (tries - 1), _cause(error)
     if not isinstance(cause, HfHubHTTPError):
-        # in the middle of trouble, proxies answer with pages where JSON is due
+        # during an outage, proxies answer with HTML instead of JSON
         is_transient = isinstance(cause, (*_CONNECTION_LOSS, json.JSONDecodeError))
         return wait if is_transient else None
     if cause.response.status_code not in _TRANSIENT:
@@ -279,13 +281,13 @@ def _wait_seconds(error: Exception, tries: int) -> float | None:
 
 
 def _explain(error: Exception, endpoint: str, token: str) -> tuple[str, str]:
-    """What happened, without the token, and what to do about it."""
+    """The reason of a failure, without the token, and what to do about it."""
     cause = _cause(error)
-    what, text, advice = type(cause).__name__, str(cause), "mend that and run again"
-    again = "run again later: what has arrived is not sent twice"
+    what, text, advice = type(cause).__name__, str(cause), "fix that and run again"
+    again = "run again later: files that have arrived are not sent again"
     if isinstance(cause, HfHubHTTPError):
         status = cause.response.status_code
-        what, text = f"{endpoint} answers {status}", cause.server_message or ""
+        what, text = f"{endpoint} responded with {status}", cause.server_message or ""
         advice = _ADVICE.get(status, again if status in _TRANSIENT else advice)
         advice = advice.format(endpoint=endpoint)
     elif isinstance(cause, _CONNECTION_LOSS):
@@ -295,7 +297,7 @@ def _explain(error: Exception, endpoint: str, token: str) -> tuple[str, str]:
 
 
 def _cause(error: BaseException) -> BaseException:
-    """The Hub's answer or the loss of connection behind an error, else the first in its chain."""
+    """The Hub's response or connection loss behind an error, otherwise the root of its chain."""
     while not isinstance(error, (HfHubHTTPError, *_CONNECTION_LOSS)) and error.__cause__:
         error = error.__cause__
     return error

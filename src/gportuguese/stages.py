@@ -1,6 +1,7 @@
-"""The stages in order: what each needs, and what its result depends on; loads no torch.
+"""The stages in order, with their inputs and what identifies their results. Does not import torch.
 
-A stage's code is the module `gportuguese.<name>`. Its folder is named by a digest of its identity.
+The code of a stage is the module `gportuguese.<name>`. The name of its folder holds a digest of its
+identity.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from gportuguese.world import World
 log = logging.getLogger("gportuguese")
 
 Folders = Callable[[str], Path | None]
-"""The folder of a stage by its name; None while it is not known."""
+"""Maps the name of a stage to its folder; None while the folder is unknown."""
 Hashes = dict[str, str | None]
-"""Content hashes of what comes from outside; None for what has not been fetched."""
+"""Content hashes of files from outside the pipeline; None for files that are not fetched yet."""
 
 
-def _nothing(config: Config, folders: Folders) -> Hashes:
+def _no_hashes(config: Config, folders: Folders) -> Hashes:
     return {}
 
 
@@ -36,36 +37,37 @@ def _digest(folder: Path) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """A step of the work; its module has `build`."""
+    """One stage of the pipeline. Its module defines `build`."""
 
     name: str
     about: str
-    """What it does, for the help of its command."""
+    """Help text of its command."""
     settings: Callable[[Config], dict[str, Any]]
-    """The settings that change its result."""
+    """The settings that affect its result."""
     inputs: tuple[str, ...] = ()
-    outside: Callable[[Config, Folders], Hashes] = _nothing
-    """Its inputs that are no stages."""
+    """Names of the stages it reads."""
+    outside: Callable[[Config, Folders], Hashes] = _no_hashes
+    """Its inputs from outside the pipeline."""
     result: Callable[[Path], str | None] = _digest
-    """What identifies the result for later stages."""
+    """The identity of the result in downstream digests."""
     version: int = 1
-    """Raise it if the same config and inputs give another result than before."""
+    """Bump it if a code change alters the result for the same config and inputs."""
     resumable: bool = False
-    """Resumes what an interrupted run left."""
+    """Whether it can resume after an interrupted run."""
     is_shared: bool = False
-    """All processes of torchrun build it together; any other stage is built by the main process."""
+    """Whether all processes of torchrun build it together. The main process builds other stages."""
     fetch: Callable[[Config], object] | None = None
-    """Downloads what `outside` needs."""
+    """Downloads the files that `outside` hashes."""
     check: Callable[[World, Config], None] | None = None
-    """Raises `UserError` for what this machine cannot do, before hours of other work."""
+    """Raises `UserError` if this machine cannot run the stage, before earlier stages take hours."""
     is_used: Callable[[Config], bool] = lambda config: True
 
     def used_inputs(self, config: Config) -> tuple[str, ...]:
-        """The stages that it reads under a config."""
+        """The names of the stages it reads with this config."""
         return tuple(name for name in self.inputs if STAGES[name].is_used(config))
 
     def identity(self, config: Config, folders: Folders) -> dict[str, Any] | None:
-        """What its result depends on; None while an input has not been fetched."""
+        """Everything its result depends on; None if an input has not been fetched."""
         inputs = self.outside(config, folders)
         for name in self.used_inputs(config):
             folder = folders(name)
@@ -77,7 +79,7 @@ class Stage:
 
 
 def _section(*keys: str) -> Callable[[Config], dict[str, Any]]:
-    """The settings of a section, and others by their full key."""
+    """Returns a function that picks a section of the config, and single settings by full key."""
 
     def settings(config: Config) -> dict[str, Any]:
         tree = as_tree(config)
@@ -90,7 +92,7 @@ def _section(*keys: str) -> Callable[[Config], dict[str, Any]]:
 
 
 def _dump_settings(config: Config) -> dict[str, Any]:
-    # a local file is identified by its content alone
+    # a local file is identified by its content, not by these settings
     return _section("dump")(config) if dump.is_remote(config.dump) else {}
 
 
@@ -124,7 +126,7 @@ def _align_settings(config: Config) -> dict[str, Any]:
     from gportuguese.align_files import FILES  # only now: it loads numpy
 
     section = _section("align", "tokens.block_size")(config)
-    for key in FILES:  # files are identified by their content alone
+    for key in FILES:  # identified by their content instead
         del section[key]
     return {**section, "base": "given"} if isinstance(config.align.base, str) else section
 
@@ -139,7 +141,7 @@ def _base_and_resources(config: Config, folders: Folders) -> Hashes:
 
 
 def _dump_receipt(config: Config, folders: Folders) -> Hashes:
-    """The card prints the receipt, which differs between a dump that was fetched and a local file."""
+    """The dump's folder: the card prints its facts, which differ between a download and a local file."""
     if not STAGES["dump"].is_used(config):
         return {}
     folder = folders("dump")
@@ -165,7 +167,7 @@ STAGES = {
     for stage in (
         Stage(
             name="dump",
-            about="verify or fetch the Wikipedia dump",
+            about="fetch or verify the Wikipedia dump",
             settings=_dump_settings,
             outside=_dump_file,
             result=_dump_content,
@@ -197,7 +199,7 @@ STAGES = {
         ),
         Stage(
             name="align",
-            about="give the base model embeddings for the new vocabulary",
+            about="initialize embeddings for the new vocabulary",
             inputs=("tokenizer", "tokens"),
             settings=_align_settings,
             outside=_base_and_resources,
@@ -207,7 +209,7 @@ STAGES = {
         ),
         Stage(
             name="train",
-            about="run the recipe to its epoch table, building whatever is missing before it",
+            about="train the model, running missing earlier stages first",
             inputs=("corpus", "align", "tokens"),
             settings=_section("train", "tokens.block_size"),
             version=3,
@@ -217,18 +219,18 @@ STAGES = {
         ),
         Stage(
             name="evaluate",
-            about="report, epoch table, curves and samples of the trained model",
+            about="measure the trained model and write the report",
             inputs=("corpus", "train", "tokens"),
             settings=_section("evaluate"),
             version=3,
         ),
         Stage(
             name="export",
-            about="the folder that users load, with its model card and other formats",
+            about="write the folder that users load, with model card and other formats",
             inputs=("dump", "corpus", "tokens", "align", "train", "evaluate"),
             settings=_section("export", "name", "align.base"),  # the card prints the last two
             outside=_dump_receipt,
-            version=3,
+            version=4,
         ),
     )
 }

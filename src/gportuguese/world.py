@@ -1,4 +1,4 @@
-"""What this process runs on: device, number of workers, seeds, and the allocator."""
+"""The resources of this process: device, workers, seeds, memory allocator, other processes."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _M_TRIM_THRESHOLD, _M_TOP_PAD, _M_MMAP_MAX = -1, -2, -4
 
 
 class WorldError(UserError):
-    """The machine cannot do what the config asks."""
+    """The machine does not support what the config asks for."""
 
 
 @dataclass(frozen=True)
@@ -38,32 +38,32 @@ class World:
     rank: int = 0
     num_ranks: int = 1
     local_rank: int = 0
-    """Number of this process on its host, and of its GPU."""
+    """Index of this process on its host, and of its GPU."""
     wait_hours: float = 48.0
     store: Any = None
-    """torch.distributed's store of keys and values, shared by all processes."""
+    """torch.distributed's key-value store, shared by all processes."""
 
     @functools.cached_property
     def device(self) -> str:
-        """`cpu` or `cuda:N`; looked up when first asked for, since that loads PyTorch.
+        """`cpu` or `cuda:N`; resolved on first use, because that imports PyTorch.
 
-        Raises `WorldError` for a device that is not there.
+        Raises `WorldError` if the device does not exist.
         """
         device = _resolve_device(self.wanted_device, self.local_rank, self.num_ranks)
         if device != "cpu":
             import torch
 
-            torch.cuda.set_device(device)  # what streams and events mean where they name none
+            torch.cuda.set_device(device)  # the default for streams and events
         return device
 
     @property
     def is_main(self) -> bool:
-        """Whether this is the process that writes and speaks."""
+        """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
     @contextmanager
     def all_cores(self) -> Iterator[None]:
-        """A context in which PyTorch uses every core, which torchrun forbids to each process."""
+        """A context in which PyTorch uses every core; torchrun limits each process to one."""
         if self.num_ranks == 1:
             yield
             return
@@ -77,14 +77,14 @@ class World:
             torch.set_num_threads(num_threads)
 
     def total(self, tensor: torch.Tensor) -> None:
-        """Adds up a tensor over all processes, in place."""
+        """Sums a tensor over all processes, in place."""
         if self.num_ranks > 1:
             import torch.distributed
 
             torch.distributed.all_reduce(tensor)
 
     def largest(self, *numbers: int) -> tuple[int, ...]:
-        """The largest of each number over all processes."""
+        """The maximum of each number over all processes."""
         if self.num_ranks == 1:
             return numbers
         import torch.distributed
@@ -94,7 +94,7 @@ class World:
         return tuple(tensor.tolist())
 
     def gather(self, value: Any) -> list[Any]:
-        """The values of all processes by rank in the main process, empty in the others."""
+        """In the main process, the values of all processes by rank; empty in the others."""
         if self.num_ranks == 1:
             return [value]
         import torch.distributed
@@ -105,9 +105,9 @@ class World:
 
     @contextmanager
     def main_first(self, what: str) -> Iterator[None]:
-        """A context in which the main process goes first; the others wait until it has left.
+        """A context that the main process runs first, while the others wait.
 
-        Raises `WorldError` in the others if it failed, or took longer than `runtime.wait_hours`.
+        Raises `WorldError` in the others if it fails or takes longer than `runtime.wait_hours`.
         """
         if self.num_ranks == 1:
             yield
@@ -130,12 +130,12 @@ class World:
                 f"raise runtime.wait_hours ({error})"
             ) from error
         if self.store.get(key) != b"done":
-            raise WorldError(f"process 0 failed at {what}; its own message says why")
+            raise WorldError(f"process 0 failed at {what}; see its message")
         yield
 
 
 def init_world(runtime: RuntimeConfig) -> World:
-    """The world of this process; joins the others where torchrun started several."""
+    """The world of this process. Joins the other processes if torchrun started several."""
     workers = runtime.num_workers or _num_cores()
     num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
     if num_ranks == 1:
@@ -152,11 +152,11 @@ def init_world(runtime: RuntimeConfig) -> World:
 
 @functools.cache
 def _join(rank: int, num_ranks: int, device: str) -> Any:
-    """Joins the other processes, once; the store that all share."""
+    """Joins the other processes, once, and returns their shared store."""
     from torch import distributed
     from torch.distributed.rendezvous import rendezvous
 
-    # numbers that the host needs at once go over gloo, what lies on GPUs over NCCL
+    # gloo for tensors in host memory, NCCL for tensors on GPUs
     backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
     store, _, _ = next(rendezvous("env://"))
     distributed.init_process_group(backend, store=store, rank=rank, world_size=num_ranks)
@@ -166,7 +166,7 @@ def _join(rank: int, num_ranks: int, device: str) -> Any:
 
 
 def leave_world() -> None:
-    """Parts from the other processes after a success; after a failure that could wait for them forever."""
+    """Leaves the process group. Only after success: after a failure, it could wait forever."""
     if _join.cache_info().currsize:
         from torch import distributed
 
@@ -205,7 +205,7 @@ def _resolve_device(device: str, local_rank: int = 0, num_ranks: int = 1) -> str
 
 
 def seed_everything(*numbers: int) -> None:
-    """Seeds Python, NumPy and PyTorch from the tuple of numbers."""
+    """Seeds Python, NumPy and PyTorch from a tuple of numbers."""
     import numpy as np
     import torch
 
@@ -216,7 +216,7 @@ def seed_everything(*numbers: int) -> None:
 
 
 def peak_memory_bytes() -> int:
-    """Largest resident set of this process so far."""
+    """Peak resident memory of this process."""
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -224,11 +224,11 @@ def peak_memory_bytes() -> int:
 
 
 def keep_freed_memory() -> None:
-    """Tells glibc to reuse freed memory instead of returning it to the kernel.
+    """Makes glibc reuse freed memory instead of returning it to the kernel.
 
-    Logits and gradients of one step are freed and asked for again in the next; by default each
-    comes as fresh pages. For a 2.6M-parameter GPT-2 in fp32 on two virtual cores: 5,882 -> 6,955
-    tokens/s (medians of five, in turn). Does nothing where the C library is another.
+    Every step frees and reallocates its logits and gradients; by default the kernel provides fresh
+    pages each time. Measured with a 2.6M-parameter GPT-2 in fp32 on two virtual cores: 5,882 -> 6,955
+    tokens/s (medians of five alternating runs). Other C libraries are left alone.
     """
     if sys.platform == "linux":
         libc = ctypes.CDLL(None)

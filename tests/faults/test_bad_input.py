@@ -1,4 +1,4 @@
-"""Bad input: exit code 2, a message that says what to do, no traceback, nothing half-written."""
+"""Bad input: exit code 2, a message with advice, no traceback, no incomplete results."""
 
 import bz2
 import errno
@@ -68,7 +68,7 @@ def test_bad_dumps(tiny_overrides, tmp_path, capsys, name):
     ("override", "message"),
     [
         ("train.sed=1", "did you mean 'seed'"),
-        ("train.global_batch_size=6", "does not divide by"),
+        ("train.global_batch_size=6", "is not a multiple of"),
         ("tokens.block_size=64", "is above align.base.positions=32"),
         ("tokenizer.vocab_size=9000", "fills only"),
         ("corpus.min_chars=100000", "no document for train"),
@@ -77,7 +77,7 @@ def test_bad_dumps(tiny_overrides, tmp_path, capsys, name):
             "align={base: 'package:english-nano', method: mean}\0tokens.block_size=512\0train.epoch_tokens=null\0train.valid_tokens=null\0evaluate.tokens=null",
             "positions",
         ),
-        ("train.epoch_tokens=10", "train.epoch_tokens=10: at least"),
+        ("train.epoch_tokens=10", "train.epoch_tokens=10: must be at least"),
     ],
 )
 def test_bad_settings(tiny_overrides, capsys, override, message):
@@ -87,7 +87,7 @@ def test_bad_settings(tiny_overrides, capsys, override, message):
     assert "Traceback" not in error
 
 
-def test_a_missing_gpu_is_said_before_anything_is_built(tiny_overrides, capsys):
+def test_a_missing_gpu_is_reported_before_anything_is_built(tiny_overrides, capsys):
     assert gpt_pt("train", *sets((*tiny_overrides, "runtime.device=cuda:7"))) == 2
     assert "runtime.device='cuda:7': no GPU 7, PyTorch" in capsys.readouterr().err
     assert not whole_folders(tiny_overrides)
@@ -102,7 +102,7 @@ def test_a_missing_gpu_is_said_before_anything_is_built(tiny_overrides, capsys):
         ("tpu", 0, "use auto, cpu, cuda or cuda:N"),
     ],
 )
-def test_more_processes_than_gpus_are_refused(monkeypatch, device, rank, message):
+def test_more_processes_than_gpus_are_rejected(monkeypatch, device, rank, message):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert world._resolve_device("auto", 1, 2) == world._resolve_device("cuda", 1, 2) == "cuda:1"
@@ -110,7 +110,7 @@ def test_more_processes_than_gpus_are_refused(monkeypatch, device, rank, message
         world._resolve_device(device, rank, 3)
 
 
-def test_base_without_a_byte_level_tokenizer(tiny_overrides, tmp_path, capsys):
+def test_a_base_without_a_byte_level_tokenizer_is_rejected(tiny_overrides, tmp_path, capsys):
     from tokenizers import Tokenizer, models
     from transformers import PreTrainedTokenizerFast
 
@@ -125,7 +125,7 @@ def test_base_without_a_byte_level_tokenizer(tiny_overrides, tmp_path, capsys):
     assert "is not byte-level BPE (it is WordPiece)" in capsys.readouterr().err
 
 
-def test_edited_artefact_is_named(tiny_overrides, capsys):
+def test_the_error_names_an_edited_artifact(tiny_overrides, capsys):
     config = load_config(None, tiny_overrides)
     folder = Pipeline(config).build("tokenizer", init_world(config.runtime)).folder
     with (folder / "merges.txt").open("a", encoding="utf-8") as file:
@@ -136,7 +136,7 @@ def test_edited_artefact_is_named(tiny_overrides, capsys):
     assert "its digest does not match" in error
 
 
-def test_full_disk_publishes_nothing(tiny_overrides, capsys, monkeypatch):
+def test_nothing_is_published_on_a_full_disk(tiny_overrides, capsys, monkeypatch):
     def no_space(self, row):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -147,7 +147,7 @@ def test_full_disk_publishes_nothing(tiny_overrides, capsys, monkeypatch):
 
 
 class PoisonedLoss(Callback):
-    """Makes the loss of the third step of a phase `times` as large."""
+    """Multiplies the loss of one step by `times`."""
 
     order = 1
     run_valid = False
@@ -199,8 +199,8 @@ def test_a_bad_loss_stops_before_the_step_and_names_the_documents(
     assert not pipeline.folder("train").exists()
 
 
-def test_a_late_verdict_leaves_the_weights_alone_too(tiny_overrides):
-    """As on a GPU, where the host reads it a step later."""
+def test_a_late_loss_check_keeps_the_weights_too(tiny_overrides):
+    """As on a GPU, where the host reads the result one step later."""
     learn, groups, config = prepared(tiny_overrides, "runtime.micro_batch_size=8")
     learn.guard.is_late = True
     poison = PoisonedLoss(torch.nan)
@@ -210,8 +210,8 @@ def test_a_late_verdict_leaves_the_weights_alone_too(tiny_overrides):
         assert torch.equal(kept, now)
 
 
-def test_a_late_verdict_comes_before_the_checkpoint_of_its_step(tiny_overrides, monkeypatch):
-    """Or a run that goes on would begin behind the bad step."""
+def test_a_late_loss_check_comes_before_the_checkpoint_of_its_step(tiny_overrides, monkeypatch):
+    """Otherwise, a resumed run would start after the bad step."""
     often = ("runtime.micro_batch_size=8", "runtime.checkpoint_minutes=1e-9")
     config = load_config(None, (*tiny_overrides, *often))
     real = train.fit_phase
@@ -228,8 +228,8 @@ def test_a_late_verdict_comes_before_the_checkpoint_of_its_step(tiny_overrides, 
     assert newest(folder).position.step == 2
 
 
-def test_a_jump_stops_the_run_that_goes_on_too(tiny_overrides, monkeypatch):
-    """The mean before it is in the checkpoint: the same step is refused again."""
+def test_a_loss_jump_also_stops_the_resumed_run(tiny_overrides, monkeypatch):
+    """The checkpoint holds the mean loss, so the same step is rejected again."""
     settings = (
         "runtime={micro_batch_size: 8, checkpoint_minutes: 1e-9}",
         "train={epoch_tokens: 5120, max_loss_rise: 3.0}",
@@ -251,7 +251,7 @@ def test_a_jump_stops_the_run_that_goes_on_too(tiny_overrides, monkeypatch):
     ("epoch", "message"),
     [(0, "the base model does not work in this precision"), (1, "this phase is not kept")],
 )
-def test_a_validation_loss_that_is_nan_names_no_documents(
+def test_the_error_of_a_nan_validation_loss_names_no_documents(
     tiny_overrides, monkeypatch, epoch, message
 ):
     config = load_config(None, tiny_overrides)
@@ -267,7 +267,7 @@ def test_a_validation_loss_that_is_nan_names_no_documents(
     assert "The batch held" not in str(caught.value)
 
 
-def test_memory_that_ran_out_says_what_takes_less(tiny_overrides, monkeypatch):
+def test_an_out_of_memory_error_comes_with_advice(tiny_overrides, monkeypatch):
     learn, groups, config = prepared(tiny_overrides)
 
     def forward(*_):
@@ -279,7 +279,7 @@ def test_memory_that_ran_out_says_what_takes_less(tiny_overrides, monkeypatch):
 
 
 class PoisonedGradient(Callback):
-    """Makes one gradient infinite at the third step."""
+    """Makes one gradient infinite in the third step."""
 
     order = 11.5
 
@@ -299,7 +299,7 @@ def test_infinite_gradients_stop_before_the_step(tiny_overrides):
     assert all(torch.isfinite(p).all() for p in learn.model.parameters())
 
 
-def test_a_stop_leaves_autocast(tiny_overrides):
+def test_a_stopped_run_leaves_autocast(tiny_overrides):
     learn, groups, config = prepared(tiny_overrides, "train.precision=bf16")
     cbs = [TrainableGroups(groups, 4), PoisonedLoss(torch.nan)]
     with pytest.raises(TrainingStopped, match="the loss is nan"):
@@ -309,7 +309,7 @@ def test_a_stop_leaves_autocast(tiny_overrides):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("stop", "code"), [(signal.SIGINT, 130), (signal.SIGKILL, -9)])
-def test_a_killed_process_goes_on_after_the_last_phase(tiny_overrides, tmp_path, stop, code):
+def test_a_killed_run_resumes_with_the_same_result(tiny_overrides, tmp_path, stop, code):
     def overrides(name):
         return [
             *tiny_overrides,

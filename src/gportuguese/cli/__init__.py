@@ -29,7 +29,7 @@ log = logging.getLogger("gportuguese")
 
 
 def main(arguments: Sequence[str] | None = None) -> NoReturn:
-    """Runs one command and exits: 0 done, 2 a problem the user can mend, 130 interrupted."""
+    """Runs one command and exits: 0 success, 2 an error the user can fix, 130 interrupted."""
     args = make_parser().parse_args(arguments)
     _set_up_logging()
     try:
@@ -42,8 +42,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         print(f"gpt-pt: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
-        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started
-            print(f"gpt-pt: interrupted; go on with: {_same_command_line()}", file=sys.stderr)
+        if os.environ.get("RANK", "0") == "0":  # torchrun interrupts every process
+            print(f"gpt-pt: interrupted; resume with: {_same_command_line()}", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -60,7 +60,7 @@ def _set_up_logging() -> None:
         from rich.logging import RichHandler
 
         handler = RichHandler(
-            console=console(),  # that of the bars, which stay below the lines
+            console=console(),  # shared with the progress bars, so that they stay below the log
             show_path=False,
             show_level=False,
             highlighter=NullHighlighter(),
@@ -70,7 +70,7 @@ def _set_up_logging() -> None:
     else:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s", "%H:%M:%S"))
     log.handlers = [handler]
-    # the base model's weights are complete without a network; progress is ours to show
+    # libraries stay quiet: we report progress ourselves
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_DATASETS_DISABLE_PROGRESS_BARS", "1")
@@ -102,7 +102,7 @@ def _run_stage(args: argparse.Namespace) -> None:
 
 
 def _print_epochs(artifact: Artifact) -> None:
-    """The epoch table: drawn on a terminal, else Markdown."""
+    """Prints the epoch table: drawn on a terminal, Markdown elsewhere."""
     from gportuguese.epochs import epochs_markdown, epochs_table
 
     markdown = epochs_markdown(artifact)
@@ -115,7 +115,7 @@ def _print_epochs(artifact: Artifact) -> None:
 
 
 def _show_samples(prompts: list[str], model: Path, world: World) -> None:
-    """Short continuations by the trained model, for whoever watches."""
+    """Prints short samples of the trained model on standard error."""
     if not prompts:
         return
     with busy("writing samples"):
@@ -133,7 +133,7 @@ def _run_status(args: argparse.Namespace) -> None:
         print(f"{stage.name:10} {stage.state:8} {stage.folder or ''}".rstrip())
         if missing is None and stage.state != "done":
             missing = stage.name
-    print("next: " + (command_line(missing, args) if missing else "nothing, all is done"))
+    print("next: " + (command_line(missing, args) if missing else "nothing, all stages are done"))
 
 
 def _run_config(args: argparse.Namespace) -> None:
@@ -150,7 +150,7 @@ def _run_config(args: argparse.Namespace) -> None:
 def _run_plan(args: argparse.Namespace) -> None:
     config = _config(args)
     built = None
-    # a dump may have to be hashed to find its tokens: not where nothing is asked of them
+    # finding the tokens may hash the whole dump, so skip it if the token counts are set
     if args.tokens is None and None in (config.train.epoch_tokens, config.train.valid_tokens):
         built = Pipeline(config).find("tokens")
     with busy("loading PyTorch"):
@@ -195,7 +195,7 @@ def _run_lr_find(args: argparse.Namespace) -> None:
 
 
 def _config_of_run(args: argparse.Namespace) -> Config:
-    """The config of the run that a command names by a folder, which is logged."""
+    """The config of the run whose folder was given. Logs the folder."""
     from gportuguese import locate
 
     _check_one_run(args.run, args.config)
@@ -204,14 +204,14 @@ def _config_of_run(args: argparse.Namespace) -> Config:
     config = locate.config_of_run(folder, tuple(args.set))
     if Pipeline(config).folder("train") != folder:
         raise locate.LocateError(
-            f"{folder} would be trained anew: a setting, an input or the program has changed since "
-            "it was built; to do that, run: gpt-pt export --config CONFIG"
+            f"{folder} would be trained again: a setting, an input or the program has changed since "
+            "it was built; to train again, run: gpt-pt export --config CONFIG"
         )
     return config
 
 
 def _model(args: argparse.Namespace) -> Path:
-    """The folder of the model that a command names: by a folder, a Hub id, or a run's config."""
+    """The model's folder, given by a folder, a Hub id, or the config of a run."""
     if args.model is not None:
         from gportuguese import locate
 
@@ -222,9 +222,9 @@ def _model(args: argparse.Namespace) -> Path:
     return folder
 
 
-def _check_one_run(named: str, *also: object) -> None:
+def _check_one_run(given: str, *also: object) -> None:
     if any(also):
-        raise UserError(f"{named} is given, so leave out --config and --set: they name another run")
+        raise UserError(f"{given} already names the run; leave out --config and --set")
 
 
 def _run_push(args: argparse.Namespace) -> None:
@@ -255,16 +255,16 @@ def _run_generate(args: argparse.Namespace) -> None:
     from gportuguese.config import RuntimeConfig
 
     if args.model is not None and (args.config is not None or args.set):
-        # the config names the model, so every word is a prompt
+        # the config selects the model, so all positional arguments are prompts
         args.model, args.prompt = None, [args.model, *args.prompt]
     folder = _model(args)
     prompts = args.prompt or [line.rstrip("\n") for line in sys.stdin]
     if not prompts:
-        raise generate.GenerateError("no prompt; give one, or one a line on standard input")
+        raise generate.GenerateError("no prompt; pass one, or write one per line to standard input")
     models = [prompt for prompt in args.prompt if _is_model(prompt)]
     if models and args.model is not None:
         raise generate.GenerateError(
-            f"one model wanted, got {', '.join([args.model, *models])}; name one"
+            f"expected one model, got {', '.join([args.model, *models])}; pass only one"
         )
     writer = generate.Writer.load(folder, init_world(RuntimeConfig(device=args.device)).device)
     if args.next_word:
@@ -294,12 +294,12 @@ def _run_generate(args: argparse.Namespace) -> None:
             print("\n" * (index > 0) + prompt + row.text, flush=True)
             number += row.num_tokens
     seconds = time.monotonic() - start
-    print(f"{number} tokens, {number / seconds:.1f} a second", file=sys.stderr)
+    print(f"{number} tokens, {number / seconds:.1f} per second", file=sys.stderr)
 
 
 def _is_model(text: str) -> bool:
-    """Whether a prompt is the folder of a model, of which a pattern may match several."""
-    # a longer one is no file's name, and asking for it raises
+    """Whether a prompt is in fact a model folder, as when a shell pattern matches several."""
+    # the file system raises for names longer than 255 bytes
     return "/" in text and len(text.encode()) < 256 and Path(text, "config.json").is_file()
 
 
@@ -339,4 +339,4 @@ _RUN = {
     "generate": _run_generate,
     "serve": _run_serve,
 }
-"""What a command that is no stage does."""
+"""The commands that are not stages."""

@@ -1,4 +1,4 @@
-"""The words that `gpt-pt` understands."""
+"""The command-line arguments of `gpt-pt`."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Any, NoReturn
 from gportuguese import __version__
 from gportuguese.stages import STAGES
 
-_MODEL = "folder of a run's artifacts, a stage or a model, or a Hub id; none: the run of --config"
-_RUN_FOLDER = "folder of a run's artifacts, or a stage in it, instead of --config"
+_MODEL = "artifacts folder, stage folder, model folder or Hub id (default: the run of --config)"
+_RUN_FOLDER = "artifacts folder of a run, or one of its stages, instead of --config"
 
 
 class _Command(argparse.ArgumentParser):
-    """The parser of one command, whose options may stand between its positional arguments."""
+    """The parser of one command. Options may stand between positional arguments."""
 
     _is_intermixed = False
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
-        """Options first, then what is left: argparse would end the prompts at the first option."""
-        if self._is_intermixed:  # called by argparse's own method below
+        """Parses options first: by default, argparse ends a list of prompts at the first option."""
+        if self._is_intermixed:  # the call below calls this method again
             return super().parse_known_args(args, namespace)
         self._is_intermixed = True
         try:
@@ -32,7 +32,7 @@ class _Command(argparse.ArgumentParser):
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser that suggests the command that was meant."""
+    """A parser that suggests a command for a mistyped one."""
 
     def error(self, message: str) -> NoReturn:
         """Exits with 2."""
@@ -56,7 +56,7 @@ def _commands(parser: argparse.ArgumentParser) -> list[str]:
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Of all commands; `command` is the one given."""
+    """The parser of all commands; it stores the chosen one as `command`."""
     parser = _Parser(
         prog="gpt-pt",
         description="Takes a GPT-2 (or any causal LM with byte-level BPE) into Portuguese, or any "
@@ -70,33 +70,41 @@ def make_parser() -> argparse.ArgumentParser:
         command = _add_command(commands, stage.name, stage.about)
         if stage.name == "export":
             command.add_argument("run", nargs="?", help=_RUN_FOLDER)
-    _add_command(commands, "status", "which stages are done and which is next")
+    _add_command(commands, "status", "show which stages are done and which is next")
     config = _add_command(commands, "config", "print the resolved config")
-    config.add_argument("--list", action="store_true", help="the shipped configs, one a line")
+    config.add_argument("--list", action="store_true", help="list the shipped configs")
     _add_plan(commands)
     _add_survey(commands)
-    _add_command(commands, "lr-find", "fastai's learning-rate finder for phase one")
+    _add_command(commands, "lr-find", "run fastai's learning-rate finder for the first phase")
     push = _add_command(commands, "push", "send the exported folder to the Hub")
     push.add_argument("run", nargs="?", help=_RUN_FOLDER)
     push.add_argument("--repo", required=True, help="user/name or organization/name")
     push.add_argument("--private", action="store_true", help="make a new repository private")
-    push.add_argument("--revision", help="branch, made if absent (default: main)")
-    push.add_argument("--dry-run", action="store_true", help="only say what would be sent")
+    push.add_argument("--revision", help="branch, created if missing (default: main)")
+    push.add_argument(
+        "--dry-run", action="store_true", help="only list the files that would be sent"
+    )
     _add_generate(commands)
     _add_serve(commands)
     return parser
 
 
 def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "what a run will take before it starts: tokens, FLOPs, memory, hours and money"
+    text = "estimate what a run needs: tokens, FLOPs, memory, hours and money"
     plan = _add_command(commands, "plan", text)
-    plan.add_argument("--tokens", type=int, help="training tokens of a corpus not built yet")
-    plan.add_argument("--processes", type=int, default=1, help="devices that share the work")
+    plan.add_argument("--tokens", type=int, help="training tokens, if the corpus is not built yet")
     plan.add_argument(
-        "--price", action="append", default=[], metavar="DEVICE=USD", help="of an hour, as A100=1.5"
+        "--processes", type=int, default=1, help="number of devices that train together"
+    )
+    plan.add_argument(
+        "--price",
+        action="append",
+        default=[],
+        metavar="DEVICE=USD",
+        help="price per hour, such as A100=1.5",
     )
     plan.add_argument("--no-measure", action="store_true", help="do not time this machine's CPU")
-    plan.add_argument("--json", action="store_true", help="all numbers, for programs")
+    plan.add_argument("--json", action="store_true", help="print all numbers as JSON")
 
 
 def _add_survey(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -111,9 +119,13 @@ def _add_survey(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     generate = _add_command(commands, "generate", "continue a prompt with a trained model")
-    generate.add_argument("model", nargs="?", help=f"{_MODEL} (--config: only prompts follow)")
-    generate.add_argument("prompt", nargs="*", help="none: one a line from standard input")
-    generate.add_argument("--next-word", action="store_true", help="only the most likely next word")
+    generate.add_argument("model", nargs="?", help=f"{_MODEL}; leave it out with --config")
+    generate.add_argument(
+        "prompt", nargs="*", help="default: one prompt per line of standard input"
+    )
+    generate.add_argument(
+        "--next-word", action="store_true", help="print only the most likely next word"
+    )
     generate.add_argument("--max-new-tokens", type=int, default=50)
     generate.add_argument("--top-k", type=int, default=40, help="0: all tokens (default: 40)")
     generate.add_argument("--top-p", type=float, default=1.0)
@@ -127,27 +139,29 @@ def _add_generate(commands: argparse._SubParsersAction[argparse.ArgumentParser])
         action="append",
         default=[],
         metavar="TEXT",
-        help="end before TEXT; may be repeated",
+        help="stop before TEXT; may be repeated",
     )
     generate.add_argument(
-        "--window", action="store_true", help="a prompt too long for the model loses its beginning"
+        "--window", action="store_true", help="cut the beginning of a prompt that is too long"
     )
     generate.add_argument("--device", default="auto")
 
 
 def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    text = "the demo page and an OpenAI-compatible server of completions"
+    text = "serve the demo page and an OpenAI-compatible completions API"
     serve = _add_command(commands, "serve", text)
     serve.add_argument("model", nargs="?", help=_MODEL)
     serve.add_argument(
-        "--host", default="127.0.0.1", help="any other than this machine's own needs a token"
+        "--host", default="127.0.0.1", help="an address that other machines can reach needs a token"
     )
     serve.add_argument("--port", type=int, default=8000)
     serve.add_argument("--device", default="auto")
-    serve.add_argument("--token", help="what clients must send (better: set GPT_PT_TOKEN)")
-    serve.add_argument("--max-concurrent", type=int, default=8, help="texts written at once")
-    serve.add_argument("--max-queue", type=int, default=32, help="texts that wait; then 429")
-    serve.add_argument("--time-limit", type=float, default=60.0, help="seconds for one text")
+    serve.add_argument("--token", help="token that clients must send (better: set GPT_PT_TOKEN)")
+    serve.add_argument("--max-concurrent", type=int, default=8, help="texts generated at once")
+    serve.add_argument(
+        "--max-queue", type=int, default=32, help="texts that may wait; more get HTTP 429"
+    )
+    serve.add_argument("--time-limit", type=float, default=60.0, help="seconds per text")
 
 
 def _add_command(
@@ -165,7 +179,7 @@ def _add_command(
         action="append",
         default=[],
         metavar="SECTION.KEY=VALUE",
-        help="change one setting, as train.seed=1 or train.phases.0.lr_max=1e-3; may be repeated",
+        help="change one setting, e.g. train.seed=1 or train.phases.0.lr_max=1e-3; may be repeated",
     )
     command.add_argument("--debug", action="store_true", help="show tracebacks")
     return command

@@ -1,4 +1,4 @@
-"""Which commands are useful after which."""
+"""Suggests the next commands after a command has finished."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from gportuguese.stages import STAGES
 
 
 def command_line(command: str, args: argparse.Namespace) -> str:
-    """`command` with the config of the command that was given."""
+    """The command line of `command` with the same --config and --set."""
     words = ["gpt-pt", command]
     if args.config is not None:
         words += ["--config", str(args.config)]
@@ -21,7 +21,7 @@ def command_line(command: str, args: argparse.Namespace) -> str:
 def following(
     command: str, args: argparse.Namespace, folder: Path, prompts: list[str]
 ) -> list[str]:
-    """The commands that are useful after a stage was built in `folder`."""
+    """The commands to suggest after a stage was built in `folder`."""
     prompt = prompts[0] if prompts else "..."
     if command == "train":
         model = str(folder / "model")
@@ -43,6 +43,6 @@ def following(
 
 
 def show_following(lines: list[str]) -> None:
-    """Prints the commands on standard error, where no program reads them as a result."""
+    """Prints the commands on standard error, so that standard output holds only the result."""
     for index, line in enumerate(lines):
         print("next:" if index == 0 else "     ", line, file=sys.stderr)

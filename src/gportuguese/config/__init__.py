@@ -1,4 +1,4 @@
-"""The one configuration that every part of a run receives."""
+"""The configuration of a run: schema, loading and checks."""
 
 from gportuguese.config.loading import as_tree, asset_path, config_of, load_config, resolve_path
 from gportuguese.config.methods import METHODS

@@ -1,4 +1,4 @@
-"""Bounds of single fields, written beside the field: `rate: Annotated[float, Within("(0, inf)")] = 1`."""
+"""Bounds of single fields, written next to the field: `rate: Annotated[float, Within("(0, inf)")] = 1`."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Within:
-    """A number in an interval; a round bracket excludes its end."""
+    """A number in an interval. Square brackets include the endpoint, round ones exclude it."""
 
     interval: str
 
     def problem(self, value: float) -> str | None:
-        """What is wrong with a value, None if nothing is.
+        """Describes what is wrong with a value; None if it is valid.
 
         >>> Within("[1, inf)").problem(0), Within("[0, 1)").problem(0.5)
         ('must be at least 1', None)
@@ -31,23 +31,23 @@ class Within:
 
 @dataclass(frozen=True)
 class Matches:
-    """Text of a certain form."""
+    """Text that matches a pattern."""
 
     pattern: str
     wanted: str
-    """The same for a person."""
+    """The pattern in words, for the error message."""
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a value, None if nothing is."""
+        """Describes what is wrong with a value; None if it is valid."""
         return None if re.fullmatch(self.pattern, value) else f"must be {self.wanted}"
 
 
 @dataclass(frozen=True)
 class OneOf:
-    """One of some words."""
+    """One of the listed words."""
 
     words: tuple[str, ...]
 
     def problem(self, value: Any) -> str | None:
-        """What is wrong with a value, None if nothing is."""
+        """Describes what is wrong with a value; None if it is valid."""
         return None if value in self.words else f"is not one of {', '.join(self.words)}"

@@ -1,4 +1,4 @@
-"""One YAML file -> one `Config`; every problem in it reported at once."""
+"""Loads a YAML file into a `Config` and reports all its problems at once."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from gportuguese.config.shipped import find_config
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1 without its trap: `1e-3` is a number, not text."""
+    """YAML 1.1, except that `1e-3` is a number, not text."""
 
 
 _Loader.add_implicit_resolver(
@@ -31,10 +31,10 @@ _Loader.add_implicit_resolver(
 
 
 def load_config(path: str | Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
-    """The resolved `Config` of a YAML file and `section.key=value`s.
+    """Loads a YAML file, applies `section.key=value` overrides, and returns the `Config`.
 
-    `path` may be the name of a shipped config; None means the demo. Raises `ConfigError` listing
-    every problem at once.
+    `path` may be the name of a shipped config; None loads the demo. Raises `ConfigError` that lists
+    all problems.
     """
     try:
         path = find_config("demo" if path is None else path)
@@ -44,25 +44,25 @@ def load_config(path: str | Path | None = None, overrides: tuple[str, ...] = ())
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path} holds no settings; gpt-pt config --list names examples")
+        raise ConfigError(f"{path} holds no settings; for examples, run: gpt-pt config --list")
     return config_of(tree, overrides, str(path))
 
 
 def config_of(tree: dict[str, Any], overrides: tuple[str, ...], source: str) -> Config:
-    """The `Config` of a tree as `as_tree` gives it; `source` names it in the errors.
+    """Builds a `Config` from a tree like those of `as_tree`, with overrides applied.
 
-    Raises `ConfigError` listing every problem at once.
+    `source` names the tree in error messages. Raises `ConfigError` that lists all problems.
     """
     changed = copy.deepcopy(tree)
-    refused = [problem for each in overrides if (problem := _apply(changed, each))]
+    rejected = [problem for each in overrides if (problem := _apply(changed, each))]
     config, problems = _checked(changed)
-    if refused or problems:
-        raise ConfigError(_with_origins(source, tree, overrides, refused))
+    if rejected or problems:
+        raise ConfigError(_with_origins(source, tree, overrides, rejected))
     return typing.cast(Config, config)
 
 
 def _apply(tree: dict[str, Any], override: str) -> str | None:
-    """Changes one setting; returns the problem if that cannot be done."""
+    """Applies one override; returns an error message if it cannot be applied."""
     key, equals, text = override.partition("=")
     if not equals:
         return f"{_flag(override)}: write it as section.key=value"
@@ -76,7 +76,7 @@ def _apply(tree: dict[str, Any], override: str) -> str | None:
 
 
 def _checked(tree: dict[str, Any]) -> tuple[Config | None, list[str]]:
-    """The config of a tree, and its problems."""
+    """Parses and checks a tree; returns the config and its problems."""
     problems: list[str] = []
     config = _parse(Config, tree, "", problems)
     if not problems:
@@ -85,9 +85,9 @@ def _checked(tree: dict[str, Any]) -> tuple[Config | None, list[str]]:
 
 
 def _with_origins(
-    source: str, tree: dict[str, Any], overrides: tuple[str, ...], refused: list[str]
+    source: str, tree: dict[str, Any], overrides: tuple[str, ...], rejected: list[str]
 ) -> str:
-    """All problems, those of the file under its name and the others with the flag that made them."""
+    """All problems as text: those of the file under its name, the others with the flag that caused them."""
     origins = dict.fromkeys(_checked(tree)[1])
     for override in overrides:
         _apply(tree, override)
@@ -98,7 +98,7 @@ def _with_origins(
         for problem, override in origins.items()
         if override is not None
     ]
-    return "\n".join([*([f"{source}:", *of_file] if of_file else []), *refused, *of_flags])
+    return "\n".join([*([f"{source}:", *of_file] if of_file else []), *rejected, *of_flags])
 
 
 def _flag(override: str) -> str:
@@ -106,19 +106,19 @@ def _flag(override: str) -> str:
 
 
 def asset_path(name: str) -> Path:
-    """Where the package keeps a file it carries."""
+    """The path of a file shipped with the package."""
     return Path(__file__).parents[1] / "assets" / name
 
 
 def resolve_path(source: str) -> Path:
-    """The path meant by a config value, `package:NAME` included."""
+    """Resolves a path from the config, including `package:NAME` and `~`."""
     if source.startswith("package:"):
         return asset_path(source.removeprefix("package:"))
     return Path(source).expanduser()
 
 
 def as_tree(value: Any) -> Any:
-    """Plain dicts and lists of a config dataclass, for YAML, JSON and digests."""
+    """Converts a config dataclass to plain dicts and lists, for YAML, JSON and digests."""
     tree = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
     if isinstance(tree, dict):
         return {key: as_tree(item) for key, item in tree.items()}
@@ -126,7 +126,7 @@ def as_tree(value: Any) -> Any:
 
 
 def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
-    """`value` as `kind`; problems are added to the list and None is returned for them."""
+    """Converts `value` to type `kind`. Problems are appended to the list."""
     if dataclasses.is_dataclass(kind):
         return _parse_section(kind, value, where, problems)
     origin, arguments = typing.get_origin(kind), typing.get_args(kind)
@@ -145,7 +145,7 @@ def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
                 return _parse(choice, value, where, problems)
         return _parse(choices[0], value, where, problems)
     if origin is Literal:
-        if value is False and "off" in arguments:  # YAML 1.1 reads `off` as a truth value
+        if value is False and "off" in arguments:  # YAML 1.1 reads `off` as false
             return "off"
         if value not in arguments:
             problems.append(f"{where}: {value!r} is not one of {', '.join(map(repr, arguments))}")
@@ -159,7 +159,7 @@ def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
             for index, item in enumerate(value)
         ]
         return tuple(items)
-    if kind is str and type(value) is int:  # dump.date: 20161101
+    if kind is str and type(value) is int:  # dump.date: 20161101 is an int in YAML
         return str(value)
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)

@@ -1,4 +1,4 @@
-"""The methods of `align.method`: where rows come from, which files they need, and what to cite."""
+"""The methods of `align.method`: how each fills rows, which files it needs, and what to cite."""
 
 from __future__ import annotations
 
@@ -7,16 +7,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, kw_only=True)
 class AlignMethod:
-    """A way to give the new vocabulary its embedding rows."""
+    """A way to initialize the embedding rows of the new vocabulary."""
 
     fills: tuple[str, ...]
-    """Kinds of rows, in turn: each fills the rows that the kinds before it left (`align.FILLERS`)."""
+    """Names in `align.FILLERS`, in order: each fills the rows that are still empty."""
     needs: tuple[str, ...] = ()
-    """Settings of the section, all files, that must be given."""
+    """Required settings of the `align` section; all name files."""
     reads: tuple[str, ...] = ()
-    """Further files that it reads where they are given."""
+    """Optional file settings."""
     vectors: bool = False
-    """Whether it learns or reads static vectors, for which it needs gensim."""
+    """Whether it needs gensim to train or read word vectors."""
     is_candidate: bool = False
     """Whether `auto` tries it."""
     citation: str = ""
@@ -37,7 +37,7 @@ _MINIXHOFER = """@inproceedings{minixhofer2022wechsel,
   author = {Minixhofer, Benjamin and Paischer, Fabian and Rekabsaz, Navid}, booktitle = {NAACL}, year = {2022}}"""
 
 METHODS = {
-    "mean": AlignMethod(fills=("shared", "mean")),  # GPorTuguese-2, which every card cites
+    "mean": AlignMethod(fills=("shared", "mean")),  # from GPorTuguese-2, which every card cites
     "gaussian": AlignMethod(fills=("shared", "gaussian"), citation=_HEWITT),
     "pieces": AlignMethod(fills=("shared", "pieces", "mean"), is_candidate=True, citation=_GEE),
     "focus": AlignMethod(

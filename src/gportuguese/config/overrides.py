@@ -1,4 +1,4 @@
-"""`--set section.key=value`: changes one setting of a config before it is checked."""
+"""`--set section.key=value`: changes one setting before the config is checked."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from gportuguese.config.schema import ConfigError
 
 
 def set_value(tree: dict[str, Any], defaults: Any, key: str, value: Any) -> None:
-    """Sets `key` of a config's tree; entries of a list go by their index, from 0.
+    """Sets `key` in a config tree. List entries are addressed by index, starting at 0.
 
-    Sections and lists that the tree lacks come from `defaults`. Raises `ConfigError` for an entry
-    that a list lacks; unknown names are left for parsing to refuse.
+    Sections and lists missing from the tree are filled in from `defaults`. Raises `ConfigError` if a
+    list has no such entry. Unknown names are not checked here; parsing rejects them.
 
     >>> tree = {"phases": [{"lr_max": 1.0}]}
     >>> set_value(tree, {}, "phases.0.lr_max", 0.1)
@@ -25,14 +25,14 @@ def set_value(tree: dict[str, Any], defaults: Any, key: str, value: Any) -> None
         defaults = defaults.get(part) if isinstance(defaults, dict) else None
         place = _place(node, part)
         child = node[place] if isinstance(node, list) else node.get(place, defaults)
-        # a plain value gives way to a section: align.base may be either
+        # align.base may be a name or a section: a key inside it replaces a name by a section
         node[place] = child if isinstance(child, (dict, list)) else {}
         node = node[place]
     node[_place(node, leaf)] = value
 
 
 def place_of(key: str) -> str:
-    """How problems name the place that a key means.
+    """The key in the notation of error messages.
 
     >>> place_of("train.phases.0.lr_max")
     'train.phases[0].lr_max'

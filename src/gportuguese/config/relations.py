@@ -1,4 +1,4 @@
-"""What holds between fields of a config; the bounds of single fields stand in the schema."""
+"""Checks that involve several fields of a config. The schema holds the bounds of single fields."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gportuguese.config.schema import AlignConfig, Architecture, Config
 
 
 def broken_relations(config: Config) -> list[str]:
-    """One line for every relation that does not hold."""
+    """One error message for each check that fails."""
     checks = [*_corpus(config), *_align(config.align), *_train(config)]
     if isinstance(config.align.base, Architecture):
         checks += _architecture(config, config.align.base)
@@ -23,11 +23,11 @@ def _corpus(config: Config) -> _Checks:
     corpus = config.corpus
     yield (
         corpus.valid_per_mille + corpus.test_per_mille < 1000,
-        "corpus: valid_per_mille and test_per_mille leave nothing to train on; lower them",
+        "corpus: valid_per_mille and test_per_mille leave no training documents; lower them",
     )
     yield (
         not (config.dump.source and corpus.documents),
-        "dump.source and corpus.documents: give one of them, not both",
+        "dump.source and corpus.documents: set only one of them",
     )
 
 
@@ -39,17 +39,17 @@ def _align(align: AlignConfig) -> _Checks:
     )
     yield (
         (align.source_vectors is None) == (align.target_vectors is None),
-        "align: give both source_vectors and target_vectors, or none",
+        "align: set both source_vectors and target_vectors, or neither",
     )
 
 
 def _train(config: Config) -> _Checks:
     train, micro_batch = config.train, config.runtime.micro_batch_size
-    yield bool(train.phases), "train.phases=[]: at least one phase"
-    yield len(train.momentums) == 3, "train.momentums: three values: start, peak, end"
+    yield bool(train.phases), "train.phases=[]: needs at least one phase"
+    yield len(train.momentums) == 3, "train.momentums: needs three values: start, peak, end"
     yield (
         train.global_batch_size % micro_batch == 0,
-        f"train.global_batch_size={train.global_batch_size} does not divide by "
+        f"train.global_batch_size={train.global_batch_size} is not a multiple of "
         f"runtime.micro_batch_size={micro_batch}",
     )
     block = config.tokens.block_size
@@ -58,17 +58,17 @@ def _train(config: Config) -> _Checks:
         ("train.valid_tokens", train.valid_tokens, block),
         ("evaluate.tokens", config.evaluate.tokens, block),
     ):
-        yield count is None or count >= least, f"{name}={count}: at least {least}"
+        yield count is None or count >= least, f"{name}={count}: must be at least {least}"
 
 
 def _architecture(config: Config, base: Architecture) -> _Checks:
     yield (
         config.align.method == "random",
-        "align.method: an architecture in align.base holds no weights; use method: random",
+        "align.method: an architecture in align.base has no weights; use method: random",
     )
     yield (
         base.width % base.heads == 0,
-        f"align.base: width={base.width} does not divide by heads={base.heads}",
+        f"align.base: width={base.width} is not a multiple of heads={base.heads}",
     )
     yield (
         config.tokens.block_size <= base.positions,

@@ -1,4 +1,4 @@
-"""The configs that travel with the package, found by name."""
+"""The configs shipped with the package, found by name."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from gportuguese.config.schema import ConfigError
 
 
 def configs_folder() -> Path:
-    """Where the shipped configs are: in an installed package, or beside `src` in a checkout."""
+    """The folder of the shipped configs: inside an installed package, next to `src` in a checkout."""
     installed = Path(__file__).parents[1] / "configs"
     return installed if installed.is_dir() else Path(__file__).parents[3] / "configs"
 
 
 def shipped_configs() -> dict[str, str]:
-    """The name of each shipped config and its first comment line."""
+    """Maps the name of each shipped config to its first comment line."""
     return {
         path.stem: path.read_text(encoding="utf-8").partition("\n")[0].strip("# ")
         for path in sorted(configs_folder().glob("*.yaml"))
@@ -22,17 +22,17 @@ def shipped_configs() -> dict[str, str]:
 
 
 def find_config(given: str | Path) -> Path:
-    """The file that `--config` means: the one at that path, else the shipped one of that name.
+    """Finds the file for `--config`: first by path, then among the shipped configs by name.
 
-    `.yaml` may be left out. Raises `ConfigError` with the names there are if none is found.
+    `.yaml` is optional. Raises `ConfigError` with the shipped names if none is found.
     """
     paths = [Path(given), Path(f"{given}.yaml")]
     if len(paths[0].parts) == 1:
         paths += [configs_folder() / path for path in paths]
     for path in paths:
-        if path.exists() and not path.is_dir():  # a pipe is no regular file, but can be read
+        if path.exists() and not path.is_dir():  # also allows pipes, which are not regular files
             return path
     raise ConfigError(
-        f"no config {given}; give the path of a YAML file, or one of the shipped configs: "
+        f"no config {given}; pass the path of a YAML file, or one of the shipped configs: "
         f"{', '.join(shipped_configs())} (gpt-pt config --list describes them)"
     )

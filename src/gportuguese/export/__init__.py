@@ -1,4 +1,4 @@
-"""The folder that users load: weights, tokenizer, model card, and other formats that were checked."""
+"""Writes the folder that users load: weights, tokenizer, model card, and other checked formats."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ __all__ = ["ExportError", "build"]
 
 log = logging.getLogger("gportuguese")
 
-TOP_K, MAX_NEW_TOKENS = 40, 50  # how the published card samples
+TOP_K, MAX_NEW_TOKENS = 40, 50  # as in the published model card
 
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
-    """Writes the folder; the facts hold how far each format's logits are from PyTorch's.
+    """Writes the folder; the facts hold the largest difference of each format from PyTorch.
 
-    Raises `ExportError` for a format that cannot be written or is further off than it may be.
+    Raises `ExportError` if a format cannot be written or differs too much.
     """
     training = inputs["train"]
     source = training.folder / "model"
     model, bpe = causal_lm.load(source).eval(), tokenizer.load(source)
     model.config.use_cache = True
     generation = model.generation_config
-    generation._from_model_config = False  # or transformers would replace what follows
+    generation._from_model_config = False  # otherwise transformers overwrites the settings below
     generation.do_sample, generation.top_k = True, TOP_K
     generation.max_new_tokens = min(MAX_NEW_TOKENS, causal_lm.num_positions(model) // 2)
     causal_lm.save(model, out)
@@ -44,7 +44,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     facts: dict[str, Any] = {
         "differences": {},
         "prompts": len(prompts),
-        # in the card's examples; without `export.repo`, `push` replaces it by its --repo
+        # for the card's examples; if `export.repo` is not set, `push` replaces it with its --repo
         "repo": config.export.repo or f"user/{config.name}",
         "parameters": causal_lm.count_parameters(model.parameters()),
     }
@@ -56,12 +56,12 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     shutil.copy(inputs["evaluate"].folder / "curves.png", out / "curves.png")
     text = card.make(config, inputs, facts, _names_of(out))
     (out / "README.md").write_text(str(text), encoding="utf-8")
-    ModelCard.load(out / "README.md")  # its metadata parse and its results are whole
+    ModelCard.load(out / "README.md")  # checks that the metadata parses
     return facts
 
 
 def _write(name: str, model: Any, out: Path) -> Any:
-    """Writes a format and returns what gives its logits for ids `[B, T]`."""
+    """Writes a format and returns a function from ids `[B, T]` to its logits."""
     if name == "safetensors":
         return _logits_of(causal_lm.load(out).eval())
     if name == "bin":
@@ -76,7 +76,7 @@ def _write(name: str, model: Any, out: Path) -> Any:
     path = out / f"model-{kind}.gguf"
     gguf.write(model, out, path, kind)
     twin = type(model)(model.config).eval()
-    twin.load_state_dict(gguf.read(path, twin), strict=False)  # a tied head is not in the file
+    twin.load_state_dict(gguf.read(path, twin), strict=False)  # the file omits a tied head
     return _logits_of(twin)
 
 

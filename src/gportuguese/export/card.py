@@ -1,4 +1,4 @@
-"""The model card: every claim comes from the run's manifests and report, none is typed by hand."""
+"""The model card. All its numbers come from the run's manifests and report."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+|[\w-]+")
 def make(
     config: Config, inputs: dict[str, Artifact], facts: dict[str, Any], files: list[str]
 ) -> ModelCard:
-    """The card of a run, from its stages, what the export counted and checked, and its files."""
+    """Builds the card of a run from its stages, the facts of the export, and the exported files."""
     corpus, training = inputs["corpus"], inputs["train"]
     measures, prompts = (inputs["evaluate"].facts[key] for key in ("measures", "prompts"))
     section = config.export
@@ -59,7 +59,7 @@ def make(
         training=training.facts,
         time=clock(training.facts["train_seconds"]),
         versions=training.manifest["versions"],
-        # as Python and the shell write it
+        # a quoted string for both Python and the shell
         prompt=json.dumps((*prompts, "")[0], ensure_ascii=False),
         model_type=model_type,
         samples=_samples(inputs["evaluate"]),
@@ -76,10 +76,10 @@ def _data(
     model_type: str,
     prompts: list[str],
 ) -> ModelCardData:
-    """The metadata that the Hub reads.
+    """The metadata for the Hub.
 
-    Results are listed only where the data set has a name that others can find it by: `export.dataset`,
-    or the wiki and date of a Wikimedia dump.
+    Results are listed only if others can find the data set by name: `export.dataset`, or the wiki and
+    date of a Wikimedia dump.
     """
     section = config.export
     name = section.dataset or _wikimedia_dump(inputs)
@@ -101,7 +101,7 @@ def _data(
     base = config.align.base if _base(config, inputs) is not None else None
     language = _language(config, inputs)
     return ModelCardData(
-        # the Hub knows languages by their first part, `be` of `be-tarask`
+        # the Hub expects only the primary language: `be` for `be-tarask`
         language=language.partition("-")[0].lower() if language else None,
         license=section.license,
         library_name="transformers",
@@ -124,11 +124,11 @@ def _is_hub_id(base: str) -> bool:
 
 
 def _base(config: Config, inputs: dict[str, Artifact]) -> str | None:
-    """The name of the base model; None if training began from random weights."""
+    """The name of the base model; None if training started from random weights."""
     base = config.align.base
     if not isinstance(base, str) or inputs["align"].facts["method"] == "random":
         return None
-    # of a folder or file only the name: the rest of its path says nothing to others
+    # only the name of a local folder or file: its path means nothing to others
     return base if _is_hub_id(base) else Path(base.removeprefix("package:")).name
 
 
@@ -137,31 +137,31 @@ def _language(config: Config, inputs: dict[str, Artifact]) -> str | None:
 
 
 def _dump_facts(inputs: dict[str, Artifact]) -> dict[str, Any]:
-    """What the dump's manifest says of it; nothing where documents were the user's own."""
+    """The facts of the dump; empty if the run used the user's own documents."""
     return inputs["dump"].facts if "dump" in inputs else {}
 
 
 def _wikimedia_dump(inputs: dict[str, Artifact]) -> str | None:
-    """Wiki and date of a dump that was found on Wikimedia's host or a mirror, as ptwiki-20260601."""
+    """Wiki and date of a dump from Wikimedia's host or a mirror, such as ptwiki-20260601."""
     date = _dump_facts(inputs).get("date")
     return f"{inputs['dump'].manifest['section']['wiki']}-{date}" if date else None
 
 
 def _dump_name(inputs: dict[str, Artifact]) -> str:
-    """The dump in words."""
+    """Describes the dump for the card."""
     if name := _wikimedia_dump(inputs):
         wiki, date = name.rsplit("-", 1)
         return f"the Wikimedia dump `{wiki}` of {date[:4]}-{date[4:6]}-{date[6:]}"
     source = str(_dump_facts(inputs).get("source"))
     if source.startswith("package:"):
         return (
-            f"the small encyclopedia `{source.removeprefix('package:')}` that gportuguese carries"
+            f"the small encyclopedia `{source.removeprefix('package:')}` shipped with gportuguese"
         )
     return f"the MediaWiki dump `{source.rpartition('/')[2]}`"
 
 
 def _samples(evaluated: Artifact) -> str:
-    """The samples of the report, one heading level lower."""
+    """The samples of the report, with headings one level lower."""
     text = (evaluated.folder / "samples.md").read_text(encoding="utf-8")
     return "\n".join(
         f"#{line}" if line.startswith("## ") else line for line in text.splitlines()[2:]

@@ -1,4 +1,4 @@
-"""A GPT-2 as GGUF, the file of llama.cpp and its kin: f32, f16 or q8_0."""
+"""Writes a GPT-2 as GGUF, the file format of llama.cpp, in f32, f16 or q8_0."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ from gportuguese.export.checking import ExportError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_BLOCK = 32  # values that q8_0 quantizes together
+_BLOCK = 32  # values per q8_0 block
 _TRANSPOSED = ("c_attn.weight", "c_proj.weight", "c_fc.weight")  # GPT-2 stores [in, out]
 
 
 def write(model: PreTrainedModel, folder: Path, path: Path, kind: str) -> None:
-    """Writes the weights in `kind` and the tokenizer of `folder`.
+    """Writes the weights in format `kind`, and the tokenizer of `folder`.
 
-    Norms, biases and positions stay in float32, as llama.cpp has it. Raises `ExportError` for a
-    model that is no GPT-2, or without the package `gguf`.
+    Like llama.cpp, it keeps norms, biases and positions in float32. Raises `ExportError` if the model
+    is not a GPT-2 or the package `gguf` is not installed.
     """
     gguf = _package()
     config = model.config
     if config.model_type != "gpt2":
         raise ExportError(
-            f"gguf: only for GPT-2, not for {config.model_type}; llama.cpp's own "
-            "convert_hf_to_gguf.py converts the exported folder"
+            f"gguf: supports only GPT-2, not {config.model_type}; to convert the exported folder, "
+            "use llama.cpp's convert_hf_to_gguf.py"
         )
     writer = gguf.GGUFWriter(path, "gpt2")
     writer.add_block_count(config.n_layer)
@@ -64,7 +64,7 @@ def write(model: PreTrainedModel, folder: Path, path: Path, kind: str) -> None:
 
 
 def read(path: Path, model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """The weights of a file that `write` made, in float32 and under the names of `model`."""
+    """Reads a file made by `write` into float32 weights with the names of `model`."""
     gguf = _package()
     found = {tensor.name: tensor for tensor in gguf.GGUFReader(path).tensors}
     names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GPT2, model.config.n_layer)
@@ -81,13 +81,13 @@ def _package() -> Any:
     try:
         import gguf
     except ImportError as error:
-        raise ExportError(f"gguf: {error}; pip install 'gportuguese[export]'") from error
+        raise ExportError(f"gguf: {error}; run: pip install 'gportuguese[export]'") from error
     logging.getLogger("gguf").setLevel(logging.WARNING)
     return gguf
 
 
 def _weights(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    """What goes into the file: llama.cpp takes the embeddings where there is no head."""
+    """The weights to write. A tied head is left out: llama.cpp then uses the embeddings."""
     weights = model.state_dict()
     if model.config.tie_word_embeddings:
         del weights["lm_head.weight"]

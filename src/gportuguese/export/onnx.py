@@ -1,7 +1,7 @@
-"""The model as ONNX: `input_ids`, `attention_mask` to `logits`, any batch and length, no cache.
+"""Writes the model as ONNX: from `input_ids` and `attention_mask` to `logits`, without a cache.
 
-Prompts of one batch may differ in length and be padded on either side: positions are counted from
-the attention mask inside the graph.
+The graph accepts any batch size and length. It computes positions from the attention mask, so prompts
+of different lengths may be padded on either side.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ if TYPE_CHECKING:
 
 
 class _Logits(torch.nn.Module):
-    """The model with tensors in and out, as exporting wants it."""
+    """The model with tensors as inputs and outputs, for the exporter."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         super().__init__()
         self.model = model
-        # a model without positions (ALiBi), or one that counts them itself (OPT), takes none
+        # models without positions (ALiBi), and those that compute them (OPT), do not accept any
         self.takes_positions = "position_ids" in inspect.signature(model.forward).parameters
 
     def forward(self, input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
@@ -38,22 +38,22 @@ class _Logits(torch.nn.Module):
 
 
 def write(model: PreTrainedModel, path: Path) -> Callable[..., torch.Tensor]:
-    """Writes the file, and returns a function that runs it in ONNX Runtime.
+    """Writes the file and returns a function that runs it in ONNX Runtime.
 
     The function takes ids and, optionally, the attention mask, both `[B, T]`, and returns logits
-    `[B, T, V]`.
-
-    Raises `ExportError` without the packages of the `export` extra.
+    `[B, T, V]`. Raises `ExportError` if the packages of the `export` extra are not installed.
     """
-    ids_BT = torch.zeros(2, 8, dtype=torch.int64)  # neither one, which would be kept as a constant
+    ids_BT = torch.zeros(2, 8, dtype=torch.int64)  # sizes of 1 would be exported as constants
     shape = {0: torch.export.Dim.DYNAMIC, 1: torch.export.Dim.DYNAMIC}
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of torch about its own export, which is checked below
+        warnings.simplefilter(
+            "ignore"
+        )  # torch warns about its exporter; `checking` tests the result
         try:
             import onnxruntime
             import onnxscript  # noqa: F401 - torch needs it to export
         except ImportError as error:
-            raise ExportError(f"onnx: {error}; pip install 'gportuguese[export]'") from error
+            raise ExportError(f"onnx: {error}; run: pip install 'gportuguese[export]'") from error
         torch.onnx.export(
             _Logits(model).eval(),
             (ids_BT, torch.ones_like(ids_BT)),

@@ -1,4 +1,4 @@
-"""Continuing prompts token by token, and the most likely next word."""
+"""Continues prompts token by token, and predicts the next word."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Continuation", "GenerateError", "Sampling", "Writer"]
 
-_ROWS_AT_ONCE = 16  # of many prompts; more would take memory and gain little speed
+_ROWS_AT_ONCE = 16  # more rows need more memory and gain little speed
 
 
 @dataclass(frozen=True)
@@ -35,9 +35,9 @@ class Writer:
 
     @classmethod
     def load(cls, folder: str | Path, device: str) -> Writer:
-        """The writer of a model folder; raises `UserError` if there is none."""
+        """Loads the model in a folder; raises `UserError` if there is none."""
         if not (Path(folder) / "config.json").is_file():
-            raise GenerateError(f"no model in {folder}; name a folder such as train-.../model")
+            raise GenerateError(f"no model in {folder}; pass a folder such as train-.../model")
         model, tokenizer = causal_lm.load_with_tokenizer(str(Path(folder).resolve()))
         return cls(model.eval().to(device), tokenizer, device)
 
@@ -55,7 +55,7 @@ class Writer:
         return frozenset([] if ends is None else [ends] if isinstance(ends, int) else ends)
 
     def next_word(self, prompt: str, window: bool = False) -> str:
-        """The most likely continuation up to the end of one word, as the model card shows.
+        """The most likely next word.
 
         A word may take several tokens: it ends where the next one begins.
         """
@@ -67,24 +67,24 @@ class Writer:
         return text
 
     def write(self, prompt: str, sampling: Sampling) -> str:
-        """The continuation as one text."""
+        """Continues a prompt and returns the new text."""
         return "".join(self.stream(prompt, sampling))
 
     def stream(self, prompt: str, sampling: Sampling, window: bool = False) -> Iterator[str]:
-        """Yields the continuation piece by piece, whole UTF-8 characters only.
+        """Continues a prompt and yields the new text piece by piece, in whole characters.
 
-        A prompt too long for the model is refused, or with `window` loses its beginning.
+        A prompt that is too long is rejected; with `window`, its beginning is cut off instead.
         """
         return self.run(self.begin(prompt, sampling, window))
 
     def begin(self, prompt: str, sampling: Sampling, window: bool = False) -> Continuation:
-        """A continuation of which nothing is written yet."""
+        """Creates an empty continuation of a prompt."""
         return Continuation(
             self.fitting_ids(prompt, sampling.max_new_tokens, window), sampling, self
         )
 
     def run(self, row: Continuation) -> Iterator[str]:
-        """Writes a continuation and yields its text piece by piece."""
+        """Generates a continuation and yields its text piece by piece."""
         batch = Batch(self.model)
         logits_V = batch.join(row.ids)
         while row.finish is None:
@@ -96,26 +96,26 @@ class Writer:
     def write_all(
         self, prompts: Sequence[str], sampling: Sampling, window: bool = False
     ) -> Iterator[Continuation]:
-        """Yields the whole continuations of several prompts in order, written in one batch.
+        """Continues several prompts in one batch and yields the finished continuations in order.
 
-        Each is what its prompt alone would get.
+        Each equals what `write` returns for its prompt.
         """
         rows = [self.begin(prompt, sampling, window) for prompt in prompts]
         waiting = deque(row for row in rows if row.finish is None)
-        running, told = list[Continuation](), 0
+        running, num_yielded = list[Continuation](), 0
         batch = Batch(self.model)
-        while told < len(rows):
+        while num_yielded < len(rows):
             while waiting and len(running) < _ROWS_AT_ONCE:
                 row = waiting.popleft()
                 running.append(row)
                 row.take(batch.join(row.ids))
-            going = [index for index, row in enumerate(running) if row.finish is None]
-            if len(going) < len(running):
-                batch.keep(going)
-                running = [running[index] for index in going]
-            while told < len(rows) and rows[told].finish is not None:
-                yield rows[told]
-                told += 1
+            unfinished = [index for index, row in enumerate(running) if row.finish is None]
+            if len(unfinished) < len(running):
+                batch.keep(unfinished)
+                running = [running[index] for index in unfinished]
+            while num_yielded < len(rows) and rows[num_yielded].finish is not None:
+                yield rows[num_yielded]
+                num_yielded += 1
             if running:
                 logits_BV = batch.step([row.ids[-1] for row in running])
                 for row, logits_V in zip(running, logits_BV, strict=True):
@@ -123,27 +123,27 @@ class Writer:
 
     def prompt_ids(self, prompt: str) -> list[int]:
         """The tokens of a prompt, at least one."""
-        # an empty prompt starts a document, which is what end of text announces
+        # an empty prompt starts a new document, as after an end-of-text token
         return list(self.tokenizer(prompt, verbose=False)["input_ids"]) or [
             self.tokenizer.eos_token_id
         ]
 
     def fitting_ids(self, prompt: str, max_new_tokens: int, window: bool) -> list[int]:
-        """The tokens of a prompt that leaves room for new ones; raises `GenerateError` if not."""
+        """The tokens of a prompt; raises `GenerateError` if they leave no room for new ones."""
         ids = self.prompt_ids(prompt)
         positions = causal_lm.num_positions(self.model)
         if window and max_new_tokens < positions:
             ids = ids[-(positions - max_new_tokens) :]
         if len(ids) + max_new_tokens > positions:
             raise GenerateError(
-                f"{len(ids)} tokens of prompt and {max_new_tokens} new ones do not fit the model's "
-                f"{positions} positions; shorten one of them, or let the prompt lose its beginning (--window)"
+                f"{len(ids)} prompt tokens and {max_new_tokens} new ones do not fit the model's "
+                f"{positions} positions; shorten one of them, or cut the beginning of the prompt (--window)"
             )
         return ids
 
 
 class Continuation:
-    """A text being written, one row of a batch."""
+    """A text being generated: one row of a batch."""
 
     def __init__(self, prompt_ids: Sequence[int], sampling: Sampling, writer: Writer) -> None:
         self.ids = list(prompt_ids)
@@ -151,7 +151,7 @@ class Continuation:
         self.sampling = sampling
         self.text = ""
         self.finish = None if sampling.max_new_tokens else "length"
-        """Why the text is over, `stop` or `length`; None while it is not."""
+        """Why the text ended, `stop` or `length`; None while it is unfinished."""
         self.stream = TextStream(writer.texts, sampling.stop)
         self._num_prompt_tokens = len(self.ids)
         self._end_ids = writer.end_ids
@@ -159,11 +159,11 @@ class Continuation:
 
     @property
     def num_tokens(self) -> int:
-        """Tokens drawn so far, end of text included."""
+        """Number of tokens drawn, including end of text."""
         return len(self.ids) - self._num_prompt_tokens
 
     def take(self, logits_V: torch.Tensor) -> str:
-        """Draws the next token; the text that it makes certain."""
+        """Draws the next token and returns the text that is now final."""
         token = draw(logits_V, self.sampling, self.ids, self._generator)
         self.ids.append(token)
         piece = ""

@@ -1,9 +1,9 @@
-"""The running batch: every text being written is a row of one key-value cache.
+"""A batch of texts that shares one key-value cache, one row per text.
 
-Rows end at the same cache position and begin at different ones: shorter rows are padded on the
-left, and an attention mask hides the padding. Rows join and leave between steps.
+All rows end at the same cache position. Shorter rows are padded on the left, and an attention mask
+hides the padding. Rows join and leave between steps.
 
-Shapes: B rows, H heads, T positions, D width of a head, V vocabulary.
+Shapes: B rows, H heads, T positions, D head width, V vocabulary.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from torch.nn.functional import pad
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-_SCORED_AT_ONCE = 64  # positions of a prompt whose logits are in memory together
+_SCORED_AT_ONCE = 64  # prompt positions per chunk when scoring, to limit the memory of logits
 
 
 class Batch:
-    """The cache of all running rows, in the order in which they joined."""
+    """The key-value cache of all running rows, in the order they joined."""
 
     def __init__(self, model: PreTrainedModel) -> None:
         accepted = inspect.signature(model.forward).parameters
-        # transformers 5.24 renamed it
+        # transformers 5.24 renamed the argument
         self._cache_name = "cache" if "cache" in accepted else "past_key_values"
         self._takes_positions = "position_ids" in accepted
         self._last_only = {"logits_to_keep": 1} if "logits_to_keep" in accepted else {}
@@ -42,10 +42,10 @@ class Batch:
     def join(
         self, ids: Sequence[int], score: Callable[[int, torch.Tensor], None] | None = None
     ) -> torch.Tensor:
-        """Reads a prompt into a new last row; the logits of its next token, `[V]`.
+        """Reads a prompt into a new last row and returns the logits of its next token, `[V]`.
 
-        `score` gets the logits after every token, a run of positions at a time: the index of the
-        first, and `[T, V]`.
+        `score` is called with the logits of the prompt in chunks: the index of the first position,
+        and `[T, V]`.
         """
         from transformers import DynamicCache
 
@@ -66,7 +66,7 @@ class Batch:
 
     @torch.inference_mode()
     def step(self, ids_B: Sequence[int]) -> torch.Tensor:
-        """Appends one token to every row; the logits of the tokens after them, `[B, V]`."""
+        """Appends one token to every row and returns the logits of the next ones, `[B, V]`."""
         device = self._model.device
         lengths_B = torch.tensor(self._lengths, device=device)
         longest = max(self._lengths) + 1
@@ -82,7 +82,7 @@ class Batch:
 
     @torch.inference_mode()
     def keep(self, rows: Sequence[int]) -> None:
-        """Drops all rows but these, and the padding that only the dropped ones needed."""
+        """Drops all other rows, and the padding that is no longer needed."""
         self._lengths = [self._lengths[row] for row in rows]
         if not rows:
             self._cache = None
@@ -90,7 +90,7 @@ class Batch:
         longest = max(self._lengths)
         rows_B = torch.tensor(rows, device=self._model.device)
         for layer in self._cache.layers:
-            # a copy, so that the memory of dropped rows is given back
+            # copy, to free the memory of dropped rows
             layer.keys = layer.keys[rows_B, :, -longest:].contiguous()
             layer.values = layer.values[rows_B, :, -longest:].contiguous()
 
@@ -101,7 +101,7 @@ class Batch:
 
 
 def _append(cache: Any, row: Any) -> None:
-    """Makes the one row of `row` the last of `cache`, the shorter of the two padded on the left."""
+    """Appends a one-row cache to `cache`; pads the shorter one on the left."""
     for layer, new in zip(cache.layers, row.layers, strict=True):
         longest = max(layer.keys.shape[-2], new.keys.shape[-2])
         layer.keys = torch.cat([_pad_left(layer.keys, longest), _pad_left(new.keys, longest)])

@@ -1,7 +1,7 @@
-"""Drawing the next token from a row's logits, as `transformers` draws it.
+"""Draws the next token from a row's logits, like `generate()` of transformers.
 
-Order and ties are those of its `generate()`: repetition penalty, temperature, top-k, top-p.
-Shapes: T positions, V vocabulary.
+Filters are applied in the same order (repetition penalty, temperature, top-k, top-p), and ties are
+handled the same way. Shapes: T positions, V vocabulary.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import torch
 
 from gportuguese.config import UserError
 
-_COLDEST = 1e-3  # below it the most likely token is as good as certain, and logits may overflow
+_MIN_TEMPERATURE = 1e-3  # lower values are greedy in effect, and logits could overflow
 
 
 class GenerateError(UserError):
-    """The prompt or a sampling option cannot be used."""
+    """A prompt or sampling option is invalid."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,15 +27,15 @@ class Sampling:
 
     max_new_tokens: int = 50
     top_k: int = 40
-    """Only the k most likely tokens; 0 means all."""
+    """Draw only from the k most likely tokens; 0 means all."""
     top_p: float = 1.0
-    """Only the most likely tokens that together reach this probability."""
+    """Draw only from the most likely tokens that together reach this probability."""
     temperature: float = 1.0
-    """0 always takes the most likely token, as `top_k=1` does."""
+    """0 always picks the most likely token, like `top_k=1`."""
     repetition_penalty: float = 1.0
     seed: int = 0
     stop: tuple[str, ...] = ()
-    """Texts that end the continuation; they are not part of it."""
+    """Strings that end the continuation; they are not included in it."""
 
     def __post_init__(self) -> None:
         rules = {
@@ -52,21 +52,21 @@ class Sampling:
             if not is_met
         ]
         if not all(self.stop):
-            wrong.append("a stop text must not be empty")
+            wrong.append("a stop string must not be empty")
         if wrong:
             raise GenerateError("; ".join(wrong))
 
     @property
     def is_greedy(self) -> bool:
-        """Whether the most likely token is always taken."""
-        return self.top_k == 1 or self.temperature < _COLDEST
+        """Whether the most likely token is always picked."""
+        return self.top_k == 1 or self.temperature < _MIN_TEMPERATURE
 
 
 @torch.inference_mode()
 def draw(
     logits_V: torch.Tensor, sampling: Sampling, ids: Sequence[int], generator: torch.Generator
 ) -> int:
-    """The next token of a row whose prompt and text so far are `ids`."""
+    """Draws the next token of a row; `ids` are its prompt and text."""
     logits_V = logits_V.float()
     if sampling.repetition_penalty != 1:
         logits_V = _penalize(logits_V, sampling.repetition_penalty, ids)
@@ -88,7 +88,7 @@ def _penalize(logits_V: torch.Tensor, penalty: float, ids: Sequence[int]) -> tor
 
 
 def _nucleus(logits_V: torch.Tensor, top_p: float) -> torch.Tensor:
-    """The logits with all but the most likely tokens of total probability `top_p` at -inf."""
+    """Sets all logits to -inf except the most likely ones, which together reach `top_p`."""
     ascending, order = logits_V.sort()
     outside = ascending.softmax(-1).cumsum(-1) <= 1 - top_p
     outside[-1] = False  # the most likely token always stays
@@ -99,9 +99,9 @@ def _nucleus(logits_V: torch.Tensor, top_p: float) -> torch.Tensor:
 def log_probabilities(
     logits_TV: torch.Tensor, tokens_T: Sequence[int], count: int
 ) -> list[tuple[float, list[tuple[int, float]]]]:
-    """The log-probability of each given token, and ids and values of the `count` most likely ones.
+    """The log-probability of each given token, and the ids and values of the `count` most likely ones.
 
-    They are the model's own, before temperature, top-k, top-p and penalty.
+    These are the model's own, before temperature, top-k, top-p and penalty.
     """
     logprobs_TV = logits_TV.float().log_softmax(-1)
     tokens_T1 = torch.tensor(tokens_T, device=logits_TV.device).unsqueeze(-1)

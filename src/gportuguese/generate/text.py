@@ -1,4 +1,4 @@
-"""From tokens to text that may be shown: whole characters, nothing of a stop text."""
+"""Turns tokens into text for display: whole characters, without stop strings."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ class TokenTexts:
         return len(self._bytes)
 
     def written(self, token: int) -> bytes:
-        """The bytes it adds to a text: none for end of text and other special tokens."""
-        # a model may have rows beyond its tokenizer, which pad the matrix to a round size
+        """The bytes that a token adds to a text: none for end of text and other special tokens."""
+        # a model may have more rows than its tokenizer has tokens, as padding
         if token in self._special or token >= len(self._bytes):
             return b""
         return self._bytes[token]
 
     def name(self, token: int) -> str:
-        """Its text in a list of probabilities.
+        """The name of a token in a list of probabilities.
 
-        A token that is not whole characters is named as OpenAI names it: `bytes:\\xc3`.
+        A token that ends inside a character is named like in OpenAI's API: `bytes:\\xc3`.
         """
         token_bytes = self._bytes[token] if token < len(self._bytes) else b""
         try:
@@ -45,16 +45,16 @@ class TokenTexts:
 
     @property
     def bytes_per_character(self) -> float:
-        """The mean over the vocabulary: 1 for ASCII, about 2 where most letters are Cyrillic."""
+        """Mean bytes per character of the vocabulary: 1 for ASCII, about 2 for Cyrillic."""
         texts = [token_bytes.decode("utf-8", "ignore") for token_bytes in self._bytes]
         return sum(len(text.encode()) for text in texts) / sum(map(len, texts))
 
     def whole(self, ids: Sequence[int]) -> str:
-        """The text of a prompt, special tokens by their names."""
+        """The text of a prompt, including the names of special tokens."""
         return b"".join(self._bytes[token] for token in ids).decode("utf-8", "replace")
 
     def offsets(self, ids: Sequence[int]) -> list[int]:
-        """How many characters of the text of `ids` are complete before each token."""
+        """For each token, the number of complete characters in the text before it."""
         decoder, offsets = _decoder(), [0]
         for token in ids:
             offsets.append(offsets[-1] + len(decoder.decode(self._bytes[token])))
@@ -66,24 +66,24 @@ def _decoder() -> codecs.IncrementalDecoder:
 
 
 class StopCutter:
-    """Ends a text that comes in pieces before whichever stop text is complete first.
+    """Cuts a streamed text before the first stop string.
 
-    What may turn out to begin one of them is held back.
+    It holds back the end of the text while that may be the beginning of a stop string.
     """
 
     def __init__(self, stops: Sequence[str]) -> None:
         self._stops = stops
         self._held = ""
         self.stop: str | None = None
-        """The stop text that was met; nothing more is to be pushed."""
+        """The stop string that was found; do not push more text after that."""
 
     def push(self, piece: str) -> str:
-        """The text that is certain after one more piece."""
+        """Adds a piece and returns the text that is now final."""
         text = self._held + piece
-        # of two that are complete at once, the longer: nothing of either shows
-        met = [(text.index(s) + len(s), -len(s), s) for s in self._stops if s in text]
-        if met:
-            _, _, self.stop = min(met)
+        # if two end at the same position, cut at the longer one, so that no part of it shows
+        found = [(text.index(s) + len(s), -len(s), s) for s in self._stops if s in text]
+        if found:
+            _, _, self.stop = min(found)
             self._held = ""
             return text[: text.index(self.stop)]
         held = max((_overlap(text, stop) for stop in self._stops), default=0)
@@ -91,13 +91,13 @@ class StopCutter:
         return text[: len(text) - held]
 
     def finish(self) -> str:
-        """What was held back and is text after all."""
+        """Returns the text that was held back; call it at the end."""
         text, self._held = self._held, ""
         return text
 
 
 def _overlap(text: str, stop: str) -> int:
-    """The length of the longest end of `text` that begins `stop`.
+    """The length of the longest suffix of `text` that is a prefix of `stop`.
 
     >>> _overlap("fim. Era u", " Era uma vez")
     6
@@ -109,7 +109,8 @@ def _overlap(text: str, stop: str) -> int:
 class TextStream(StopCutter):
     """The text of one row, token by token.
 
-    A token may end within a character: such bytes wait for the rest; at the end they are no text.
+    A token may end inside a character. Its bytes then wait for the rest; an incomplete character at
+    the end is dropped.
     """
 
     def __init__(self, texts: TokenTexts, stops: Sequence[str]) -> None:
@@ -117,10 +118,10 @@ class TextStream(StopCutter):
         self._texts = texts
         self._decoder = _decoder()
         self.num_characters = 0
-        """Complete characters of all tokens so far, those of a stop text included."""
+        """Complete characters of all tokens, including those of a stop string."""
 
     def push_token(self, token: int) -> str:
-        """The text that is certain after one more token."""
+        """Adds a token and returns the text that is now final."""
         piece = self._decoder.decode(self._texts.written(token))
         self.num_characters += len(piece)
         return self.push(piece)

@@ -43,18 +43,20 @@ def run(
     token: str | None = None,
     limits: Limits | None = None,
 ) -> None:
-    """Serves until SIGINT or SIGTERM; texts being written then have five seconds to end.
+    """Serves until SIGINT or SIGTERM; running texts then have five seconds to finish.
 
-    Raises `ServeError` if the address cannot be had, or can be reached from other machines and
-    there is no token.
+    Raises `ServeError` if it cannot listen on the address, or if other machines can reach the address
+    and no token is set.
     """
     if not token and not is_loopback(host):
         raise ServeError(
-            f"serve: {host} can be reached from other machines, so a token is needed; "
-            "set GPT_PT_TOKEN or --token, or keep to --host 127.0.0.1"
+            f"serve: other machines can reach {host}, so a token is required; "
+            "set GPT_PT_TOKEN or --token, or use --host 127.0.0.1"
         )
     if token and not (token.isascii() and token.isprintable() and " " not in token):
-        raise ServeError("serve: a token is printable ASCII without spaces: it goes into a header")
+        raise ServeError(
+            "serve: the token is sent in a header, so it must be printable ASCII without spaces"
+        )
     limits = limits or Limits()
     listener = _listen(host, port)
     with listener:
@@ -63,15 +65,15 @@ def run(
         engine = Engine(writer, limits)
         server = make_server(engine, describe(folder, writer), token or None, _hosts(host))
         shown = f"[{host}]" if ":" in host else host
-        _log.info("http://%s:%d  (Ctrl+C ends)", shown, listener.getsockname()[1])
-        with contextlib.suppress(KeyboardInterrupt):  # raised again once all texts have ended
+        _log.info("http://%s:%d  (press Ctrl+C to stop)", shown, listener.getsockname()[1])
+        with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after shutting down
             server.run(sockets=[listener])
 
 
 def make_server(
     engine: Engine, model: About, token: str | None = None, hosts: Collection[str] = ("*",)
 ) -> uvicorn.Server:
-    """uvicorn with limits for slow, many and long connections."""
+    """A uvicorn server with limits on the number and duration of connections."""
 
     class Protocol(TimedProtocol):
         answer_seconds = engine.limits.time_limit + 30
@@ -93,7 +95,7 @@ def make_server(
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach an address to listen on."""
+    """Whether only this machine can reach an address."""
     if host == "localhost":
         return True
     try:
@@ -103,20 +105,20 @@ def is_loopback(host: str) -> bool:
 
 
 def _hosts(host: str) -> tuple[str, ...]:
-    """The names that requests may use for this server.
+    """The host names that requests may use for this server.
 
-    A page of another site can point its own name at 127.0.0.1 and would then count as ours; with a
-    token that does not help it.
+    Another site can point its own name at 127.0.0.1 (DNS rebinding), and the browser would then treat
+    that site's pages as ours. On other addresses, the token protects against that.
     """
     return ("localhost", "127.0.0.1", "::1", "[::1]", host) if is_loopback(host) else ("*",)
 
 
 def _listen(host: str, port: int) -> socket.socket:
-    """A listening socket, had before the model is loaded: a taken port is told at once."""
+    """Opens the listening socket. Called before the model is loaded, so that errors come early."""
     try:
         family = socket.AF_INET6 if ":" in host else socket.AF_INET
         return socket.create_server((host, port), family=family, backlog=128)
     except (OSError, OverflowError) as error:
         raise ServeError(
-            f"serve: cannot listen on {host}:{port}: {error}; choose a --port"
+            f"serve: cannot listen on {host}:{port}: {error}; choose another --port or --host"
         ) from error

@@ -1,4 +1,4 @@
-"""What the page says of a model, from what lies beside it: its card, or its run's manifests."""
+"""Describes a model for the page, from its model card or from the manifests of its run."""
 
 from __future__ import annotations
 
@@ -19,59 +19,59 @@ from gportuguese.generate import Writer
 _log = logging.getLogger(__name__)
 
 _SMALL = 50_000_000
-"""Parameters below which a model is called a toy."""
+"""A model with fewer parameters is a toy."""
 _FAR_FROM_FLOOR = 1.5
-"""Bits per byte above the floor beyond which it is called one."""
+"""A model with more bits per byte above the floor is a toy."""
 _MAX_PROMPTS, _MAX_PROMPT_CHARACTERS = 6, 300
 
 
 @dataclass(frozen=True, kw_only=True)
 class About:
-    """What is known of a model; nothing is guessed."""
+    """Facts about a model, without guesses."""
 
     name: str
-    """What clients call it."""
+    """The name that clients use in requests."""
     title: str | None = None
-    """What its maker calls it."""
+    """The name that its author gave it."""
     parameters: int | None = None
     languages: tuple[str, ...] = ()
     prompts: tuple[str, ...] = ()
-    """Those of its run's samples."""
+    """The prompts of its samples."""
     bits_per_byte: float | None = None
-    """On held-out text: the test set, or else the validation set."""
+    """On the test set, or on the validation set if there is no test set."""
     is_toy: bool = False
     card: str | None = None
     """The text of its model card."""
 
     def as_json(self) -> dict[str, Any]:
-        """All but the card's text, of which only the existence is told."""
+        """All fields; instead of the card's text, whether there is one."""
         return {**asdict(self), "card": self.card is not None}
 
 
 def describe(folder: Path, writer: Writer) -> About:
-    """What the card in a model folder says, or the manifests of the run that it belongs to.
+    """Reads the facts about a model from the card in its folder, or else from its run's manifests.
 
     A model is a toy if it has few parameters, or if its held-out bits per byte are far above the
-    floor of its vocabulary. The floor is one bit per character, the order of the entropy of printed
-    English (Shannon 1951), divided by the mean bytes per character of the vocabulary. It is about
-    1 bit per byte for Latin script and 0.5 for Cyrillic. A model whose bits per byte are not known
-    is judged by its parameters alone.
+    floor of its vocabulary. The floor is one bit per character (about the entropy of printed English,
+    Shannon 1951) divided by the mean bytes per character of the vocabulary. It is about 1 bit per byte
+    for Latin script and 0.5 for Cyrillic. If the bits per byte are unknown, only the number of
+    parameters counts.
     """
-    known = _of_card(folder / "README.md") or _of_run(folder)
+    facts = _from_card(folder / "README.md") or _from_run(folder)
     parameters = causal_lm.count_parameters(writer.model.parameters())
-    measured = known.get("bits_per_byte")
+    measured = facts.get("bits_per_byte")
     floor = 1 / writer.texts.bytes_per_character
     is_far = measured is not None and measured > floor + _FAR_FROM_FLOOR
     return About(
         name=model_name(folder),
         parameters=parameters,
         is_toy=parameters < _SMALL or is_far,
-        **known,
+        **facts,
     )
 
 
 def model_name(folder: Path) -> str:
-    """What clients call the model: its Hub id, its folder's name, or the stage's for `model`.
+    """The name that clients use: the Hub id, the folder's name, or the stage's name for `model`.
 
     >>> model_name(Path("artifacts/train-0f3a/model"))
     'train-0f3a'
@@ -82,8 +82,8 @@ def model_name(folder: Path) -> str:
     return folder.parent.name if folder.name == "model" else folder.name
 
 
-def _of_card(path: Path) -> dict[str, Any]:
-    """What a model card holds; empty if there is none."""
+def _from_card(path: Path) -> dict[str, Any]:
+    """The facts in a model card; empty if there is none."""
     try:
         text = path.read_text(encoding="utf-8-sig")
         if not text.startswith("---"):
@@ -93,7 +93,7 @@ def _of_card(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         return {}
     except (OSError, ValueError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-        _log.warning("%s is not a model card: %s", path, error)
+        _log.warning("cannot read %s as a model card: %s", path, error)
         return {}
     measured = {
         result.dataset_split: result.metric_value
@@ -112,28 +112,28 @@ def _of_card(path: Path) -> dict[str, Any]:
     }
 
 
-def _of_run(folder: Path) -> dict[str, Any]:
-    """What the stages around `train-.../model` hold; empty if there are none."""
+def _from_run(folder: Path) -> dict[str, Any]:
+    """The facts in the manifests of a run, for its `train-.../model`; empty for other folders."""
     root = folder.parent.parent
     training = _manifest(folder.parent, "train")
     if training is None or folder.name != "model":
         return {}
-    known: dict[str, Any] = {"title": training["name"]}
+    facts: dict[str, Any] = {"title": training["name"]}
     corpus = _manifest(root / f"corpus-{training['inputs'].get('corpus')}", "corpus")
     if corpus:
-        known["languages"] = _texts(corpus["facts"].get("language"))
+        facts["languages"] = _texts(corpus["facts"].get("language"))
     for path in sorted(root.glob("evaluate-*")):
         evaluated = _manifest(path, "evaluate")
         if evaluated and evaluated["inputs"].get("train") == training["digest"]:
             measures = evaluated["facts"]["measures"]
             held_out = measures.get("test") or measures.get("valid") or {}
-            known["prompts"] = _texts(evaluated["facts"]["prompts"])
-            known["bits_per_byte"] = held_out.get("bits_per_byte")
-    return known
+            facts["prompts"] = _texts(evaluated["facts"]["prompts"])
+            facts["bits_per_byte"] = held_out.get("bits_per_byte")
+    return facts
 
 
 def _manifest(folder: Path, stage: str) -> dict[str, Any] | None:
-    """The manifest of a stage folder; None if there is none."""
+    """The manifest of a stage folder; None if it is missing or belongs to another stage."""
     try:
         manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -142,7 +142,7 @@ def _manifest(folder: Path, stage: str) -> dict[str, Any] | None:
 
 
 def _texts(found: object) -> tuple[str, ...]:
-    """The usable ones of what should be texts: a card from elsewhere may hold anything."""
+    """The values that are non-empty text, cut to our limits; other people's cards may hold anything."""
     items = found if isinstance(found, list) else [found]
     texts = (item for item in items if isinstance(item, str) and item.strip())
     return tuple(text[:_MAX_PROMPT_CHARACTERS] for text in texts)[:_MAX_PROMPTS]

@@ -28,8 +28,8 @@ from gportuguese.serve.requests import RefusedError, parse_completion
 from gportuguese.serve.telemetry import Telemetry
 
 MAX_BODY_BYTES = 1_000_000
-# a client that sends too much is read to this length before it is told: one whose connection is
-# cut while it sends sees no answer at all
+# A client whose connection is closed while it sends never sees the response, so read up to this much
+# of a body that is too large before responding.
 _MAX_DRAINED_BYTES = 32_000_000
 _STATIC = Path(__file__).parent / "static"
 _SECURITY_HEADERS = {
@@ -44,7 +44,7 @@ _SECURITY_HEADERS = {
 
 
 class Service:
-    """The handlers, and what they share."""
+    """The request handlers and their shared state."""
 
     def __init__(self, engine: Engine, model: About, token: str | None) -> None:
         self.engine = engine
@@ -58,17 +58,17 @@ class Service:
         return FileResponse(_STATIC / "index.html")
 
     async def health(self, _: Request) -> Response:
-        """200 while the engine lives, 503 after."""
+        """Status 200 while the engine is running, otherwise 503."""
         alive = self.engine.is_alive
         return json_response({"status": "ok" if alive else "failed"}, 200 if alive else 503)
 
     async def metrics(self, request: Request) -> Response:
-        """Prometheus' text format."""
+        """Metrics in Prometheus' text format."""
         self._check_token(request)
         return Response(self.telemetry.page(), media_type="text/plain; version=0.0.4")
 
     async def models(self, request: Request) -> Response:
-        """The one model there is; `context_length` and `about` are extras that the page reads."""
+        """Lists the only model. The page also reads `context_length` and `about`, our additions."""
         self._check_token(request)
         model = {
             "id": self.model.name,
@@ -81,35 +81,35 @@ class Service:
         return json_response({"object": "list", "data": [model]})
 
     async def card(self, request: Request) -> Response:
-        """The model card, as its author wrote it."""
+        """The text of the model card."""
         self._check_token(request)
         if self.model.card is None:
             raise RefusedError("this model has no card", status=404)
         return PlainTextResponse(self.model.card)
 
     async def completions(self, request: Request) -> Response:
-        """OpenAI's completions, whole or streamed."""
+        """Completions like OpenAI's, streamed or not."""
         self._check_token(request)
-        # a page of another site can send any other type without asking the browser's leave
+        # other sites can send some other types without a CORS check by the browser
         if request.headers.get("content-type", "").partition(";")[0] != "application/json":
             raise RefusedError("send Content-Type: application/json", status=415)
-        wanted = parse_completion(await _read_body(request))
-        if wanted.model not in (None, self.model.name):
+        parsed = parse_completion(await _read_body(request))
+        if parsed.model not in (None, self.model.name):
             raise RefusedError(
-                f"no model {wanted.model!r:.80} here; this server has {self.model.name!r}",
+                f"no model {parsed.model!r:.80}; this server has {self.model.name!r}",
                 status=404,
                 param="model",
                 code="model_not_found",
             )
-        completion = Completion(wanted, self.model.name, self.engine)
+        completion = Completion(parsed, self.model.name, self.engine)
         await completion.start()
-        if wanted.stream:
+        if parsed.stream:
             return StreamingResponse(
                 _cancelling(completion, completion.events(self.telemetry)),
                 media_type="text/event-stream",
             )
         try:
-            tree = await _unless_gone(request, completion.whole(self.telemetry))
+            tree = await _unless_disconnected(request, completion.whole(self.telemetry))
         finally:
             completion.cancel()
         return json_response(tree)
@@ -121,7 +121,7 @@ class Service:
         right = hmac.compare_digest(given.strip().encode(), self._token.encode())
         if scheme.lower() != "bearer" or not right:
             raise RefusedError(
-                "a token is needed: Authorization: Bearer ...",
+                "a token is required; send it in the header Authorization: Bearer ...",
                 status=401,
                 code="invalid_api_key",
                 headers={"WWW-Authenticate": "Bearer"},
@@ -131,7 +131,7 @@ class Service:
 def make_app(
     engine: Engine, model: About, token: str | None = None, hosts: Collection[str] = ("*",)
 ) -> Starlette:
-    """The application; it starts the engine and ends it. `hosts`: names it answers to."""
+    """The web application, which starts and stops the engine. `hosts` are the allowed host names."""
     service = Service(engine, model, token)
 
     @contextlib.asynccontextmanager
@@ -159,7 +159,7 @@ def make_app(
 
 
 class Outermost:
-    """Adds the security headers to every answer and counts it."""
+    """The outermost middleware: adds security headers to every response and counts it."""
 
     _COUNTED = frozenset({"/", "/card", "/v1/completions", "/v1/models", "/healthz", "/metrics"})
 
@@ -168,13 +168,13 @@ class Outermost:
         self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Passes the request on."""
+        """Forwards the request."""
 
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 extra = [(k.lower().encode(), v.encode()) for k, v in _SECURITY_HEADERS.items()]
                 message["headers"] = [*message["headers"], *extra]
-                # any other path is the client's invention: one label for all of them
+                # clients can invent paths: count all unknown ones under one label
                 path = scope["path"] if scope["path"] in self._COUNTED else "other"
                 self._telemetry.count("requests_total", path=path, status=str(message["status"]))
             await send(message)
@@ -185,7 +185,7 @@ class Outermost:
 def json_response(
     tree: dict[str, Any], status: int = 200, headers: dict[str, str] | None = None
 ) -> Response:
-    """JSON in ASCII: a client's half surrogate pair can be repeated to it."""
+    """A JSON response in ASCII, so that it can quote a lone surrogate from the request."""
     return Response(json.dumps(tree), status, headers, media_type="application/json")
 
 
@@ -207,7 +207,7 @@ async def _failed(_: Request, error: Exception) -> Response:
 
 
 async def _read_body(request: Request) -> bytes:
-    """The body; raises `RefusedError` beyond `MAX_BODY_BYTES`."""
+    """Reads the body; raises `RefusedError` if it exceeds `MAX_BODY_BYTES`."""
     body, num_bytes = bytearray(), 0
     try:
         async for chunk in request.stream():
@@ -217,7 +217,7 @@ async def _read_body(request: Request) -> bytes:
             elif num_bytes > _MAX_DRAINED_BYTES:
                 break
     except ClientDisconnect as error:
-        raise RefusedError("the client has gone", status=400) from error
+        raise RefusedError("the client has disconnected", status=400) from error
     if num_bytes > MAX_BODY_BYTES:
         raise RefusedError(
             f"the body has more than {MAX_BODY_BYTES:,} bytes",
@@ -228,7 +228,7 @@ async def _read_body(request: Request) -> bytes:
 
 
 async def _cancelling(completion: Completion, events: AsyncIterator[str]) -> AsyncIterator[str]:
-    """The events; once nobody reads them any more, the texts end."""
+    """Yields the events; cancels the texts when the client stops reading."""
     try:
         async for event in events:
             yield event
@@ -236,15 +236,17 @@ async def _cancelling(completion: Completion, events: AsyncIterator[str]) -> Asy
         completion.cancel()
 
 
-async def _unless_gone(request: Request, answer: Awaitable[dict[str, Any]]) -> dict[str, Any]:
-    """The answer; raises `RefusedError` as soon as the client disconnects."""
+async def _unless_disconnected(
+    request: Request, answer: Awaitable[dict[str, Any]]
+) -> dict[str, Any]:
+    """Awaits the answer; raises `RefusedError` as soon as the client disconnects."""
     working = asyncio.ensure_future(answer)
     watching = asyncio.ensure_future(_disconnected(request.receive))
     try:
         await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
         if working.done():
             return working.result()
-        raise RefusedError("the client has gone", status=400)
+        raise RefusedError("the client has disconnected", status=400)
     finally:
         working.cancel()
         watching.cancel()

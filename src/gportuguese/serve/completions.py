@@ -1,4 +1,4 @@
-"""`POST /v1/completions`: from a checked request to the engine, and its pieces to OpenAI's JSON."""
+"""`POST /v1/completions`: hands requests to the engine and turns its pieces into OpenAI's JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _MAX_SEED = 2**63
 
 @dataclass
 class _Choice:
-    """One continuation as far as it has come."""
+    """The text received for one continuation."""
 
     job: Job
     text: str = ""
@@ -30,7 +30,7 @@ class _Choice:
 
 
 class Completion:
-    """The answer to one request, whole or in server-sent events."""
+    """The response to one request, as a whole or as server-sent events."""
 
     def __init__(self, request: CompletionRequest, model: str, engine: Engine) -> None:
         self.request = request
@@ -47,17 +47,17 @@ class Completion:
         self._pieces: asyncio.Queue[tuple[int, Piece]] = asyncio.Queue()
 
     async def start(self) -> None:
-        """Hands the texts to the engine; raises `RefusedError` if it cannot take them."""
+        """Submits the texts to the engine; raises `RefusedError` if it rejects them."""
         request, limits = self.request, self._engine.limits
         num_choices = len(request.prompts) * request.n
         if num_choices > limits.max_concurrent:
             raise RefusedError(
-                f"{num_choices} texts are asked for at once; this server writes "
-                f"{limits.max_concurrent}",
+                f"the request asks for {num_choices} texts; this server allows "
+                f"{limits.max_concurrent} at once",
                 param="n",
             )
         for prompt in request.prompts:
-            # long prompts take a while: not in the event loop
+            # long prompts take time to tokenize: keep that out of the event loop
             ids, num_truncated = await asyncio.to_thread(prompt_ids, self._engine, prompt, request)
             self._num_prompt_tokens += len(ids)
             self._num_truncated += num_truncated
@@ -94,12 +94,12 @@ class Completion:
         self._choices.append(_Choice(job))
 
     def cancel(self) -> None:
-        """Ends all texts: nobody waits for them any more."""
+        """Cancels all texts."""
         for choice in self._choices:
             choice.job.cancel()
 
     async def whole(self, telemetry: Telemetry) -> dict[str, Any]:
-        """The answer to a client that does not stream."""
+        """The response to a client that does not stream."""
         async for _ in self._follow(telemetry):
             pass
         for choice in self._choices:
@@ -112,7 +112,7 @@ class Completion:
         return {**self._head, "choices": choices, "usage": self._usage()}
 
     async def events(self, telemetry: Telemetry) -> AsyncIterator[str]:
-        """Server-sent events: a chunk for every piece, perhaps the usage, and `[DONE]`."""
+        """Server-sent events: a chunk for every piece, the usage if requested, and `[DONE]`."""
         async for index, piece in self._follow(telemetry):
             choice = self._choices[index]
             if piece.finish == "error" or (piece.finish == "time" and not choice.num_tokens):
@@ -125,7 +125,7 @@ class Completion:
         yield "data: [DONE]\n\n"
 
     async def _follow(self, telemetry: Telemetry) -> AsyncIterator[tuple[int, Piece]]:
-        """Every piece once it is noted in its choice, until all choices are finished."""
+        """Adds each piece to its choice and yields it, until all choices are finished."""
         started = time.perf_counter()
         telemetry.count("tokens_total", self._num_prompt_tokens, kind="prompt")
         first, unfinished = True, len(self._choices)
@@ -160,13 +160,13 @@ class Completion:
 def prompt_ids(
     engine: Engine, prompt: str | tuple[int, ...], request: CompletionRequest
 ) -> tuple[list[int], int]:
-    """The tokens of a prompt, and how many before them were cut off as the client asks.
+    """The tokens of a prompt, and how many were cut off at the beginning on request.
 
     Raises `RefusedError` if they do not fit the model.
     """
     limit = request.truncate_prompt_tokens
     if isinstance(prompt, str):
-        # certainly too long: not worth cutting into tokens
+        # certainly too long: do not tokenize it
         if limit is None and len(prompt) > engine.context * engine.texts.longest:
             raise RefusedError(
                 f"the prompt of {len(prompt)} characters does not fit the model's "
@@ -179,13 +179,13 @@ def prompt_ids(
         ids = list(prompt)
         if not all(0 <= token < len(engine.texts) for token in ids):
             raise RefusedError(
-                f"prompt: token ids go from 0 to {len(engine.texts) - 1}", param="prompt"
+                f"prompt: token ids must be between 0 and {len(engine.texts) - 1}", param="prompt"
             )
     kept = ids if limit is None else ids[-limit:]
-    wanted = request.sampling.max_new_tokens
-    if len(kept) + wanted > engine.context:
+    num_new = request.sampling.max_new_tokens
+    if len(kept) + num_new > engine.context:
         raise RefusedError(
-            f"{len(kept)} tokens of prompt and {wanted} new ones do not fit the model's "
+            f"{len(kept)} prompt tokens and {num_new} new ones do not fit the model's "
             f"{engine.context}; shorten one of them",
             param="prompt" if len(kept) >= engine.context else "max_tokens",
             code="context_length_exceeded",
@@ -195,7 +195,7 @@ def prompt_ids(
 
 def _failure(finish: str) -> RefusedError:
     if finish == "time":
-        message = "the time limit passed before the text could be begun; try again in a moment"
+        message = "the time limit passed before the text was started; try again in a moment"
         return RefusedError(message, status=503, code="late", headers={"Retry-After": "5"})
     return RefusedError("the model failed; see the server's log", status=500, code="failed")
 
@@ -207,12 +207,12 @@ def _event(tree: dict[str, Any]) -> str:
 def _choice_json(
     index: int, choice: _Choice, text: str, candidates: Sequence[Candidates]
 ) -> dict[str, Any]:
-    """A choice as OpenAI writes it; `stop_reason` is an extra that tells the ends apart."""
-    wanted = choice.job.num_candidates is not None
+    """A choice in OpenAI's format. `stop_reason` is our addition: the stop string or time limit."""
+    has_logprobs = choice.job.num_candidates is not None
     return {
         "index": index,
         "text": text,
-        "logprobs": _logprobs_json(candidates) if wanted else None,
+        "logprobs": _logprobs_json(candidates) if has_logprobs else None,
         # clients know only "stop" and "length"
         "finish_reason": "length" if choice.finish == "time" else choice.finish,
         "stop_reason": "time_limit" if choice.finish == "time" else choice.stop,

@@ -1,7 +1,7 @@
-"""HTTP/1.1 connections that cannot be held open by dribbling bytes.
+"""HTTP/1.1 connections with time limits against slow clients.
 
-uvicorn limits how long an idle connection stays, not how long a request takes to arrive nor how
-long a client takes to read the answer.
+uvicorn closes idle connections, but does not limit how long a request takes to arrive or how long a
+client takes to read the response.
 """
 
 from __future__ import annotations
@@ -12,20 +12,20 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 REQUEST_SECONDS = 15.0
-"""From the first byte of a request, or the opening of a connection, to the request's last byte."""
+"""Time limit for receiving a request, from its first byte or from the opening of the connection."""
 
 
 class TimedProtocol(H11Protocol):
-    """uvicorn's protocol with a time limit for each request and each answer."""
+    """uvicorn's protocol with a time limit for each request and each response."""
 
     request_seconds = REQUEST_SECONDS
     answer_seconds = 120.0
-    """Longer than the time limit of a text, which ends an answer by itself."""
+    """Must be longer than the engine's time limit per text."""
     _phase = ""
     _timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Starts the clock; hangs up where far more connections are open than can be served."""
+        """Starts the timer; closes the connection if far too many are open."""
         super().connection_made(transport)
         if (
             self.limit_concurrency is not None
@@ -36,20 +36,20 @@ class TimedProtocol(H11Protocol):
         self._watch()
 
     def data_received(self, data: bytes) -> None:
-        """Reads, and looks whether the request is whole now."""
+        """Reads data and updates the timer, because the request may now be complete."""
         super().data_received(data)
         self._watch()
 
     def on_response_complete(self) -> None:
-        """Stops the clock until the next request begins; uvicorn limits the time between."""
+        """Stops the timer until the next request; uvicorn limits the idle time."""
         if self.conn.their_state is not h11.SEND_BODY:
             self._set_timer("idle", None)
         super().on_response_complete()
-        if self.conn.their_state is h11.DONE:  # a pipelined request is being answered already
+        if self.conn.their_state is h11.DONE:  # the next pipelined request is already running
             self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Stops the clock."""
+        """Stops the timer."""
         self._set_timer("lost", None)
         super().connection_lost(exc)
 
@@ -60,7 +60,7 @@ class TimedProtocol(H11Protocol):
             self._set_timer("answer", self.answer_seconds)
 
     def _set_timer(self, phase: str, seconds: float | None) -> None:
-        """Starts the limit of a phase, unless it is running: more bytes buy no more time."""
+        """Starts the timer of a phase. If it is running, it stays: more bytes give no extra time."""
         if phase == self._phase:
             return
         self._phase = phase

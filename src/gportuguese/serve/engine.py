@@ -1,7 +1,7 @@
-"""One thread that owns the model and writes many texts at once.
+"""One thread that owns the model and generates many texts in one batch.
 
-Requests wait in a bounded queue, join the running batch as rows become free, and leave it when
-they are done, cancelled or late; every step of the model moves all running rows by one token.
+Jobs wait in a bounded queue and join the batch when a row is free. They leave it when they are
+finished, cancelled or too late. Each step of the model adds one token to every row.
 """
 
 from __future__ import annotations
@@ -23,59 +23,60 @@ from gportuguese.generate.sampling import log_probabilities
 
 _log = logging.getLogger(__name__)
 
-# prompts read between two steps of the running rows: enough to fill an empty batch with short
-# prompts at once, little enough that one long prompt does not stop the others for long
+# Budget for reading new prompts between two steps: large enough to fill an empty batch with short
+# prompts at once, small enough not to delay the running rows for long.
 _PROMPT_TOKENS_PER_STEP = 512
 
 
 class ServeError(UserError):
-    """The server cannot be started as asked."""
+    """The server cannot be started with these options."""
 
 
 class BusyError(Exception):
-    """Rows and queue are full."""
+    """All rows and the queue are full."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Limits:
-    """What one server takes on."""
+    """The limits of one server."""
 
     max_concurrent: int = 8
-    """Texts written at once."""
+    """Texts generated at once."""
     max_queue: int = 32
     """Texts that wait for a row."""
     time_limit: float = 60.0
-    """Seconds from the arrival of a text to its end, waiting included."""
+    """Seconds per text, including the time in the queue."""
     max_context: int = 4096
-    """Tokens of prompt and continuation together, where the model itself allows more."""
+    """Maximum tokens of prompt and continuation, for models that allow more."""
 
     def __post_init__(self) -> None:
         if self.max_concurrent < 1 or self.max_queue < 0 or not self.time_limit > 0:
             raise ServeError(
-                "serve: --max-concurrent >= 1, --max-queue >= 0 and --time-limit > 0 are needed; "
+                "serve: needs --max-concurrent >= 1, --max-queue >= 0 and --time-limit > 0; "
                 f"got {self.max_concurrent}, {self.max_queue} and {self.time_limit}"
             )
 
 
 @dataclass(frozen=True)
 class Candidates:
-    """A token, and what was likely in its place: names with natural log-probabilities."""
+    """A token and its most likely alternatives, with natural log-probabilities."""
 
     name: str
     offset: int
-    """Complete characters of the text before it, the echoed prompt included."""
+    """Complete characters before it, including the echoed prompt."""
     logprob: float | None = None
-    """None for the first token of a prompt, which nothing predicts."""
+    """None for the first token of a prompt, which the model does not predict."""
     top: tuple[tuple[str, float], ...] | None = None
+    """Names and log-probabilities of the most likely tokens."""
 
 
 @dataclass(frozen=True)
 class Piece:
-    """More of a text. `finish` is set on its last piece: `stop`, `length`, `time` or `error`."""
+    """A piece of a text. The last piece has a `finish`: `stop`, `length`, `time` or `error`."""
 
     text: str
     num_tokens: int
-    """Tokens drawn since the last piece, end of text included."""
+    """Tokens drawn since the last piece, including end of text."""
     candidates: tuple[Candidates, ...] = ()
     finish: str | None = None
     stop: str | None = None
@@ -84,36 +85,36 @@ class Piece:
 
 @dataclass(eq=False)
 class Job:
-    """A text to write. `deliver` is called in the engine's thread with every piece."""
+    """A text to generate. The engine's thread calls `deliver` with every piece."""
 
     ids: Sequence[int]
     sampling: Sampling
     deliver: Callable[[Piece], None]
     num_candidates: int | None = None
-    """How many likely tokens to report beside each one; None reports nothing."""
+    """How many alternatives to report for each token; None reports no probabilities."""
     echo: str | None = None
-    """The prompt's text where it is wanted back, with its tokens' probabilities if reported."""
+    """The prompt's text, if the client wants it back."""
     deadline: float = field(default=0.0, init=False)
     cancelled: bool = field(default=False, init=False)
 
     def cancel(self) -> None:
-        """Makes the text end before its next token; no further piece is delivered."""
+        """Stops the text before its next token. No more pieces are delivered."""
         self.cancelled = True
 
 
 class _Row(Continuation):
-    """A text being written for a job."""
+    """The continuation of a job."""
 
     def __init__(self, job: Job, writer: Writer) -> None:
         super().__init__(job.ids, job.sampling, writer)
         self.job = job
-        self.untold = 0
+        self.num_unsent = 0
         """Tokens drawn since the last piece."""
         self.candidates: list[Candidates] = []
 
 
 class Engine:
-    """The model, its queue and its thread; a context manager, for the thread must be ended."""
+    """The model, its queue and its thread. A context manager: leaving it ends the thread."""
 
     def __init__(self, writer: Writer, limits: Limits) -> None:
         self.writer = writer
@@ -140,7 +141,7 @@ class Engine:
 
     @property
     def is_alive(self) -> bool:
-        """Whether texts can be written."""
+        """Whether the thread is running."""
         return self._thread.is_alive()
 
     @property
@@ -150,16 +151,16 @@ class Engine:
 
     @property
     def num_running(self) -> int:
-        """Texts being written."""
+        """Texts being generated."""
         return len(self._rows)
 
     def submit(self, jobs: Sequence[Job]) -> None:
-        """Queues all jobs, or none: raises `BusyError` if they do not fit."""
+        """Queues all jobs; raises `BusyError` and queues none if they do not all fit."""
         with self._changed:
             room = self.limits.max_concurrent + self.limits.max_queue
             if self._closing or self.num_running + self.num_waiting + len(jobs) > room:
                 raise BusyError(
-                    f"{self.num_running} texts are being written, {self.num_waiting} wait"
+                    f"{self.num_running} texts are running and {self.num_waiting} are waiting"
                 )
             for job in jobs:
                 job.deadline = time.monotonic() + self.limits.time_limit
@@ -177,8 +178,8 @@ class Engine:
                 self._admit()
                 if self._rows:
                     self._step()
-            except Exception:  # noqa: BLE001 - logged; the thread must outlive it
-                # memory ran out, most likely: these texts are lost, the server is not
+            except Exception:  # noqa: BLE001 - logged; the thread must keep running
+                # most likely out of memory: these texts are lost, but the server keeps running
                 _log.exception("a step of the model failed")
                 self._end_all(self._rows)
         with self._changed:
@@ -196,7 +197,7 @@ class Engine:
                 job = self._waiting.popleft()
                 row = _Row(job, self.writer)
                 self._rows.append(row)
-            if self._is_over(row):
+            if self._end_if_late(row):
                 self._rows.pop()
                 continue
             budget -= len(row.ids)
@@ -212,7 +213,7 @@ class Engine:
             self._keep([row for row in self._rows if row not in ended])
 
     def _read(self, row: _Row) -> torch.Tensor:
-        """Reads a prompt, delivers what is wanted back of it; the logits of the next token."""
+        """Reads a prompt, delivers its echo, and returns the logits of the next token."""
         job, score = row.job, None
         if job.echo is not None and job.num_candidates is not None:
             row.candidates = [Candidates(self.texts.name(row.ids[0]), 0)]
@@ -220,26 +221,26 @@ class Engine:
 
             def score(start: int, logits_TV: torch.Tensor) -> None:
                 after = slice(start + 1, start + 1 + len(logits_TV))
-                tokens_T = row.ids[after]  # one fewer at the end of the prompt
-                self._note(row, logits_TV[: len(tokens_T)], tokens_T, offsets[after])
+                tokens_T = row.ids[after]  # the last position of the prompt predicts a new token
+                self._record(row, logits_TV[: len(tokens_T)], tokens_T, offsets[after])
 
         logits_V = self._batch.join(row.ids, score)
-        self._tell(row, job.echo or "", row.finish)
+        self._send(row, job.echo or "", row.finish)
         return logits_V
 
     def _take(self, row: _Row, logits_V: torch.Tensor) -> bool:
-        """Draws the next token of a row and delivers what it makes certain; True at the end."""
+        """Draws the next token of a row and delivers the final text; True if the row is finished."""
         offset = len(row.job.echo or "") + row.stream.num_characters
         text = row.take(logits_V)
-        row.untold += 1
-        self._note(row, logits_V.unsqueeze(0), row.ids[-1:], [offset])
-        self._tell(row, text, row.finish)
+        row.num_unsent += 1
+        self._record(row, logits_V.unsqueeze(0), row.ids[-1:], [offset])
+        self._send(row, text, row.finish)
         return row.finish is not None or row.job.cancelled
 
-    def _note(
+    def _record(
         self, row: _Row, logits_TV: torch.Tensor, tokens_T: Sequence[int], offsets_T: Sequence[int]
     ) -> None:
-        """Keeps the probabilities of tokens for the next piece, if the job reports them."""
+        """Stores the probabilities of tokens for the next piece, if the job wants them."""
         if row.job.num_candidates is None or not tokens_T:
             return
         name = self.texts.name
@@ -248,24 +249,24 @@ class Engine:
             names = tuple((name(other), value) for other, value in top)
             row.candidates.append(Candidates(name(token), offset, logprob, names))
 
-    def _tell(self, row: _Row, text: str, finish: str | None) -> None:
+    def _send(self, row: _Row, text: str, finish: str | None) -> None:
         if finish is not None:
             text += row.stream.finish()
         elif not text:
             return
-        piece = Piece(text, row.untold, tuple(row.candidates), finish, row.stream.stop)
-        row.untold, row.candidates = 0, []
+        piece = Piece(text, row.num_unsent, tuple(row.candidates), finish, row.stream.stop)
+        row.num_unsent, row.candidates = 0, []
         _deliver(row.job, piece)
 
-    def _is_over(self, row: _Row) -> bool:
-        """Whether a row is to end before its next token; tells so if it is late."""
+    def _end_if_late(self, row: _Row) -> bool:
+        """Ends a row that is cancelled or past its deadline; returns whether it did."""
         if not row.job.cancelled and time.monotonic() < row.job.deadline:
             return False
-        self._tell(row, "", "time")
+        self._send(row, "", "time")
         return True
 
     def _drop_ended(self) -> None:
-        kept = [row for row in self._rows if not self._is_over(row)]
+        kept = [row for row in self._rows if not self._end_if_late(row)]
         if len(kept) < len(self._rows):
             self._keep(kept)
         with self._changed:
@@ -283,7 +284,7 @@ class Engine:
 
     def _end_all(self, rows: list[_Row]) -> None:
         for row in rows:
-            self._tell(row, "", "error")
+            self._send(row, "", "error")
         self._rows = []
         self._batch = Batch(self.writer.model)
 
@@ -293,5 +294,5 @@ def _deliver(job: Job, piece: Piece) -> None:
         return
     try:
         job.deliver(piece)
-    except RuntimeError:  # the event loop of the receiver is closed
+    except RuntimeError:  # the receiver's event loop is closed
         job.cancel()

@@ -1,4 +1,4 @@
-"""What a client may ask for: a JSON body becomes a checked request, or a refusal that says why."""
+"""Parses and checks a JSON body; rejects invalid requests with a reason."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from gportuguese.generate import Sampling
 _MAX_STOPS = 4
 _MAX_STOP_CHARACTERS = 100
 _MAX_CANDIDATES = 20
-# fields of the OpenAI API that are accepted as long as they ask for nothing
+# OpenAI fields that are accepted only with values that have no effect
 _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
     "suffix": (None, ""),
     "presence_penalty": (None, 0),
@@ -27,7 +27,7 @@ _KNOWN = {
 
 
 class RefusedError(Exception):
-    """A request that is answered with an error: an HTTP status and OpenAI's error object."""
+    """A request that gets an error response: an HTTP status and OpenAI's error object."""
 
     def __init__(
         self,
@@ -58,11 +58,11 @@ class CompletionRequest:
     logprobs: int | None
     echo: bool
     truncate_prompt_tokens: int | None
-    """Only so many last tokens of each prompt are read; None refuses a prompt that is too long."""
+    """Read only this many last tokens of each prompt; None rejects prompts that are too long."""
 
 
 def read_json(body: bytes) -> dict[str, Any]:
-    """The object that a body holds; raises `RefusedError` for anything else."""
+    """Parses a body as a JSON object; raises `RefusedError` if it is anything else."""
     try:
         text = body.decode("utf-8")
     except UnicodeDecodeError as error:
@@ -81,13 +81,13 @@ def _no_constant(name: str) -> float:
 
 
 def parse_completion(body: bytes) -> CompletionRequest:
-    """The request in a body; raises `RefusedError` naming the field at fault."""
+    """Parses a completion request; raises `RefusedError` that names the invalid field."""
     fields = _Fields(read_json(body))
     fields.check_names()
     seed = fields.optional_integer("seed", -(2**63), 2**63 - 1)
     echo = fields.truth("echo")
     sampling = Sampling(
-        # a prompt that comes back may be all that is asked for
+        # with echo, the client may want only the prompt's probabilities
         max_new_tokens=fields.integer("max_tokens", 16, 0 if echo else 1, 10**9),
         top_k=fields.integer("top_k", 0, 0, 10**9),
         top_p=fields.number("top_p", 1.0, 1e-6, 1.0),
@@ -113,7 +113,7 @@ def parse_completion(body: bytes) -> CompletionRequest:
 
 
 class _Fields:
-    """The fields of a request by name and type; null means the default."""
+    """Reads fields of a request by name and type; null means the default."""
 
     def __init__(self, tree: dict[str, Any]) -> None:
         self._tree = tree
@@ -155,7 +155,7 @@ class _Fields:
         value = self.number(name, default, low, high)
         if value != int(value):
             raise RefusedError(f"{name}: expected a whole number, got {value!r}", param=name)
-        exact = self.value(name, default)  # not through float, which rounds beyond 2^53
+        exact = self.value(name, default)  # not the float, which is rounded above 2^53
         return int(exact)
 
     def optional_integer(self, name: str, low: int, high: int) -> int | None:
@@ -168,12 +168,12 @@ def _text(value: Any, name: str) -> str:
     try:
         value.encode()
     except UnicodeEncodeError as error:
-        raise RefusedError(f"{name}: half a surrogate pair is not text", param=name) from error
+        raise RefusedError(f"{name}: lone surrogates are not valid text", param=name) from error
     return value
 
 
 def _prompts(value: Any) -> tuple[str | tuple[int, ...], ...]:
-    """One prompt or a list of them; each is text or a list of token ids."""
+    """Parses one prompt or a list of prompts; each is text or a list of token ids."""
     if isinstance(value, str) or _is_ids(value):
         value = [value]
     if not isinstance(value, list) or not value:
@@ -190,7 +190,7 @@ def _stops(value: Any) -> tuple[str, ...]:
     texts = tuple(_text(stop, "stop") for stop in stops)
     if len(texts) > _MAX_STOPS or not all(0 < len(t) <= _MAX_STOP_CHARACTERS for t in texts):
         raise RefusedError(
-            f"stop: at most {_MAX_STOPS} texts of 1 to {_MAX_STOP_CHARACTERS} characters",
+            f"stop: at most {_MAX_STOPS} strings of 1 to {_MAX_STOP_CHARACTERS} characters",
             param="stop",
         )
     return texts

@@ -1,4 +1,4 @@
-"""What `/metrics` tells: counts and times in Prometheus' text format."""
+"""The metrics of `/metrics`: counts and times in Prometheus' text format."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gportuguese.serve.engine import Engine
 
 
 class Telemetry:
-    """The measures of one server; all its methods run in the event loop."""
+    """The metrics of one server; all methods run in the event loop."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -25,7 +25,7 @@ class Telemetry:
         self.count(f"{name}_seconds_count")
 
     def page(self) -> str:
-        """The text that Prometheus reads."""
+        """The current metrics as text in the format of Prometheus."""
         now = {
             "gpt_pt_texts_waiting": self._engine.num_waiting,
             "gpt_pt_texts_running": self._engine.num_running,
