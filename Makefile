@@ -1,8 +1,8 @@
 # make setup:  a virtual environment with the project in it
 # make check:  everything CI checks
-# make demo:   the whole pipeline on what the package carries, offline
-# make gpu:    tests, speed and a transfer on the GPU of this machine, into docs/results/gpu.md
-# make compat: the tests under the oldest PyTorch of pyproject.toml, in an environment of its own (several GB)
+# make demo:   the whole pipeline on the packaged data, offline
+# make gpu:    tests, speed and a transfer on this machine's GPU; writes docs/results/gpu.md
+# make compat: the tests under the oldest PyTorch of pyproject.toml, in a separate environment (several GB)
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
@@ -23,7 +23,7 @@ check: setup
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest
 
-# torchvision's minor number is that of torch plus 15
+# torchvision's minor version is torch's plus 15
 OLDEST = $(shell sed -n 's/^  "torch>=2\.\([0-9]*\)".*/\1/p' pyproject.toml)
 COMPAT = .venv-compat
 

@@ -1,4 +1,4 @@
-"""The demonstration's epoch table: six rows, and a loss that falls with every epoch."""
+"""Checks the demo's epoch table: six rows, and a loss that falls in every epoch."""
 
 import csv
 import itertools

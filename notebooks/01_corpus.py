@@ -6,8 +6,8 @@
 
 # %% [markdown]
 # # From wikitext to documents
-# What the `dump` and `corpus` stages do, on the encyclopedia that the package carries. For a real
-# Wikipedia change the first line: `load_config("pilot", ("dump.source=...",))`.
+# This notebook shows the `dump` and `corpus` stages on the packaged encyclopedia. For a real Wikipedia, load
+# another config: `load_config("pilot", ("dump.source=...",))`.
 
 # %%
 import json
@@ -24,7 +24,7 @@ artifact = pipeline.build("corpus", world)
 artifact.facts
 
 # %% [markdown]
-# One page before and after. Templates, references and tables go; the running text stays.
+# One page before and after cleaning. Templates, references and tables are removed; the running text stays.
 
 # %%
 pages = dump.read_pages(dump.load(pipeline.open("dump"), config.dump))
@@ -35,16 +35,16 @@ print(page.wikitext[:700])
 print(corpus.clean_page(page, config.corpus, language_of("pt")).text[:700])
 
 # %% [markdown]
-# Nothing is dropped silently: every page that is not a document has a reason, and some of each are
-# kept aside to be read.
+# No page is dropped silently. Every dropped page is counted with a reason, and `dropped.jsonl` lists examples
+# of each reason.
 
 # %%
 for line in (artifact.folder / "dropped.jsonl").read_text(encoding="utf-8").splitlines()[::6]:
     print(json.loads(line))
 
 # %% [markdown]
-# The side of the split follows from SHA-256 of the page id alone (of near-duplicates, from the id of the
-# first of them): neither order nor machine matters.
+# SHA-256 of the page id decides the split, so the order of pages and the machine do not matter.
+# Near-duplicates follow the first of them.
 
 # %%
 lengths = {

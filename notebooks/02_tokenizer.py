@@ -6,8 +6,8 @@
 
 # %% [markdown]
 # # A tokenizer for Portuguese
-# The `tokenizer` stage trains a byte-level BPE like GPT-2's on the training documents. Here it is
-# beside the English one of the base model, on the same Portuguese text.
+# The `tokenizer` stage trains a byte-level BPE like GPT-2's on the training documents. The base model's
+# English tokenizer needs more tokens for the same Portuguese text:
 
 # %%
 import matplotlib.pyplot as plt
@@ -28,15 +28,16 @@ for sentence in ("Gosto do queijo e vinho.", "A educação é um direito de todo
     print(" ".join(english.tokenize(sentence)), end="\n\n")
 
 # %% [markdown]
-# The marks are bytes: `Ġ` is a leading space, `Ã§Ã£o` is "ção". Any text comes back as it was:
+# The odd characters stand for bytes: `Ġ` is a leading space, `Ã§Ã£o` is "ção". Decoding returns any text
+# unchanged:
 
 # %%
 text = "Olá, 世界! 🙂\ttab"
 assert portuguese.decode(portuguese.encode(text), clean_up_tokenization_spaces=False) == text
 
 # %% [markdown]
-# Fewer tokens per byte means a longer context and fewer steps for the same text. These documents were
-# held out: the Portuguese tokenizer has not seen them.
+# Fewer tokens per byte mean a longer context and fewer steps for the same text. These documents are held out:
+# the Portuguese tokenizer has not seen them.
 
 # %%
 held_out = [text for texts in corpus.load(pipeline.open("corpus"), "valid") for text in texts]

@@ -6,9 +6,9 @@
 
 # %% [markdown]
 # # English weights, Portuguese tokens
-# The `align` stage gives the base model an embedding row for every token of the new vocabulary. Where
-# a row came from stands in `sources.parquet`. The demonstration uses `mean`, the published method; the
-# others, and what each is worth, stand in `docs/results/alignment.md`.
+# The `align` stage gives the base model an embedding row for every token of the new vocabulary.
+# `sources.parquet` lists the source of each row. The demo uses `mean`, the published method.
+# `docs/results/alignment.md` compares it with the others.
 
 # %%
 from contextlib import nullcontext
@@ -29,8 +29,8 @@ sources = pq.read_table(artifact.folder / "sources.parquet").to_pandas()
 sources[["token", "row", "source_id"]].sample(12, random_state=0)
 
 # %% [markdown]
-# `focus` needs nothing but the new language's text: rows are mixed from shared tokens that are used
-# alike. Twenty rows of each kind with the source tokens nearest to them, and a map of all rows:
+# `focus` needs only text in the new language. It mixes the rows of shared tokens with similar use. Below are
+# twenty rows of each kind with their nearest source tokens, and a map of all rows:
 
 # %%
 focus = Pipeline(load_config(None, ("align.method=focus",))).build("align", world)
@@ -38,9 +38,9 @@ display(Markdown((focus.folder / "examples.md").read_text(encoding="utf-8")))
 Image(focus.folder / "map.png")
 
 # %% [markdown]
-# What the transfer is worth before any training, on held-out text: the aligned model against the same
-# architecture with random weights (which knows nothing: about the logarithm of the vocabulary, in
-# nats per token). The gain comes with training: see the next notebook.
+# The loss on held-out text before any training, for the aligned models and for the same architecture with random
+# weights. Random weights give about the logarithm of the vocabulary size, in nats per token. Most of the gain comes
+# with training: see the next notebook.
 
 # %%
 ids = pipeline.build("tokens", world)

@@ -6,8 +6,8 @@
 
 # %% [markdown]
 # # Gradual unfreezing, discriminative rates, one-cycle
-# The `train` stage is a fastai `Learner` with one `fit_one_cycle` per phase. First what the phases
-# train, then the learning-rate finder, then the run.
+# The `train` stage is a fastai `Learner` with one `fit_one_cycle` per phase. This notebook lists the phases, runs
+# the learning-rate finder, and trains.
 
 # %%
 from pathlib import Path
@@ -31,8 +31,8 @@ for phase in config.train.phases:
     print(f"{phase.name:10} {phase.epochs} epoch(s), {trained:9,} parameters, peak rates {rates}")
 
 # %% [markdown]
-# Groups are ordered from the first blocks to the embeddings. A phase trains the last of them; where
-# fewer train, only the last rates matter.
+# The four parameter groups are ordered from the first blocks to the embeddings. A phase trains the last ones, so
+# only its last rates are used. The learning-rate finder tests rates for the first phase:
 
 # %%
 picture = Path("lr-find.png")
@@ -40,7 +40,7 @@ suggestion = learner.find_rate(config, inputs, picture, world)
 Image(picture)
 
 # %% [markdown]
-# The run itself; a finished one is not repeated. Without Jupyter it is `gpt-pt train`.
+# The training run. A finished run is reused. On the command line this is `gpt-pt train`.
 
 # %%
 training = pipeline.build("train", world)

@@ -6,8 +6,8 @@
 
 # %% [markdown]
 # # The epoch table
-# Builds whatever is missing of the demonstration (or of another config: change the name) and shows
-# its epoch table, curves and samples. Open it with jupytext: `jupytext --to ipynb 05_epoch_table.py`.
+# This notebook runs the missing stages of the demo, or of another config if you change its name, and shows the epoch
+# table, curves and samples. `jupytext --to ipynb 05_epoch_table.py` converts it for Jupyter.
 
 # %%
 from IPython.display import Image, Markdown, display

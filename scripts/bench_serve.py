@@ -1,12 +1,12 @@
-"""`gpt-pt serve` against `transformers serve` on the same folder, under the same load.
+"""Compares `gpt-pt serve` with `transformers serve` on the same folder, under the same load.
 
     python scripts/bench_serve.py MODEL_DIR --clients 8 --seconds 60
 
-Each server runs alone, in turn, started by this script. Every client sends one streamed completion
-after another, as fast as it gets them; prompts are the four of the model card, in turn. Printed: a
-Markdown table with answers by status, time to first text, tokens per second and resident memory in
-the first and the last third of the load. `transformers serve` needs
-`pip install 'transformers[serving]'`; where it cannot run, the table says why.
+The script starts one server at a time. Every client sends one streamed completion after another,
+without a pause; the prompts are the four of the model card, in turn. The script prints a Markdown table:
+answers by status, time to first text, tokens per second, and resident memory in the first and the last
+third of the load. `transformers serve` needs `pip install 'transformers[serving]'`; if it cannot run,
+the table says why.
 """
 
 import argparse
@@ -40,7 +40,7 @@ START_SECONDS = 120
 
 @dataclass
 class Load:
-    """What the clients of one server saw."""
+    """The measurements of one server's clients."""
 
     statuses: collections.Counter[str] = field(default_factory=collections.Counter)
     first_seconds: list[float] = field(default_factory=list)
@@ -90,9 +90,9 @@ def main() -> None:
 
 
 def measure(command: list[str], model: str | None, health: str, args) -> Load | str:
-    """The load on a server that is started for it, or why there is none."""
+    """The measurements of a server that it starts, or the reason why the server does not run."""
     if shutil.which(command[0]) is None:
-        return f"{command[0]} is not there"
+        return f"{command[0]} is not installed"
     url = f"http://127.0.0.1:{args.port}"
     environment = os.environ | {"HF_HUB_OFFLINE": "1"}
     with tempfile.TemporaryFile("w+") as log:
@@ -112,7 +112,7 @@ def measure(command: list[str], model: str | None, health: str, args) -> Load | 
 
 
 def answers(url: str, process: subprocess.Popen) -> bool:
-    """Whether the server answers before it ends or `START_SECONDS` pass."""
+    """Whether the server answers within `START_SECONDS`, without ending first."""
     deadline = time.monotonic() + START_SECONDS
     while process.poll() is None and time.monotonic() < deadline:
         try:
@@ -125,7 +125,7 @@ def answers(url: str, process: subprocess.Popen) -> bool:
 
 
 async def clients(url: str, model: str | None, pid: int, args) -> Load:
-    """All clients at once, and a look at the memory twice a second."""
+    """Runs all clients at once and records the memory twice a second."""
     load = Load()
     async with httpx.AsyncClient(timeout=120, limits=httpx.Limits(max_connections=None)) as http:
         await complete(http, url, model, 0, args.max_tokens, Load())  # loads and warms up
@@ -145,7 +145,7 @@ async def clients(url: str, model: str | None, pid: int, args) -> Load:
 
 
 async def complete(http, url: str, model: str | None, turn: int, max_tokens: int, load: Load):
-    """One streamed completion, noted in `load`."""
+    """Requests one streamed completion and records it in `load`."""
     body = {
         "prompt": PROMPTS[turn % len(PROMPTS)],
         "max_tokens": max_tokens,
@@ -182,7 +182,7 @@ async def complete(http, url: str, model: str | None, turn: int, max_tokens: int
 
 
 async def watch_memory(pid: int, start: float, load: Load) -> None:
-    """Notes the resident memory twice a second until cancelled."""
+    """Records the resident memory twice a second until cancelled."""
     server = psutil.Process(pid)
     while True:
         family = [server, *server.children(recursive=True)]
@@ -209,7 +209,7 @@ def row(name: str, load: Load | str) -> str:
 
 
 def cpu_name() -> str:
-    """The processor as the kernel names it."""
+    """The kernel's name of the processor."""
     info = Path("/proc/cpuinfo")
     if info.is_file():
         for line in info.read_text(encoding="utf-8").splitlines():

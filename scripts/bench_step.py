@@ -1,21 +1,25 @@
-"""A training step of GPT-2 small by several programs, in turn: seconds, and peak memory.
+"""Measures a training step of GPT-2 small in several programs: seconds and peak memory.
 
     python scripts/bench_step.py --batch 2 --block 1024 --steps 5
     python scripts/bench_step.py --case fp16,batch=8 --case bf16,batch=16,compile --json steps.jsonl
 
-Every program runs its own real training loop in its own process. The script lets each take one step
-in turn, after a warm-up. It prints medians, tokens per second, ratios, the share of the peak of a
-matrix product measured between the steps, and the peak memory. On the CPU that is the resident set
-less what the process held before it made its model, on CUDA the most that PyTorch allocated.
+Every program runs its own real training loop in its own process. After a warm-up, the script lets each
+take one step in turn. It prints medians, tokens per second, ratios, the share of the peak of a matrix
+product measured between the steps, and the peak memory. On the CPU, memory is the resident set minus the
+resident set before the program made its model; on CUDA, the most that PyTorch allocated.
 
-Programs: `ours`, the fastai `Learner` of a real run with all its callbacks; `bare`, plain PyTorch;
-`trainer best`, Hugging Face's `Trainer` with mixed precision, fused AdamW and, where the case says
-so, compilation; `trainer`, at its defaults; `original`, the loop of the 2020 notebook: fastai's own
-Adam, LMDataLoader, whole float32 logits, and fp16 on a GPU whatever the case says.
+Programs:
 
-A case is a list of words: `fp32`, `fp16` or `bf16`, `batch=N`, `passes=N` (forward passes per
-optimizer step), `dropout=X`, `compile`. `config=FILE` takes all of these from a config, which `ours`
-follows to the letter; the other programs train with AdamW.
+    ours          the fastai `Learner` of a real run with all its callbacks
+    bare          plain PyTorch
+    trainer best  Hugging Face's `Trainer` with mixed precision, fused AdamW and the case's `compile`
+    trainer       the `Trainer` at its defaults
+    original      the loop of the 2020 notebook: fastai's own Adam, LMDataLoader, float32 logits of the
+                  whole batch, and on a GPU always fp16
+
+A case is a list of words: `fp32`, `fp16` or `bf16`, `batch=N`, `passes=N` (forward passes per optimizer
+step), `dropout=X`, `compile`. `config=FILE` takes all of these from a config. `ours` then follows every
+setting of that config; the other programs train with AdamW.
 """
 
 import argparse
@@ -36,13 +40,13 @@ import torch
 
 PROGRAMS = ("ours", "bare", "trainer best", "trainer", "original")
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
-WARM_UP = 2  # the optimizer's state comes with the first step
+WARM_UP = 2  # the first step allocates the optimizer's state
 COSTLIEST = 10
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A GPT-2."""
+    """The size of a GPT-2."""
 
     layers: int = 12
     width: int = 768
@@ -51,7 +55,7 @@ class Shape:
     block: int = 1024
 
     def flops(self, tokens: int) -> float:
-        """Six per parameter and token, embeddings counted once as the head, and attention."""
+        """Six per parameter and token, plus attention; the tied embeddings count once, as the head."""
         block = 12 * self.width**2 + 13 * self.width
         rows = self.vocab + self.block + 2
         parameters = self.layers * block + rows * self.width
@@ -72,19 +76,19 @@ class Case:
 
 
 def main() -> None:
-    """Prints a table per case, or (with --program) is one of the programs."""
+    """Prints a table per case, or runs one of the programs (--program)."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--batch", type=int, default=2)
     parser.add_argument("--precision", default="bf16", choices=DTYPES)
     parser.add_argument("--compile", action="store_true", help="torch.compile where a program can")
-    parser.add_argument("--dropout", type=float, default=0.1, help="everywhere, in all programs")
-    parser.add_argument("--case", action="append", help="see above; instead of the options before")
+    parser.add_argument("--dropout", type=float, default=0.1, help="dropout of all programs")
+    parser.add_argument("--case", action="append", help="replaces the options above (see top)")
     parser.add_argument("--block", type=int, default=1024)
     parser.add_argument("--shape", help="LAYERS,WIDTH,HEADS,VOCABULARY (default: GPT-2 small)")
     parser.add_argument("--steps", type=int, default=5)
     parser.add_argument("--device", default="cuda:0" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--programs", nargs="+", default=PROGRAMS, choices=PROGRAMS)
-    parser.add_argument("--profile", action="store_true", help="where the time of `ours` goes")
+    parser.add_argument("--profile", action="store_true", help="the costliest operations of `ours`")
     parser.add_argument("--json", type=Path, help="append each case as a line of JSON")
     parser.add_argument("--program", choices=PROGRAMS, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -100,7 +104,7 @@ def main() -> None:
     children = {name: start(name) for name in args.programs}
     for child in children.values():
         if child.stdout.readline() != "ready\n":
-            raise SystemExit("a program does not start")
+            raise SystemExit("a program did not start")
     for case in cases:
         result = measure(case, shape, children, args)
         if args.json:
@@ -112,7 +116,7 @@ def main() -> None:
 
 
 def read_case(text: str) -> Case:
-    """The case that a list of words means."""
+    """The case described by a list of words."""
     case = Case(text)
     for word in text.split(","):
         key, _, value = word.partition("=")
@@ -149,17 +153,17 @@ def case_of_config(name: str, path: str) -> Case:
 
 
 def start(name: str) -> subprocess.Popen:
-    """The process of a program, which will wait for its first case."""
+    """Starts the process of a program, which waits for its first case."""
     words = [sys.executable, __file__, *sys.argv[1:], "--program", name]
     return subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
 
 
 def measure(case: Case, shape: Shape, children: dict[str, subprocess.Popen], args) -> dict:
-    """Steps of every program in turn, as a line of `--json`."""
+    """Runs steps of every program in turn and returns a line of `--json`."""
     programs = {}
     for name, child in children.items():
         if name == "original" and case.passes > 1:
-            continue  # it knew no accumulation
+            continue  # it had no gradient accumulation
         programs[name] = ask(child, json.dumps(asdict(case)))
     alive = [name for name, answer in programs.items() if "error" not in answer]
     seconds: dict[str, list[float]] = {name: [] for name in alive}
@@ -190,7 +194,7 @@ def measure(case: Case, shape: Shape, children: dict[str, subprocess.Popen], arg
 
 
 def ask(child: subprocess.Popen, words: str) -> dict:
-    """A program's answer; one that has died answers with an error."""
+    """A program's answer, or an error if its process has ended."""
     try:
         child.stdin.write(words + "\n")
         child.stdin.flush()
@@ -200,7 +204,7 @@ def ask(child: subprocess.Popen, words: str) -> dict:
 
 
 def print_table(result: dict) -> None:
-    """One case as a Markdown table."""
+    """Prints one case as a Markdown table."""
     case, shape = Case(**result["case"]), Shape(**result["shape"])
     tokens = case.batch * case.passes * shape.block
     times = {name: p["seconds"] for name, p in result["programs"].items() if "seconds" in p}
@@ -229,14 +233,14 @@ def print_table(result: dict) -> None:
 
 
 def device_name(device: str) -> str:
-    """What the programs run on."""
+    """The name of the GPU, or the CPU and its number of threads."""
     if device != "cpu":
         return torch.cuda.get_device_name(device)
     return f"{torch.get_num_threads()} threads, {platform.processor() or platform.machine()}"
 
 
 def versions() -> dict[str, str]:
-    """Of the libraries that matter."""
+    """The versions of torch, transformers and fastai."""
     from importlib.metadata import version
 
     return {name: version(name) for name in ("torch", "transformers", "fastai")}
@@ -259,7 +263,7 @@ def matmul_flops(device: str, precision: str) -> float:
 
 
 def wait_for(device: str) -> None:
-    """Returns when the device has done all it was given."""
+    """Waits until the device has finished all its work."""
     if device != "cpu":
         torch.cuda.synchronize(device)
 
@@ -268,7 +272,7 @@ def wait_for(device: str) -> None:
 
 
 class Turn:
-    """Waits for the word to take a step, and answers how long the last one took."""
+    """Reports the time of the last step to the script and waits until it asks for the next."""
 
     def __init__(self, device: str) -> None:
         self.device = device
@@ -278,11 +282,11 @@ class Turn:
         self.num_cases = 0
 
     def say(self, **answer) -> None:
-        """Answers the script."""
+        """Sends an answer to the script."""
         print(json.dumps(answer), file=self.output, flush=True)
 
     def begin_case(self) -> None:
-        """Before a model is made."""
+        """Resets the measurements before a model is made."""
         self.word, self.num_cases = "", self.num_cases + 1
         if self.device == "cpu":
             self.held_bytes = int(Path("/proc/self/statm").read_text().split()[1]) * 4096
@@ -308,7 +312,7 @@ class Turn:
         return self.word in ("go", "trace")
 
     def memory_bytes(self) -> int | None:
-        """The most that this case held; None where a former one of this process may have held it."""
+        """Peak memory of this case; None if an earlier case of this process may have set the peak."""
         if self.device != "cpu":
             return torch.cuda.max_memory_allocated(self.device)
         from gportuguese.world import peak_memory_bytes
@@ -317,7 +321,7 @@ class Turn:
 
 
 def costliest(profile, device: str) -> list[dict]:
-    """The operations that took the most time of a step: name, calls, milliseconds, share."""
+    """The costliest operations of a step: name, calls, milliseconds, share."""
     key = "self_cpu_time_total" if device == "cpu" else "self_device_time_total"
     rows = sorted(profile.key_averages(), key=lambda row: -getattr(row, key))
     if device != "cpu":  # kernels, not the operators that started them
@@ -335,7 +339,7 @@ def costliest(profile, device: str) -> list[dict]:
 
 
 def run_program(name: str, shape: Shape, args) -> None:
-    """Trains models, one for each case that comes, until there are no more."""
+    """Trains a model for each case that the script sends."""
     turn = Turn(args.device)
     kind = name.partition(" ")[0]
     run = {"ours": ours, "bare": bare, "trainer": trainer, "original": original}[kind]
@@ -374,7 +378,7 @@ def model_of(case: Case, shape: Shape):
 
 
 def ours(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
-    """A phase of a real run."""
+    """Trains in a phase of a real run."""
     from fastai.callback.core import Callback, CancelFitException
 
     from gportuguese import causal_lm, learner, load_config
@@ -508,7 +512,7 @@ def trainer(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
 
 
 def original(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
-    """What the notebook of 2020 did; on a CPU without its fp16, which fastai has for CUDA only."""
+    """The loop of the 2020 notebook. On a CPU it lacks fp16, which fastai has for CUDA only."""
     from fastai.text.all import (
         Callback,
         CancelFitException,

@@ -1,8 +1,8 @@
-"""Makes src/gportuguese/assets/demo-ptwiki.xml.bz2 from the articles in scripts/demo_wikipedia/.
+"""Builds src/gportuguese/assets/demo-ptwiki.xml.bz2 from the articles in scripts/demo_wikipedia/.
 
     python scripts/build_demo_dump.py
 
-The dump is laid out as Wikimedia's pages-articles dumps are; the same articles give the same bytes.
+The dump has the layout of Wikimedia's pages-articles dumps. The same articles give the same bytes.
 """
 
 import bz2

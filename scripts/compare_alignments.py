@@ -1,20 +1,20 @@
-"""Ways to give a base model rows for a new vocabulary, side by side: bits per byte by tokens seen.
+"""Compares methods of making rows for a new vocabulary: bits per byte by tokens seen.
 
     python scripts/compare_alignments.py --config configs/pilot.yaml --set dump.source=DUMP \
         --set align.source_documents=ENGLISH.jsonl.gz --set align.dictionary=WORDS.tsv \
         --methods mean,pieces,focus:sharpness=1,auto,scratch --rates 3e-3 --seeds 0,1,2 --tokens 4e6
 
-Methods are without calibration, but for `auto`; `NAME:key=value` changes settings of the section align,
-such as `focus:sharpness=1`, FOCUS as published, or `focus:calibration_tokens=8192`.
+Only `auto` is calibrated by default. `NAME:key=value` changes a setting of the section align:
+`focus:sharpness=1` is FOCUS as published, `focus:calibration_tokens=8192` calibrates it.
 
-Every run has the same tokenizer, split, order of blocks, batch and steps: a bare PyTorch loop over the
-aligned model, AdamW in train.precision, a short warm-up, then the rate falls linearly to a tenth.
-Validation text is the pilot's, and, apart, `--sentences`, a file of one sentence a line. Each finished
-run is a line of `--results` that names what went in, so that an interrupted comparison goes on;
-`--rows NAME=FILE.npy` adds a matrix made elsewhere, such as by a public package
-(`scripts/package_rows.py`; tied embeddings only). A seed is that of the blocks, of a method's draws and
-vectors, and of `scratch`'s weights; with several rates each method is shown at its best.
-`--embeddings-only N` trains nothing but the rows for the first N tokens.
+All runs have the same tokenizer, split, order of blocks, batch and steps. A bare PyTorch loop trains the
+aligned model with AdamW in train.precision; after a short warm-up the rate falls linearly to a tenth. Runs
+are measured on the config's validation text and, separately, on `--sentences`, a file with one sentence per
+line. Each finished run adds a line with its inputs to `--results`, so an interrupted comparison resumes.
+`--rows NAME=FILE.npy` adds a matrix from elsewhere, such as from a public package
+(`scripts/package_rows.py`; tied embeddings only). The seed sets the order of blocks, a method's draws and
+vectors, and the weights of `scratch`. With several rates, the table shows each method at its best rate.
+`--embeddings-only N` trains only the rows for the first N tokens.
 """
 
 import argparse
@@ -47,12 +47,12 @@ WARM_UP_STEPS = 50
 
 
 def marks_of(tokens: int) -> list[int]:
-    """Tokens after which a run is measured: its last step stands for the last of them."""
+    """Numbers of tokens after which a run is measured; the last is measured after the last step."""
     return [*(mark for mark in MARKS if mark < tokens), tokens]
 
 
 def bits_per_byte(model, batches, token_bytes_V, precision: str) -> float:
-    """Of the targets of `batches`; special tokens count nats but no bytes."""
+    """Bits per byte of the targets of `batches`; special tokens count nats but no bytes."""
     model.eval()
     nats = num_bytes = 0.0
     with torch.no_grad(), autocast("cpu", precision):
@@ -67,7 +67,7 @@ def bits_per_byte(model, batches, token_bytes_V, precision: str) -> float:
 
 
 def optimizer_of(model, rate: float) -> torch.optim.Optimizer:
-    """AdamW as for a small GPT-2; no decay of biases and norms."""
+    """AdamW with the settings of a small GPT-2, without weight decay of biases and norms."""
     decays = causal_lm.decay_flags(model)
     groups = [
         {"params": [p for p in model.parameters() if decays[id(p)] == flag], "weight_decay": decay}
@@ -77,7 +77,7 @@ def optimizer_of(model, rate: float) -> torch.optim.Optimizer:
 
 
 def identity_of(plan: dict, args: argparse.Namespace) -> dict:
-    """What a run's result follows from, as it stands in its line of the results."""
+    """Everything that determines a run's result, as written in its line of the results."""
     config = load_config(args.config, tuple(overrides_of(plan, args)))
     pipeline = Pipeline(config)
     files = {"rows": plan["rows"], "sentences": args.sentences}
@@ -97,7 +97,7 @@ def identity_of(plan: dict, args: argparse.Namespace) -> dict:
 
 
 def overrides_of(plan: dict, args: argparse.Namespace) -> list[str]:
-    """The settings of a run; a matrix from elsewhere and random weights start from any alignment."""
+    """The settings of a run. A matrix from elsewhere and random weights replace those of `mean`."""
     method, *settings = plan["method"].split(":")
     if plan["rows"] or method == "scratch":
         method = "mean"
@@ -108,7 +108,7 @@ def overrides_of(plan: dict, args: argparse.Namespace) -> list[str]:
 
 
 def train(args: argparse.Namespace) -> dict:
-    """One run: bits per byte at the marks that its tokens reach."""
+    """Trains one run and returns its line of the results."""
     config = load_config(args.config, tuple(overrides_of(args.one, args)))
     pipeline = Pipeline(config)
     stored = pipeline.open("tokens")
@@ -188,7 +188,7 @@ def train(args: argparse.Namespace) -> dict:
 
 
 def plans_of(args: argparse.Namespace) -> list[dict]:
-    """Every run: method, rate, seed, and the overrides or matrix that make it."""
+    """All runs, each with method, rate, seed and perhaps a matrix; builds their `align` stages."""
     rows = dict(each.split("=", 1) for each in args.rows)
     plans = [
         {
@@ -201,14 +201,14 @@ def plans_of(args: argparse.Namespace) -> list[dict]:
         for rate in map(float, args.rates.split(","))
         for method in [*args.methods.split(","), *rows]
     ]
-    for plan in plans:  # before runs go side by side
+    for plan in plans:  # before runs go in parallel
         config = load_config(args.config, tuple(overrides_of(plan, args)))
         Pipeline(config).build("align", init_world(config.runtime))
     return plans
 
 
 def run(plan: dict, args: argparse.Namespace) -> None:
-    """A run in a process of its own, with its share of the cores."""
+    """Starts a run in its own process, with its share of the cores."""
     words = [sys.executable, __file__, "--config", str(args.config), "--tokens", str(args.tokens)]
     words += ["--results", str(args.results), "--one", json.dumps(plan)]
     for option in ("embeddings_only", "valid_blocks"):
@@ -222,7 +222,7 @@ def run(plan: dict, args: argparse.Namespace) -> None:
 
 
 def reached(values: list[float], marks: list[int], goal: float) -> str:
-    """Tokens after which `values` at `marks` pass `goal`, on a straight line between logarithms."""
+    """Tokens after which `values` at `marks` pass `goal`, interpolated over the logarithm of tokens."""
     if values[0] <= goal:
         return "0"
     if values[1] <= goal:
@@ -235,9 +235,9 @@ def reached(values: list[float], marks: list[int], goal: float) -> str:
 
 
 def report(results: list[dict], tokens: int) -> str:
-    """A table per set of text: the best rate of each method, mean ± deviation over seeds.
+    """A table per text: each method at its best rate, mean ± deviation over seeds.
 
-    The last column is where a method is as good as `mean` at its end.
+    The last column is the number of tokens after which a method reaches the final value of `mean`.
     """
     lines, marks = [], marks_of(tokens)
     for name in results[0]["bits_per_byte"]:
@@ -264,13 +264,13 @@ def report(results: list[dict], tokens: int) -> str:
 
 
 def spread(values: Sequence[float]) -> str:
-    """Mean and standard deviation, the second where there is one."""
+    """Mean and, of several values, the standard deviation."""
     text = f"{statistics.mean(values):.4f}"
     return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
 
 
 def main() -> None:
-    """Runs what is missing and prints the tables."""
+    """Runs the missing runs and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[])
@@ -279,13 +279,15 @@ def main() -> None:
         default="mean,gaussian,pieces,focus:sharpness=1,focus,wechsel,bridge,auto,scratch",
     )
     parser.add_argument("--rows", action="append", default=[], help="NAME=FILE.npy; {seed} in FILE")
-    parser.add_argument("--rates", default="3e-3", help="each method at each of these")
-    parser.add_argument("--seeds", default="0,1,2", help="each of these, at each rate")
+    parser.add_argument("--rates", default="3e-3", help="peak rates for each method")
+    parser.add_argument("--seeds", default="0,1,2", help="seeds for each rate")
     parser.add_argument("--tokens", type=lambda text: int(float(text)), default=4_000_000)
     parser.add_argument("--embeddings-only", type=int, default=0, metavar="TOKENS")
     parser.add_argument("--valid-blocks", type=int, default=480)
     parser.add_argument("--sentences", type=Path)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, cores shared evenly")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at a time; cores are shared evenly"
+    )
     parser.add_argument("--results", type=Path, default=Path("alignments.jsonl"))
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
@@ -296,9 +298,7 @@ def main() -> None:
             file.write(json.dumps(train(args)) + "\n")
         return
     if load_config(args.config, tuple(args.set)).train.precision == "fp16":
-        sys.exit(
-            "train.precision=fp16 needs a loss scale, which this loop has not; take bf16 or fp32"
-        )
+        sys.exit("train.precision=fp16 needs loss scaling, which this loop lacks; use bf16 or fp32")
     plans = plans_of(args)
     wanted = [identity_of(plan, args) for plan in plans]
     found = [{name: result[name] for name in wanted[0]} for result in read(args.results)]
@@ -315,7 +315,7 @@ def main() -> None:
 
 
 def read(path: Path) -> list[dict]:
-    """The finished runs; those of which it is not said were in bf16, eight blocks a step."""
+    """The finished runs; older lines lack precision and batch, which were bf16 and eight."""
     if not path.exists():
         return []
     lines = path.read_text(encoding="utf-8").splitlines()

@@ -1,23 +1,23 @@
-"""Training schedules and starts against each other on the same tokens; prints Markdown tables.
+"""Compares training schedules and starting weights on the same tokens; prints Markdown tables.
 
     python scripts/compare_recipes.py --config configs/pilot.yaml --set dump.source=PATH --rates 1,2,4
 
-Every way has the same tokenizer, split, order of blocks, batch and number of tokens. Schedules:
+All runs have the same tokenizer, split, order of blocks, batch and number of tokens. Schedules:
 
     published   the config's phases: gradual unfreezing
-    brief       one epoch of the config's first phase, then everything at the rate of its last
-    all         everything from the first step, in one cycle, at the rate of the config's last phase
+    brief       one epoch of the config's first phase, then all layers at the rate of its last phase
+    all         all layers from the first step, in one cycle, at the rate of the config's last phase
 
-each with discriminative rates (`lr_ratio` of 2.6^4, as published) or, as `NAME-flat`, with one rate
-for all groups. `all-flat-muon` is `all-flat` with train.optimizer=muon. `all-adamw` is `all-flat` with
-the optimizer settings of english-nano.yaml (beta2 0.98, eps 1e-8, weight decay 0.1) and `all-fastai`
-with the published ones. `random` has the published schedule and `scratch` that of `all-adamw` with
-random weights throughout.
+Each has discriminative rates (`lr_ratio` of 2.6^4, as published) or, as `NAME-flat`, one rate for all
+groups. `all-flat-muon` is `all-flat` with train.optimizer=muon. `all-adamw` is `all-flat` with the
+optimizer settings of english-nano.yaml (beta2 0.98, eps 1e-8, weight decay 0.1), and `all-fastai` is
+`all-flat` with the published ones. `random` and `scratch` start from random weights, with the schedule
+of `published` and of `all-adamw`.
 
-`--parts` cuts each epoch of the config into so many, for more points and a brief phase that is brief.
-`--rates` multiplies every peak rate: each way runs its first seed at one after another until the next
-is worse, and its other seeds at the best. A run that stops itself counts as infinitely bad. What is
-built stays in the artifacts, so that an interrupted comparison goes on.
+`--parts` divides each epoch of the config, for more points and a shorter `brief` phase. `--rates`
+multiplies every peak rate: with its first seed, each schedule tries one rate after another until the next
+is worse; its other seeds run at the best rate. A run that stops itself counts as infinitely bad. Finished
+stages stay in the artifacts, so an interrupted comparison resumes.
 """
 
 import argparse
@@ -90,9 +90,9 @@ def overrides(args: argparse.Namespace, way: str, rate: float, seed: int) -> lis
 
 
 def evaluate(args: argparse.Namespace, runs: list[tuple[str, float, int]]) -> list[dict | None]:
-    """The reports of runs (way, rate, seed), built where not there; None where the loss went up."""
+    """The reports of runs (way, rate, seed), missing ones built; None if the run stopped itself."""
     plans = [overrides(args, *run) for run in runs]
-    for sets in plans:  # the stages that runs share are built before runs go side by side
+    for sets in plans:  # build the stages that runs share before runs go in parallel
         config = load_config(args.config, tuple(sets))
         for stage in ("tokens", "align"):
             Pipeline(config).build(stage, init_world(config.runtime))
@@ -103,7 +103,7 @@ def evaluate(args: argparse.Namespace, runs: list[tuple[str, float, int]]) -> li
         words = [sys.executable, "-m", "gportuguese", "evaluate", "--config", str(args.config)]
         environment = {**os.environ, "OMP_NUM_THREADS": threads}
         done = subprocess.run([*words, *options], env=environment, stdout=subprocess.DEVNULL)
-        if done.returncode == 2:  # the error is on the terminal; all else a user can do was built
+        if done.returncode == 2:  # stopped itself; other user errors come up in the stages above
             return None
         done.check_returncode()
         folder = Pipeline(load_config(args.config, tuple(sets))).open("evaluate").folder
@@ -119,17 +119,19 @@ def end_of(report: dict | None) -> float:
 
 
 def main() -> None:
-    """Runs what is missing and prints the tables."""
+    """Runs the missing runs and prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--config", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[])
     parser.add_argument(
         "--ways", default="published,published-flat,brief,brief-flat,all,all-flat,all-flat-muon"
     )
-    parser.add_argument("--rates", default="1", help="every peak rate times each of these")
-    parser.add_argument("--parts", type=int, default=1, help="epochs made of one of the config")
+    parser.add_argument("--rates", default="1", help="factors for every peak rate")
+    parser.add_argument("--parts", type=int, default=1, help="parts of each epoch of the config")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=1, help="runs at a time, cores shared evenly")
+    parser.add_argument(
+        "--jobs", type=int, default=1, help="runs at a time; cores are shared evenly"
+    )
     args = parser.parse_args()
     ways, rates = args.ways.split(","), [float(rate) for rate in args.rates.split(",")]
     reports: dict[tuple[str, float, int], dict | None] = {}
@@ -169,7 +171,7 @@ def main() -> None:
 
 
 def print_results(by_way: dict[str, list[dict]], best: dict[str, float]) -> None:
-    """A line per way, the best at the end last: mean and deviation over seeds by tokens seen."""
+    """Prints mean and deviation over seeds by tokens seen: a line per way, the best one last."""
     some = next(iter(by_way.values()))[0]
     num_epochs = len(some["epochs"]) - 1
     marks = [some["training"]["tokens"] * epoch // num_epochs for epoch in range(num_epochs + 1)]
@@ -187,7 +189,7 @@ def print_results(by_way: dict[str, list[dict]], best: dict[str, float]) -> None
 
 
 def print_setting(reports: dict[tuple[str, float, int], dict], args: argparse.Namespace) -> None:
-    """What the tables were measured with."""
+    """Prints the settings of the measurement."""
     some = next(iter(reports.values()))
     training, versions = some["training"], some["versions"]
     print(
@@ -200,7 +202,7 @@ def print_setting(reports: dict[tuple[str, float, int], dict], args: argparse.Na
 
 
 def spread(values: list[float]) -> str:
-    """Mean and standard deviation, the second where there is one."""
+    """Mean and, of several values, the standard deviation."""
     text = f"{statistics.mean(values):.4f}"
     return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
 

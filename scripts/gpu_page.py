@@ -1,4 +1,4 @@
-"""docs/results/gpu.md from the reports of `gpu_report.py`: a section for each device."""
+"""Writes docs/results/gpu.md from the reports of `gpu_report.py`: a section for each device."""
 
 import json
 import re
@@ -10,9 +10,9 @@ NOT_MEASURED = "Not measured.\n"
 
 
 def write_page(reports: list[Path], results: Path) -> Path:
-    """Keeps each report (and its curves) in `results/gpu`, and writes the page of all that are there.
+    """Copies each report and its curves into `results/gpu`, and writes the page of all reports there.
 
-    A report replaces an earlier one of the same device part by part: what it did not measure stays.
+    A report replaces an earlier one of the same device part by part; unmeasured parts are kept.
     """
     folder = results / "gpu"
     folder.mkdir(exist_ok=True)
@@ -43,7 +43,7 @@ def page_text(folder: Path) -> str:
     head = (
         "# On a GPU\n\n    python scripts/gpu_report.py --minutes 9 --out runs/gpu\n"
         "    python scripts/gpu_report.py --page runs/gpu/report.json\n\n"
-        "This page is written by the second command. The reports lie in [gpu/](gpu/).\n"
+        "The second command writes this page. The reports are in [gpu/](gpu/).\n"
     )
     return "\n".join([head, *sections])
 
@@ -56,9 +56,9 @@ def section(path: Path) -> str:
         "device": ("The device", device),
         "tests": ("The tests for CUDA", tests),
         "steps": ("A training step of GPT-2 small", steps),
-        "plan": ("What `gpt-pt plan` says of it", plan),
+        "plan": ("The predictions of `gpt-pt plan`", plan),
         "transfer": ("A transfer", transfer),
-        "stop": ("Stopped and started again", stop),
+        "stop": ("Stopped and resumed", stop),
     }
     name = parts.get("device", {}).get("name", path.stem)
     blocks = [f"## {name}\n\nCommit {report['commit']}, {report['started'][:10]}.\n"]
@@ -66,7 +66,7 @@ def section(path: Path) -> str:
         part = parts.get(key, {})
         try:
             text = write(part, path)
-        except KeyError:  # the part did not come that far
+        except KeyError:  # the part ended before it wrote this value
             text = NOT_MEASURED
         state = part.get("state", "done")
         if state != "done":
@@ -86,7 +86,7 @@ def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> str:
 
 
 def device(part: dict, _: Path) -> str:
-    """Memory, versions, and measured peaks."""
+    """Memory, versions and measured peaks of the device."""
     facts = [f"{part['memory_bytes'] / 1e9:.1f} GB"] if "memory_bytes" in part else []
     facts += [f"{key} {part[key]}" for key in ("driver", "cuda", "capability") if key in part]
     facts += [f"{name} {version}" for name, version in part["versions"].items()]
@@ -102,7 +102,7 @@ def device(part: dict, _: Path) -> str:
 
 
 def tests(part: dict, _: Path) -> str:
-    """Counts, and the failures."""
+    """Counts of test results, and the failures."""
     counts = ", ".join(f"{count} {verdict}" for verdict, count in part["counts"].items())
     failures = "".join(f"- `{line}`\n" for line in part["failures"])
     return f"`pytest -m gpu`: {counts}.\n" + (f"\n{failures}" if failures else "")
@@ -111,8 +111,9 @@ def tests(part: dict, _: Path) -> str:
 def steps(part: dict, _: Path) -> str:
     """A table per case, and the costliest kernels of the first."""
     blocks = [
-        "The programs take one step in turn; medians. The share is of a matrix product measured between "
-        "the steps, in the same precision. `scripts/bench_step.py` says what the programs are.\n"
+        "The programs take one step in turn; numbers are medians. The share is of a matrix product "
+        "measured between the steps, in the same precision. `scripts/bench_step.py` describes the "
+        "programs.\n"
     ]
     for case in part["cases"]:
         settings, shape, programs = case["case"], case["shape"], case["programs"]
@@ -160,21 +161,21 @@ def steps(part: dict, _: Path) -> str:
         ]
         name = part["cases"][0]["case"]["name"]
         blocks.append(
-            f"Where the time of our step goes ({name}):\n\n"
+            f"The costliest operations of our step ({name}):\n\n"
             + table(("operation", "calls", "ms", "share"), rows)
         )
     return "\n".join(blocks)
 
 
 def step_flops(shape: dict) -> float:
-    """Per token, as `bench_step.Shape.flops`."""
+    """FLOPs per token, as in `bench_step.Shape.flops`."""
     from bench_step import Shape
 
     return Shape(**shape).flops(1)
 
 
 def plan(part: dict, _: Path) -> str:
-    """Predictions beside measurements."""
+    """A table of predictions and measurements."""
     rows = []
     for case in part["cases"]:
         row = [case["case"]]
@@ -202,7 +203,7 @@ def transfer(part: dict, path: Path) -> str:
             f"{part['peak_memory_bytes'] / 1e9:.1f} GB.\n"
         )
         epochs = part["epochs"]
-        if not isinstance(epochs, str):  # the evaluation, which draws the table, did not come
+        if not isinstance(epochs, str):  # the evaluation did not end
             epochs = table(tuple(epochs[0]), [tuple(row.values()) for row in epochs])
         text += f"\n{epochs.strip()}\n"
         if "samples" in part:
@@ -213,10 +214,10 @@ def transfer(part: dict, path: Path) -> str:
 
 
 def stop(part: dict, _: Path) -> str:
-    """How it ended and went on."""
-    text = f"SIGTERM in the middle of training: exit code {part['stopped_with']}, "
+    """The exit codes of the stopped and of the resumed run."""
+    text = f"After SIGTERM in the middle of training: exit code {part['stopped_with']}, "
     text += f"{part['checkpoints']} checkpoints.\n"
     if "ended_with" in part:
         lines = "".join(f"\n    {line}\n" for line in part["resumed"])
-        text += f"The same command again: exit code {part['ended_with']}.\n{lines}"
+        text += f"After the same command again: exit code {part['ended_with']}.\n{lines}"
     return text

@@ -1,12 +1,12 @@
-"""What a GPU does with this program, in a few minutes: device, tests, steps, plan, a transfer, a stop.
+"""Tests and measures this program on a GPU in a few minutes: device, tests, steps, plan, transfer, stop.
 
     python scripts/gpu_report.py --minutes 9 --out FOLDER --base model.gguf --documents texts.parquet
     python scripts/gpu_report.py --page FOLDER/report.json      # writes docs/results/gpu.md
 
 It works from a source tree (PYTHONPATH=src) and without a network. Every part runs in its own process
-with its own time limit; a part that fails or takes too long does not keep the others from running.
-Each result is in FOLDER/report.json the moment it is there. Without --base and --documents, what the
-package carries is transferred. `--tiny` tries the report itself on a CPU, in about three minutes.
+with its own time limit; if one fails or takes too long, the others still run. Each result is written to
+FOLDER/report.json at once. Without --base and --documents, the packaged model and articles are used.
+`--tiny` tests the report itself on a CPU, in about three minutes.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from datetime import datetime, timezone
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Seconds of nine minutes; a limit of None means all that the later parts leave.
+# Seconds, of nine minutes in all; None is the time that the later parts leave.
 LIMITS = {"device": 30, "tests": 120, "steps": 150, "plan": 30, "transfer": None, "stop": 60}
 TINY = "3,32,2,300"  # layers, width, heads, vocabulary
 SMALL = "12,768,12,50257"
@@ -41,7 +41,7 @@ GPU_CASES = (
     "fp16,batch=16",
 )
 TINY_CASES = ("bf16,batch=4,dropout=0", "fp16,batch=2,passes=2")
-# Used where no step was measured: slow enough for any card that is worth the trouble.
+# Tokens a second, if no step was measured: any useful card is at least as fast.
 FALLBACK_RATE = {"cuda": 20_000.0, "cpu": 1_000.0}
 
 
@@ -50,12 +50,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--minutes", type=float, default=9.0)
     parser.add_argument("--out", type=Path, default=Path("runs/gpu"))
-    parser.add_argument("--base", help="base model of the transfer: folder, .gguf or Hub id")
-    parser.add_argument("--documents", help="training text, as corpus.documents")
+    parser.add_argument("--base", help="base model to transfer: folder, .gguf or Hub id")
+    parser.add_argument("--documents", help="training text, like corpus.documents")
     parser.add_argument("--parts", nargs="+", choices=LIMITS, default=list(LIMITS))
-    parser.add_argument("--commit", help="of this source tree, where git cannot tell")
-    parser.add_argument("--tiny", action="store_true", help="tiny models on the CPU")
-    parser.add_argument("--page", nargs="+", type=Path, help="reports for docs/results/gpu.md")
+    parser.add_argument("--commit", help="commit of this source tree, if git does not know it")
+    parser.add_argument("--tiny", action="store_true", help="use tiny models on the CPU")
+    parser.add_argument("--page", nargs="+", type=Path, help="write gpu.md from these reports")
     parser.add_argument("--part", choices=LIMITS, help=argparse.SUPPRESS)
     parser.add_argument("--seconds", type=float, default=0.0, help=argparse.SUPPRESS)
     parser.add_argument("--work", type=Path, help=argparse.SUPPRESS)
@@ -85,7 +85,7 @@ def main() -> None:
 
 
 def report(args) -> None:
-    """Runs the parts in order, each in a process group that ends with it."""
+    """Runs the parts in order."""
     if not args.tiny:
         import torch
 
@@ -116,7 +116,7 @@ def report(args) -> None:
 
 
 def run_part(args, part: str, seconds: float, work: Path) -> None:
-    """One part with a time limit; whatever it started is ended with it."""
+    """Runs one part with a time limit, then ends every process that it started."""
     record(args.out, part, replace=True, state="running")
     if seconds < 5:
         record(args.out, part, state="no time was left")
@@ -150,7 +150,7 @@ def run_part(args, part: str, seconds: float, work: Path) -> None:
 
 
 def record(out: Path, part: str, replace: bool = False, **values) -> None:
-    """Puts values of a part into the report."""
+    """Adds values of a part to the report."""
     tree = read(out)
     old = {} if replace else tree["parts"].get(part, {})
     tree["parts"][part] = {**old, **values}
@@ -163,7 +163,7 @@ def read(out: Path) -> dict:
 
 
 def save(out: Path, tree: dict) -> None:
-    """Writes the report so that there is never half of it."""
+    """Writes the report atomically."""
     scratch = out / "report.tmp"
     scratch.write_text(json.dumps(tree, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     scratch.replace(out / "report.json")
@@ -180,7 +180,7 @@ def commit() -> str:
 
 
 def device(args) -> None:
-    """What the device is and what it can do."""
+    """Records the device's name, versions and measured peaks."""
     import torch
     from bench_step import device_name, matmul_flops, versions
 
@@ -204,7 +204,7 @@ def device(args) -> None:
 
 
 def copy_rate(where: str) -> float:
-    """Bytes a second read and written by a copy of one large tensor."""
+    """Bytes per second, read and written, of copying one large tensor."""
     import torch
     from bench_step import wait_for
 
@@ -221,9 +221,9 @@ def copy_rate(where: str) -> float:
 
 
 def tests(args) -> None:
-    """The tests for CUDA, those that compile and the others side by side.
+    """Runs the CUDA tests; those that compile run in parallel with the others.
 
-    Warnings are no errors here: they come with the versions of libraries, which are not those of CI.
+    Warnings are not errors here, because the library versions differ from CI's.
     """
     words = [sys.executable, "-m", "pytest", "-m", "gpu", "tests/test_gpu.py", "-v"]
     words += ["-p", "no:cacheprovider", "--no-header", "--tb=short", "-W", "default", "-k"]
@@ -231,7 +231,7 @@ def tests(args) -> None:
         subprocess.Popen([*words, which], cwd=ROOT, stdout=subprocess.PIPE, text=True)
         for which in ("compile", "not compile")
     ]
-    for child in halves:  # the pipes of what is read second hold what it prints meanwhile
+    for child in halves:  # one pipe is read after the other, so neither read may block
         os.set_blocking(child.stdout.fileno(), False)
     lines: dict[int, list[str]] = {0: [], 1: []}
     while True:
@@ -257,7 +257,7 @@ def tests(args) -> None:
 
 
 def steps(args) -> None:
-    """A step of GPT-2 small by several programs in turn."""
+    """Measures a step of GPT-2 small in several programs."""
     cases = TINY_CASES
     if not args.tiny:
         import torch
@@ -280,7 +280,7 @@ def steps(args) -> None:
 
 
 def plan(args) -> None:
-    """What `gpt-pt plan` says of the steps that were measured."""
+    """Compares the predictions of `gpt-pt plan` with the measured steps."""
     from gportuguese import load_config
     from gportuguese.plan import (
         count_flops,
@@ -338,13 +338,13 @@ def plan(args) -> None:
 
 
 def settings_of(args) -> list[str]:
-    """`gpt-pt` arguments of the transfer, but for the number of tokens."""
+    """`gpt-pt` arguments of the transfer, without the number of tokens."""
     config = "configs/h100.yaml" if args.base or args.documents else "configs/demo.yaml"
     sets = [
         "name=gpu-report",
         f"runtime.artifacts_dir={args.work / 'artifacts'}",
         f"runtime.device={'cpu' if args.tiny else 'cuda'}",
-        "train.global_batch_size=32",  # few tokens: smaller steps, and more of them
+        "train.global_batch_size=32",  # few tokens, so smaller batches and more steps
         "train.phases=[{name: all, epochs: 2, trainable_groups: 4, lr_max: 1.0e-3, lr_ratio: 1}]",
         f"train.valid_tokens={4096 if args.tiny else 2**18}",
         f"evaluate.tokens={4096 if args.tiny else 2**19}",
@@ -354,7 +354,7 @@ def settings_of(args) -> list[str]:
         sets.append(f"align.base={args.base}")
     if args.documents:
         sets += [f"corpus.documents={args.documents}", "tokenizer.vocab_size=32768"]
-        sets += ["align.vector_tokens=3_000_000"]  # vectors of more take longer than all the rest
+        sets += ["align.vector_tokens=3_000_000"]  # more would take longer than everything else
     if not args.base and args.documents:
         sets += ["align.base=package:english-nano", "tokens.block_size=256"]
     if args.tiny:
@@ -365,13 +365,13 @@ def settings_of(args) -> list[str]:
 
 
 def gpt_pt(args, command: str, *more: str) -> list[str]:
-    """The words of a command."""
+    """The command line of a `gpt-pt` command."""
     sets = [word for each in more for word in ("--set", each)]
     return [sys.executable, "-m", "gportuguese", command, *settings_of(args), *sets]
 
 
 def tokens_in(args, seconds: float) -> int:
-    """Training tokens for that long, at the rate of the fastest step measured; whole steps."""
+    """Training tokens that fit into `seconds` at the rate of the fastest measured step."""
     measured = read(args.out)["parts"].get("steps", {}).get("cases", [])
     rates = [
         each["case"]["batch"]
@@ -382,13 +382,13 @@ def tokens_in(args, seconds: float) -> int:
         if "seconds" in each["programs"].get("ours", {})
     ]
     rate = max(rates, default=FALLBACK_RATE["cpu" if args.tiny else "cuda"])
-    if args.tiny:  # the model that is transferred is larger than those of the steps
+    if args.tiny:  # the transferred model is larger than those of the steps
         rate = FALLBACK_RATE["cpu"]
     return max(32 * (256 if args.tiny else 1024), int(rate * seconds))
 
 
 def transfer(args) -> None:
-    """A base model into the language of the documents, in the time there is."""
+    """Takes a base model into the language of the documents, in the available time."""
     start = time.monotonic()
     seconds: dict[str, float] = {}
     for stage in ("corpus", "tokenizer", "tokens", "align"):
@@ -396,7 +396,7 @@ def transfer(args) -> None:
         subprocess.run(gpt_pt(args, stage), check=True)
         seconds[stage] = round(time.monotonic() - begin, 1)
         record(args.out, "transfer", stage_seconds=seconds)
-    # two fifths for loading, compiling, validations and the evaluation
+    # two fifths of the time go to loading, compiling, validation and evaluation
     left = 0.6 * (args.seconds - (time.monotonic() - start))
     epoch = f"train.epoch_tokens={tokens_in(args, left / 2)}"
     record(args.out, "transfer", settings=[*settings_of(args)[3::2], epoch])
@@ -408,7 +408,7 @@ def transfer(args) -> None:
 
 
 def finished(args, stage: str) -> dict:
-    """What a finished stage of the transfer shows."""
+    """The results of a finished stage of the transfer."""
     folder = max(
         (args.work / "artifacts").glob(f"{stage}-*/"), key=lambda path: path.stat().st_mtime
     )
@@ -429,14 +429,14 @@ def finished(args, stage: str) -> dict:
 
 
 def stop(args) -> None:
-    """A run that is told to stop in the middle, and started again."""
+    """Stops a training run with SIGTERM in the middle and resumes it."""
     more = ("train.seed=1", f"train.epoch_tokens={tokens_in(args, args.seconds / 4)}")
     words = gpt_pt(args, "train", *more)
     artifacts = args.work / "artifacts"
     first = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
     for line in first.stderr:
         print(line, end="", flush=True)
-        if re.search(r"epoch 0\b", line):  # measured; training begins
+        if re.search(r"epoch 0\b", line):  # the first measurement is done; training starts
             time.sleep(2 if args.tiny else 8)
             first.send_signal(signal.SIGTERM)
     code = first.wait()
@@ -449,7 +449,7 @@ def stop(args) -> None:
     resumed = [line for line in second.stderr.splitlines() if "/checkpoints/" in line]
     record(args.out, "stop", resumed=resumed[:1], ended_with=second.returncode)
     if second.returncode or not resumed:
-        raise SystemExit(f"started again: exit code {second.returncode}, {len(resumed)} resumed")
+        raise SystemExit(f"resuming: exit code {second.returncode}, {len(resumed)} resumed")
 
 
 if __name__ == "__main__":

@@ -1,13 +1,15 @@
 #!/usr/bin/env bash
-# Gathers what a machine without a network lacks, in goes of at most 60 MB, and says what to run there.
+# Collects the packages and files for a machine without a network, and prints the commands to run there.
 #
 #   scripts/pack_offline.sh [--base MODEL.gguf] [--documents TEXTS.parquet] [--python 3.12] [--out .offline]
 #
-# The machine is one with a recent PyTorch for CUDA and transformers, and without fastai and its kin.
-# Each go is a folder OUT/1, OUT/2, ...; carry them one after another, then run what is printed.
+# The machine must have a recent PyTorch for CUDA and transformers, with their dependencies. This packs the newer
+# transformers that we need, fastai, and the packages that come with fastai.
+# The files are divided into folders OUT/1, OUT/2, ... of at most 55 MB. Copy them one after another, then run
+# the printed commands.
 set -euo pipefail
 
-# transformers, tokenizers and huggingface_hub are newer than what such machines have
+# these replace the older transformers, tokenizers and huggingface_hub of such machines
 packages=(
   transformers tokenizers huggingface_hub datasets "dill<0.4.2" "multiprocess<0.70.20"
   fastai fastcore fastdownload fastprogress fasttransform "plum-dispatch<2.10" beartype cloudpickle
@@ -16,7 +18,7 @@ packages=(
   starlette uvicorn h11 httpx2 httpcore2 truststore pytest-timeout
   python-fasthtml itsdangerous oauthlib python-multipart beautifulsoup4 soupsieve
 )
-limit=55000000  # what may be carried at once is 60 MB, the source tree included
+limit=55000000  # 60 MB can be copied at once, the source tree included
 python=3.12
 out=.offline
 base=""
@@ -48,7 +50,7 @@ for file in "$base" "$documents"; do
   fi
 done
 
-# Wheels stay together in the first goes, parts follow; a go is full at the limit.
+# Wheels fill the first folders, file parts the next; a folder is full at the limit.
 go=1
 size=0
 mkdir "$out/$go"
@@ -56,21 +58,21 @@ for file in "$out"/all/*.whl "$out"/all/*.part*; do
   [[ -e $file ]] || continue
   bytes=$(stat --format=%s "$file")
   if ((size + bytes > limit && size > 0)); then
-    echo "go $go: $((size / 1000000)) MB"
+    echo "folder $go: $((size / 1000000)) MB"
     go=$((go + 1)) size=0
     mkdir "$out/$go"
   fi
   mv "$file" "$out/$go/"
   size=$((size + bytes))
 done
-echo "go $go: $((size / 1000000)) MB"
+echo "folder $go: $((size / 1000000)) MB"
 rmdir "$out/all"
 
 cat <<END
 
-There, in the source tree, after every go:
+On that machine, in the source tree, after every folder:
   mkdir -p /tmp/offline && cp -r $out/*/* /tmp/offline/
-and after the last:
+and after the last one:
   cd /tmp/offline && for first in *.part01; do cat "\${first%.part01}".part* > "\${first%.part01}"; done; cd -
   python3 -m pip install --quiet --no-index --no-deps --no-compile --target /tmp/site /tmp/offline/*.whl
   export PYTHONPATH=/tmp/site:src

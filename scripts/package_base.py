@@ -2,7 +2,7 @@
 
     python scripts/package_base.py artifacts/train-...
 
-Loading brings it back to float32. The card is written from the run's own manifest.
+Loading converts it back to float32. The card takes its numbers from the run's manifest.
 """
 
 import json

@@ -1,14 +1,14 @@
-"""Rows for a new vocabulary by the public packages `deepfocus` and `wechsel`, for compare_alignments.py.
+"""Makes rows for a new vocabulary with the public packages `deepfocus` and `wechsel`, for compare_alignments.py.
 
     python -m venv peers && peers/bin/pip install deepfocus wechsel
     peers/bin/python scripts/package_rows.py deepfocus BASE ALIGNED --text CORPUS/train.parquet --out F.npy
     peers/bin/python scripts/package_rows.py wechsel BASE ALIGNED --text CORPUS/train.parquet \
         --source-text ENGLISH.jsonl.gz --dictionary EN-PT.tsv --out W.npy
 
-Needs an environment of its own, since the packages bring their own versions. Each runs as it is: only the
-texts, tokenizers and the dictionary are ours. `wechsel` would fetch fastText vectors of Common Crawl; it
-is given vectors that its own `train_embeddings` makes of the two texts. BASE is a model folder with a
-tokenizer; ALIGNED one of our align stage, whose tokenizer is the new one.
+It needs an environment of its own, because the packages pin other versions of our dependencies. Each package
+runs unchanged; the texts, tokenizers and the dictionary are ours. `wechsel` would download fastText vectors of
+Common Crawl. Instead it gets vectors that its own `train_embeddings` trains on the two texts. BASE is a model
+folder with a tokenizer. ALIGNED is a folder of our align stage, with the new tokenizer.
 """
 
 import argparse
@@ -23,7 +23,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 
 def as_jsonl(path: Path, out: Path) -> str:
-    """The `text` of each document as the .jsonl file `out`, which is what both packages read."""
+    """Writes the `text` of each document to the .jsonl file `out`, the format of both packages."""
     kind = "parquet" if path.suffix == ".parquet" else "json"
     documents = load_dataset(kind, data_files=str(path), split="train").select_columns("text")
     documents.to_json(str(out))
@@ -45,7 +45,7 @@ def focus_rows(source, target, source_VD, text: str, seed: int) -> np.ndarray:
 
 
 def wechsel_rows(source, target, source_VD, text: str, source_text: str, dictionary: Path):
-    """`wechsel` with its defaults and vectors of the two texts."""
+    """`wechsel` with its defaults, and vectors trained on the two texts."""
     from wechsel import WECHSEL, train_embeddings
 
     def words(line: str) -> list[str]:
@@ -61,7 +61,7 @@ def wechsel_rows(source, target, source_VD, text: str, source_text: str, diction
 
 
 def main() -> None:
-    """Writes the rows and prints what made them."""
+    """Writes the rows and prints their shape and the package's version."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("package", choices=("deepfocus", "wechsel"))
     parser.add_argument("base", type=Path)

@@ -1,11 +1,11 @@
-"""Pushes an exported folder to the Hugging Face Hub: `gpt-pt push`, for those who look here for it.
+"""Pushes an exported folder to the Hugging Face Hub, as `gpt-pt push` does.
 
     hf auth login
     python scripts/push_to_hub.py artifacts/export-... --repo user/gpt2-small-portuguese --dry-run
     python scripts/push_to_hub.py artifacts/export-... --repo user/gpt2-small-portuguese
 
-Sends nothing that the repository holds already, so it can be run again after an interruption. The
-receipt lies beside the folder. HF_ENDPOINT names another Hub.
+It skips files that the repository already has, so you can run it again after an interruption. It writes a
+receipt beside the folder. HF_ENDPOINT selects another Hub.
 """
 
 import sys

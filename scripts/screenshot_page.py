@@ -1,8 +1,8 @@
-"""Pictures of the demo page, light, dark and on a phone, into docs/figures.
+"""Writes screenshots of the demo page (light, dark, phone) into docs/figures.
 
     python scripts/screenshot_page.py MODEL_DIR
 
-Needs `pip install playwright` and a Chromium on the PATH.
+It needs `pip install playwright` and a Chromium on the PATH.
 """
 
 import argparse
