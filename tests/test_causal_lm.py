@@ -179,7 +179,7 @@ def test_all_phases_and_validations_share_few_compiled_graphs(make, graphs):
         with torch.no_grad():
             model(ids_BT)
             model(ids_BT[:3])  # the last batch of a validation
-    assert 4 <= len(graphs) <= 6
+    assert 1 <= len(graphs) <= 6
 
 
 @pytest.mark.parametrize("model", [gpt2(), llama()])
