@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 
 import pytest
@@ -153,3 +155,35 @@ def test_without_a_cache_folder_files_are_hashed_every_time(large, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))  # a file
     assert artifacts.remembered_hash(path) == artifacts.remembered_hash(path)
     assert len(made) == 2
+
+
+def test_a_machine_without_git_publishes_and_names_no_commit(monkeypatch):
+    monkeypatch.setenv("PATH", "")
+    assert artifacts._commit() == "unknown"
+
+
+def test_an_installed_package_does_not_name_the_commit_of_another_repository(monkeypatch, tmp_path):
+    (tmp_path / ".git").mkdir()
+    monkeypatch.setattr(
+        artifacts, "__file__", str(tmp_path / "venv" / "gportuguese" / "artifacts.py")
+    )
+    assert artifacts._commit() == "unknown"
+
+
+def test_an_unreadable_file_is_named(tmp_path):
+    with pytest.raises(artifacts.ArtifactError, match="cannot read .*gone: No such file"):
+        artifacts.remembered_hash(tmp_path / "gone")
+
+
+def test_processes_that_hash_together_all_remember(large):
+    path, _ = large
+    copies = [path.with_name(f"copy{number}") for number in range(4)]
+    for copy in copies:
+        copy.write_bytes(path.read_bytes())
+    code = (
+        "import sys; from pathlib import Path; from gportuguese import artifacts; "
+        "artifacts._SETTLED_NS = -(10**18); artifacts.remembered_hash(Path(sys.argv[1]))"
+    )
+    processes = [subprocess.Popen([sys.executable, "-c", code, str(copy)]) for copy in copies]
+    assert [process.wait() for process in processes] == [0] * len(copies)
+    assert set(map(str, copies)) <= set(artifacts._read_hashes())

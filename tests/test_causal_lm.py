@@ -126,6 +126,7 @@ def graphs(monkeypatch):
         found.append(graph)
         return graph.forward
 
+    torch.compiler.reset()  # earlier tests compiled the same code
     with_backend = partialmethod(torch.nn.Module.compile, backend=backend)
     monkeypatch.setattr(torch.nn.Module, "compile", with_backend)
     return found

@@ -81,23 +81,34 @@ def remembered_hash(path: Path) -> str:
     Like git, it compares path, size, times and inode. File times are coarse, so the hash of a file
     changed in the last seconds is not cached. Small files are always hashed.
     """
-    stat = path.stat()
-    if stat.st_size < _CACHE_FROM_BYTES:
-        return hash_file(path)
-    key = str(path.resolve())
-    state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-    cached = _read_hashes().get(key)
-    if cached is not None and cached[0] == state:
-        return str(cached[1])
-    if stat.st_size > _SLOW_BYTES:
-        log.info("reading %s to compute its SHA-256", path)
-    sha256 = hash_file(path)
-    if time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS:
-        hashes = {name: value for name, value in _read_hashes().items() if Path(name).exists()}
-        with suppress(OSError):  # without a cache folder, the file is hashed again next time
-            _hashes_path().parent.mkdir(parents=True, exist_ok=True)
-            write_json(_hashes_path(), {**hashes, key: [state, sha256]})
+    try:
+        stat = path.stat()
+        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
+        key = str(path.resolve())
+        cached = _read_hashes().get(key) if stat.st_size >= _CACHE_FROM_BYTES else None
+        if cached is not None and cached[0] == state:
+            return str(cached[1])
+        if stat.st_size > _SLOW_BYTES:
+            log.info("reading %s to compute its SHA-256", path)
+        sha256 = hash_file(path)
+    except OSError as error:
+        raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
+    is_settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS
+    if stat.st_size >= _CACHE_FROM_BYTES and is_settled:
+        with suppress(OSError, RuntimeError):  # without a cache, the file is hashed again next time
+            _remember_hash(key, [state, sha256])
     return sha256
+
+
+def _remember_hash(key: str, value: list[Any]) -> None:
+    """Adds a hash to the cache, one process at a time, and forgets files that are gone."""
+    path = _hashes_path()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.with_suffix(".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        # Path.exists raises for a folder that may not be read
+        kept = {n: each for n, each in _read_hashes().items() if os.path.exists(n)}  # noqa: PTH110
+        write_json(path, {**kept, key: value})
 
 
 def _hashes_path() -> Path:
@@ -296,12 +307,21 @@ def _versions() -> dict[str, str]:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             versions[package] = "not installed"
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        cwd=Path(__file__).parent,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    versions["commit"] = commit.stdout.strip() or "unknown"
+    versions["commit"] = _commit()
     return versions
+
+
+def _commit() -> str:
+    """The commit of our source tree; unknown in an installed package or without git."""
+    root = Path(__file__).parents[2]
+    if (root / ".git").exists() and (root / "pyproject.toml").is_file():
+        with suppress(OSError):
+            done = subprocess.run(
+                ["git", "describe", "--always", "--dirty"],
+                cwd=root,
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            return done.stdout.strip() or "unknown"
+    return "unknown"

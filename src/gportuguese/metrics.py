@@ -102,7 +102,8 @@ def measure(
     for inputs_BT, targets_BT in batches:
         targets_BT = targets_BT.to(device)
         with autocast():
-            head_loss(loss_input(model(inputs_BT.to(device))), targets_BT)
+            output = model(inputs_BT.to(device), use_cache=False)
+            head_loss(loss_input(output), targets_BT)
         sums.add(head_loss.nats_BT, head_loss.correct_BT, targets_BT)
     if loss is None:
         head_loss.release()

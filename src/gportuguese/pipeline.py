@@ -79,9 +79,10 @@ class Pipeline:
         return self._opened[name]
 
     def find(self, name: str) -> Artifact | None:
-        """Opens and checks a stage like `open`, but returns None if it is not built."""
+        """A stage with its manifest checked, but not its files; None if it is not built."""
         folder = self.folder(name)
-        return self.open(name) if folder is not None and folder.is_dir() else None
+        is_built = folder is not None and folder.is_dir()
+        return artifacts.read_manifest(folder) if folder is not None and is_built else None
 
     def build(self, name: str, world: World) -> Artifact:
         """Builds a stage and any missing stages before it; finished stages are reused."""
@@ -91,6 +92,8 @@ class Pipeline:
 
     def _build(self, name: str, world: World) -> None:
         needed = self._needed(name)
+        with world.main_first("the hashes of inputs"):  # the others find them in the cache
+            self.folder(name)
         for stage in self.stages():
             folder = self.folder(stage.name)
             is_built = folder is not None and folder.is_dir()

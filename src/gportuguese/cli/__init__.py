@@ -41,6 +41,16 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
             raise
         print(f"gpt-pt: {error}", file=sys.stderr)
         sys.exit(2)
+    except RuntimeError as error:
+        if type(error).__name__ != "OutOfMemoryError" or args.debug:  # torch's, without loading it
+            raise
+        reason = str(error).partition(". ")[0]
+        print(
+            f"gpt-pt: {reason}: lower runtime.micro_batch_size or runtime.loss_rows, take a "
+            "smaller model, or run on the CPU",
+            file=sys.stderr,
+        )
+        sys.exit(2)
     except KeyboardInterrupt:
         if os.environ.get("RANK", "0") == "0":  # torchrun interrupts every process
             print(f"gpt-pt: interrupted; resume with: {_same_command_line()}", file=sys.stderr)
@@ -92,7 +102,8 @@ def _run_stage(args: argparse.Namespace) -> None:
     if args.command in ("train", "evaluate", "export"):
         from gportuguese.corpus import prompts_of
 
-        prompts = prompts_of(config.evaluate, pipeline.open("corpus"))
+        built = pipeline.find("corpus")
+        prompts = prompts_of(config.evaluate, built) if built else []
     if args.command in ("train", "evaluate"):
         _print_epochs(artifact)
     if args.command == "train":

@@ -38,15 +38,9 @@ def read_shape(config: Config) -> Any:
     else:
         shape = _of_base(base, vocab_size)
     shape.vocab_size = vocab_size
-    shape.bos_token_id = shape.eos_token_id = shape.vocab_size - 1
-    shape.pad_token_id = None  # as in `model.set_end_of_text`
+    causal_lm.set_special_ids(shape, vocab_size - 1)
     shape.use_cache = False
-    positions = getattr(shape, "max_position_embeddings", None)
-    if positions and config.tokens.block_size > positions:
-        raise ModelError(
-            f"tokens.block_size={config.tokens.block_size} is above the {positions} positions of "
-            f"{base}; lower it"
-        )
+    causal_lm.check_block_size(config.tokens.block_size, shape, str(base))
     return shape
 
 
