@@ -27,7 +27,7 @@ def find_model(source: str) -> Path:
     """
     path = resolve_path(source)
     if path.is_dir():
-        stage = _only_stage(path, "train") if _is_artifacts(path, "train") else path
+        stage = _only_stage(path, "train") if _stages(path, "train") else path
         folder = stage / "model" if (stage / "model" / "config.json").is_file() else stage
         if not (folder / "config.json").is_file():
             raise LocateError(
@@ -76,10 +76,6 @@ def config_of_run(folder: Path, overrides: tuple[str, ...]) -> Config:
         raise LocateError(f"the manifest of {folder} has no config; pass the run's --config")
     tree["runtime"]["artifacts_dir"] = str(folder.parent)
     return config_of(tree, overrides, f"the config of {folder}")
-
-
-def _is_artifacts(path: Path, name: str) -> bool:
-    return bool(_stages(path, name))
 
 
 def _stages(root: Path, name: str) -> list[Path]:
