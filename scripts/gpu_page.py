@@ -20,8 +20,6 @@ def write_page(reports: list[Path], results: Path) -> Path:
         new = json.loads(path.read_text(encoding="utf-8"))
         name = new["parts"].get("device", {}).get("name", path.parent.name)
         slug = re.sub(r"[^a-z0-9]+", "-", name.lower()).strip("-")
-        for part in new["parts"].values():
-            part["commit"] = new["commit"]
         kept = folder / f"{slug}.json"
         if kept.exists():
             old = json.loads(kept.read_text(encoding="utf-8"))
@@ -209,7 +207,7 @@ def transfer(part: dict, path: Path) -> str:
         if "samples" in part:
             text += f"\nSamples:\n\n{part['samples'].strip()}\n"
         if "curves" in part:
-            text += f"\n![Loss and bits per byte after each epoch](gpu/{path.stem}.png)\n"
+            text += f"\n![Loss and accuracy after each epoch](gpu/{path.stem}.png)\n"
     return text
 
 

@@ -6,7 +6,7 @@
 # The machine must have a recent PyTorch for CUDA and transformers, with their dependencies. This packs the newer
 # transformers that we need, fastai, and the packages that come with fastai.
 # The files are divided into folders OUT/1, OUT/2, ... of at most 55 MB. Copy them one after another, then run
-# the printed commands.
+# the printed commands. A folder OUT of an earlier call is replaced; a folder with other files is refused.
 set -euo pipefail
 
 # these replace the older transformers, tokenizers and huggingface_hub of such machines
@@ -36,8 +36,14 @@ done
 for file in "$base" "$documents"; do
   if [[ -n $file && ! -f $file ]]; then echo "$file: no such file" >&2; exit 2; fi
 done
+marker=$out/.made-by-pack-offline
+if [[ -e $out && ! -e $marker && -n $(ls -A "$out") ]]; then
+  echo "$out holds other files; choose another --out, or remove it" >&2
+  exit 2
+fi
 rm -rf "$out"
 mkdir -p "$out/all"
+touch "$marker"
 
 platforms=()
 for version in $(seq 17 39); do platforms+=(--platform "manylinux_2_${version}_x86_64"); done
@@ -68,12 +74,16 @@ done
 echo "folder $go: $((size / 1000000)) MB"
 rmdir "$out/all"
 
+join=""
+if [[ -n $base$documents ]]; then
+  join='for first in *.part01; do cat "${first%.part01}".part* > "${first%.part01}"; done'
+fi
 cat <<END
 
 On that machine, in the source tree, after every folder:
   mkdir -p /tmp/offline && cp -r $out/*/* /tmp/offline/
-and after the last one:
-  cd /tmp/offline && for first in *.part01; do cat "\${first%.part01}".part* > "\${first%.part01}"; done; cd -
+and after the last one:${join:+
+  (cd /tmp/offline && $join)}
   python3 -m pip install --quiet --no-index --no-deps --no-compile --target /tmp/site /tmp/offline/*.whl
   export PYTHONPATH=/tmp/site:src
   python3 scripts/gpu_report.py --minutes 9 --out FOLDER${base:+ --base /tmp/offline/$(basename "$base")}${documents:+ --documents /tmp/offline/$(basename "$documents")}

@@ -1,5 +1,6 @@
 import fnmatch
 import shutil
+import sys
 from functools import partialmethod
 
 import pytest
@@ -91,6 +92,19 @@ def test_missing_base_is_a_clear_error():
         causal_lm.load_with_tokenizer("./nowhere")
     with pytest.raises(ModelError, match="neither a path nor a Hub id"):
         causal_lm.load_with_tokenizer("a/b/c")
+
+
+def test_loading_does_not_need_private_modules_of_transformers(monkeypatch):
+    import transformers
+
+    name = "modeling_gguf_pytorch_utils"
+    monkeypatch.delattr(transformers, name, raising=False)
+    monkeypatch.setitem(sys.modules, f"transformers.{name}", None)
+    bars = transformers.utils.logging
+    bars.enable_progress_bar()
+    with causal_lm._without_bars():
+        assert not bars.is_progress_bar_enabled()
+    assert bars.is_progress_bar_enabled()
 
 
 def test_hub_model_without_network_is_a_clear_error():

@@ -73,7 +73,17 @@ def test_our_yaml_loader_does_not_change_the_default_loader():
 
 
 def test_a_date_is_read_as_text():
-    assert load_config(None, ("dump={wiki: ptwiki, date: 20161101}",)).dump.date == "20161101"
+    for date in ("20161101", "2016-11-01"):
+        config = load_config(None, (f"dump={{wiki: ptwiki, date: {date}}}", "name=2016-11-01"))
+        assert (config.dump.date, config.name) == ("20161101", "2016-11-01")
+
+
+def test_without_a_path_the_shipped_demo_is_loaded(tmp_path, monkeypatch):
+    for name in ("demo", "demo.yaml"):
+        (tmp_path / name).write_text("name: mine\n", encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    assert load_config().name == "demo"
+    assert load_config("demo.yaml").name == "mine"
 
 
 def test_off_is_read_as_a_word():

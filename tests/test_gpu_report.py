@@ -5,8 +5,11 @@ import os
 import subprocess
 import sys
 import time
+from argparse import Namespace
 
 import pytest
+
+from gportuguese import load_config
 
 PARTS = ("device", "tests", "steps", "plan", "transfer", "stop")
 
@@ -74,6 +77,72 @@ def test_a_part_that_fails_is_recorded_and_the_next_one_runs(request, tmp_path):
     assert "TFLOP/s in bf16" in text
     assert text.count("Not measured.") == 5
     assert not processes_of(out)
+
+
+SLOW = """
+import os, signal, time, pytest
+pytestmark = pytest.mark.gpu
+def test_slow():
+    time.sleep(1.5)  # its name is read before its verdict
+def test_skipped():
+    pytest.skip("no reason")
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "state", "counts"),
+    [
+        (SLOW, "done", {"passed": 1, "skipped": 1}),
+        ("", "failed with exit code 1", {}),
+        (
+            SLOW + "def test_compile():\n    os.kill(os.getpid(), signal.SIGSEGV)\n",
+            "failed with exit code 1",
+            {"passed": 1, "skipped": 1},
+        ),
+    ],
+)
+def test_tests_are_counted_and_a_crash_is_a_failure(request, tmp_path, text, state, counts):
+    (tmp_path / "test_fake.py").write_text(text, encoding="utf-8")
+    words = ("--parts", "tests", "--tests", str(tmp_path / "test_fake.py"))
+    part = run(request.config.rootpath, tmp_path / "out", *words)["parts"]["tests"]
+    assert part["state"] == state, part
+    assert part["counts"] == counts
+
+
+@pytest.mark.slow
+def test_counts_are_kept_when_the_time_is_over(request, tmp_path):
+    (tmp_path / "test_fake.py").write_text(
+        SLOW + "def test_endless():\n    time.sleep(600)\n", encoding="utf-8"
+    )
+    words = ("--parts", "tests", "--tests", str(tmp_path / "test_fake.py"), "--minutes", "0.9")
+    part = run(request.config.rootpath, tmp_path / "out", *words)["parts"]["tests"]
+    assert part["state"] == "stopped after 12 s"
+    assert part["counts"] == {"passed": 1, "skipped": 1}
+
+
+def test_each_part_has_the_commit_that_it_was_measured_at(request, tmp_path):
+    root, out = request.config.rootpath, tmp_path / "out"
+    run(root, out, "--commit", "aaa", "--parts", "steps", "stop", "--break", "steps", "stop")
+    report = run(root, out, "--commit", "bbb", "--parts", "stop", "--break", "stop")
+    assert report["commit"] == report["parts"]["stop"]["commit"] == "bbb"
+    assert report["parts"]["steps"]["commit"] == "aaa"
+    text = page(root, out, tmp_path / "results")
+    assert "Commit bbb, " in text
+    assert text.count("Measured at commit ") == text.count("Measured at commit aaa.") == 1
+
+
+def test_a_base_alone_is_trained_on_the_articles_of_the_demo(request, tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(request.config.rootpath / "scripts")
+    from gpu_report import settings_of
+
+    args = Namespace(base="package:english-nano", documents=None, tiny=True, work=tmp_path)
+    _, path, *flags = settings_of(args)
+    config, demo = load_config(path, tuple(flags[1::2])), load_config()
+    assert config.name == "gpu-report"
+    assert config.dump == demo.dump
+    assert config.corpus == demo.corpus
+    assert config.tokenizer == demo.tokenizer
+    assert config.tokens == demo.tokens
 
 
 @pytest.mark.slow

@@ -43,6 +43,19 @@ def test_a_stage_is_found_by_any_folder_of_its_run(run):
             assert find_stage(str(place), name) == stages[name]
 
 
+@pytest.mark.parametrize("name", ["train-2024", "export-0123456789ab"])
+def test_an_artifacts_folder_may_be_named_like_a_stage(run, tmp_path, name):
+    _, stages = run
+    root = tmp_path / name
+    root.mkdir()
+    with pytest.raises(LocateError, match=f"no train of {root}; run: gpt-pt train"):
+        find_stage(str(root), "train")
+    for stage in ("train", "export"):
+        (root / stages[stage].name).symlink_to(stages[stage])
+        assert find_stage(str(root), stage) == root / stages[stage].name
+    assert find_model(str(root)) == root / stages["train"].name / "model"
+
+
 @pytest.mark.parametrize(
     ("source", "message"),
     [
@@ -107,6 +120,9 @@ def test_export_accepts_the_folder_of_a_run(run, capsys, monkeypatch):
     said = capsys.readouterr()
     assert said.out.strip() == str(stages["export"])
     assert f"run: {stages['train']}" in said.err
+    assert f" gpt-pt push {stages['export']} --repo USER/NAME --dry-run\n" in said.err
+    assert gpt_pt("push", str(stages["export"]), "--repo", "anna/x", "--dry-run") == 0
+    capsys.readouterr()
     assert gpt_pt("export", str(stages["train"].parent), "--set", "export.formats=[bin]") == 0
     assert (Path(capsys.readouterr().out.strip()) / "pytorch_model.bin").is_file()
 

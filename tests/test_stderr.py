@@ -45,7 +45,7 @@ KNOWN = {
         LOG + "export: (building .*|done in .* s)",
         LOG + "export: (writing safetensors|safetensors agrees with PyTorch, .* s)",
         "next: gpt-pt generate .*/export-\\w+ 'o rio'",
-        " +gpt-pt push --set .* --repo USER/NAME --dry-run",
+        " +gpt-pt push .*/export-\\w+ --repo USER/NAME --dry-run",
     ],
     "lr-find": [
         LOG + r"\w+: already done, .*",

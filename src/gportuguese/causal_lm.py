@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -43,16 +43,20 @@ NUM_GROUPS = len(ParameterGroups._fields)
 @contextmanager
 def _without_bars() -> Iterator[None]:
     """Turns off transformers' progress bars, then restores the caller's setting."""
-    from transformers import modeling_gguf_pytorch_utils as gguf
     from transformers.utils import logging
 
-    was_enabled, bar = logging.is_progress_bar_enabled(), gguf.tqdm
+    was_enabled, bar = logging.is_progress_bar_enabled(), None
     logging.disable_progress_bar()
-    gguf.tqdm = partial(bar, disable=True)  # this bar ignores the setting
+    with suppress(ImportError, AttributeError):  # private names, which transformers may remove
+        from transformers import modeling_gguf_pytorch_utils as gguf
+
+        bar = gguf.tqdm
+        gguf.tqdm = partial(bar, disable=True)  # this bar ignores the setting
     try:
         yield
     finally:
-        gguf.tqdm = bar
+        if bar is not None:
+            gguf.tqdm = bar
         if was_enabled:
             logging.enable_progress_bar()
 

@@ -11,7 +11,7 @@ from gportuguese.config import Config, UserError, config_of, resolve_path
 
 log = logging.getLogger("gportuguese")
 
-_DIGEST = "?" * 12
+_DIGEST = "[0-9a-f]" * 12
 
 
 class LocateError(UserError):
@@ -27,7 +27,7 @@ def find_model(source: str) -> Path:
     """
     path = resolve_path(source)
     if path.is_dir():
-        stage = _only_stage(path, "train") if _is_artifacts(path, "train") else path
+        stage = _only_stage(path, "train") if _stages(path, "train") else path
         folder = stage / "model" if (stage / "model" / "config.json").is_file() else stage
         if not (folder / "config.json").is_file():
             raise LocateError(
@@ -55,7 +55,8 @@ def find_stage(source: str, name: str) -> Path:
         path = path.parent
     if not path.is_dir():
         raise LocateError(f"{path} is not a folder; pass a run's artifacts folder or a stage in it")
-    stage = path.name.rpartition("-")[0]
+    # the name alone does not tell: an artifacts folder may be called train-2024
+    stage = next((each for each in ("train", "export") if path in _stages(path.parent, each)), None)
     if stage == name:
         return path
     if (stage, name) == ("export", "train"):
@@ -77,13 +78,14 @@ def config_of_run(folder: Path, overrides: tuple[str, ...]) -> Config:
     return config_of(tree, overrides, f"the config of {folder}")
 
 
-def _is_artifacts(path: Path, name: str) -> bool:
-    return any(path.glob(f"{name}-{_DIGEST}"))
+def _stages(root: Path, name: str) -> list[Path]:
+    """The finished stages of this name in a folder."""
+    return [path.parent for path in root.glob(f"{name}-{_DIGEST}/{artifacts.MANIFEST}")]
 
 
 def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
     """The only stage of this name in an artifacts folder; with `of`, the one built on that training."""
-    found = list(root.glob(f"{name}-{_DIGEST}"))
+    found = _stages(root, name)
     if of is not None:
         digest = of.name.rpartition("-")[2]
         found = [

@@ -62,7 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
 
 
 def _set_up_logging() -> None:
-    log = logging.getLogger("gportuguese")
     log.setLevel(logging.WARNING if os.environ.get("RANK", "0") != "0" else logging.INFO)
     handler: logging.Handler = logging.StreamHandler()
     if sys.stderr.isatty():

@@ -36,7 +36,7 @@ def following(
     if command == "export":
         return [
             shlex.join(["gpt-pt", "generate", str(folder), prompt]),
-            f"{command_line('push', args)} --repo USER/NAME --dry-run",
+            shlex.join(["gpt-pt", "push", str(folder), "--repo", "USER/NAME", "--dry-run"]),
         ]
     names = list(STAGES)
     return [command_line(names[names.index(command) + 1], args)]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import datetime
 import difflib
 import re
 import types
@@ -16,7 +17,7 @@ import yaml
 from gportuguese.config.overrides import place_of, set_value
 from gportuguese.config.relations import broken_relations
 from gportuguese.config.schema import Config, ConfigError
-from gportuguese.config.shipped import find_config
+from gportuguese.config.shipped import configs_folder, find_config
 
 
 class _Loader(yaml.SafeLoader):
@@ -37,7 +38,7 @@ def load_config(path: str | Path | None = None, overrides: tuple[str, ...] = ())
     all problems.
     """
     try:
-        path = find_config("demo" if path is None else path)
+        path = configs_folder() / "demo.yaml" if path is None else find_config(path)
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
@@ -161,6 +162,8 @@ def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         return tuple(items)
     if kind is str and type(value) is int:  # dump.date: 20161101 is an int in YAML
         return str(value)
+    if kind is str and type(value) is datetime.date:  # YAML reads 2016-11-01 as a date
+        return value.strftime("%Y%m%d") if where == "dump.date" else value.isoformat()
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:

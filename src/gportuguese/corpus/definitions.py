@@ -67,12 +67,6 @@ def read_pieces(path: Path) -> list[Piece]:
         return [Piece(*row) for row in database.execute("SELECT * FROM pieces ORDER BY number")]
 
 
-def count_definitions(path: Path) -> int:
-    """The number of templates and redirects."""
-    with closing(sqlite3.connect(path)) as database:
-        return int(database.execute("SELECT count(*) FROM templates").fetchone()[0])
-
-
 class Definitions:
     """The definitions in a file, looked up one by one."""
 

@@ -51,14 +51,11 @@ def make_model(shape: Any) -> PreTrainedModel:
     return AutoModelForCausalLM.from_config(shape, dtype=torch.float32, trust_remote_code=False)
 
 
-def cut_model(
-    shape: Any, num_blocks: int, frozen: bool = False
-) -> tuple[PreTrainedModel, nn.ModuleList]:
+def cut_model(shape: Any, num_blocks: int) -> tuple[PreTrainedModel, nn.ModuleList]:
     """A model of the shape with its first blocks only, and these; its memory is not written yet."""
     with torch.device("meta"):
         model = make_model(shape)
     blocks = causal_lm.block_list(model)
-    blocks.requires_grad_(not frozen)
     del blocks[num_blocks:]
     model.to_empty(device="cpu")
     model.tie_weights()
