@@ -187,3 +187,15 @@ def test_processes_that_hash_together_all_remember(large):
     processes = [subprocess.Popen([sys.executable, "-c", code, str(copy)]) for copy in copies]
     assert [process.wait() for process in processes] == [0] * len(copies)
     assert set(map(str, copies)) <= set(artifacts._read_hashes())
+
+
+def test_published_files_can_be_read_by_whom_the_umask_allows(tmp_path):
+    mask = os.umask(0o022)
+    try:
+        with building(tmp_path / f"x-{DIGEST}", resumable=False) as partial:
+            (partial / "weights").write_bytes(b"1")
+            (partial / "weights").chmod(0o600)  # as safetensors leaves them
+            folder = publish(partial, tmp_path / f"x-{DIGEST}", {"digest": DIGEST}).folder
+    finally:
+        os.umask(mask)
+    assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}

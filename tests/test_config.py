@@ -228,3 +228,9 @@ def test_a_resolved_config_survives_a_round_trip(block_size, rate, precision):
     assert parse(Config, as_tree(config), "", problems) == config
     assert not problems
     assert config.align.base == Architecture(layers=3, width=8, heads=2, positions=8192)
+
+
+def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path):
+    path = write(tmp_path, "name: a\ntrain: {seed: 1}\ntrain: {eps: 1e-6}\n")
+    with pytest.raises(ConfigError, match="line 3: 'train' stands twice"):
+        load_config(path)

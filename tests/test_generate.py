@@ -264,3 +264,24 @@ def test_errors_name_the_invalid_argument(words, message, capsys):
         cli.main(["generate", *words])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [(b"o rio\r\n\n  \n", "o rio"), (b"o rio \xff\n", "gpt-pt: ")],
+)
+def test_lines_of_standard_input_are_prompts(given, written):
+    words = ["generate", MODEL, "--temperature", "0", "--max-new-tokens", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "gportuguese", *words], input=given, capture_output=True, check=False
+    )
+    is_refused = written == "gpt-pt: "
+    assert done.returncode == (2 if is_refused else 0), done.stderr
+    shown = (done.stderr if is_refused else done.stdout).decode()
+    assert (
+        (written in shown and "not UTF-8 text" in shown)
+        if is_refused
+        else shown.startswith(written)
+    )
+    assert b"\r" not in done.stdout
+    assert b"Traceback" not in done.stderr

@@ -53,7 +53,7 @@ KNOWN = {
     ],
     "plan": ["next: gpt-pt train --set .*"],
     "status": [],
-    "config": ["next: gpt-pt plan --set .*", " +gpt-pt train --set .*"],
+    "config": ["next: gpt-pt train --set .*"],
     "generate": [LOG + "model: .*/model", r"\d+ tokens, [\d.]+ per second"],
     "tokens": ["gpt-pt: .*"],
 }

@@ -277,11 +277,20 @@ def broken_seal(folder: Path) -> str:
 
 def rename_whole(scratch: Path, folder: Path) -> None:
     """Syncs a folder to disk and then renames it, so that `folder` is complete or absent."""
+    mode = 0o666 & ~_umask()
     for path in scratch.rglob("*"):
+        if path.is_file():  # safetensors writes files that only their owner may read
+            path.chmod(mode)
         _sync(path)
     _sync(scratch)
     scratch.rename(folder)
     _sync(folder.parent)
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -96,6 +96,8 @@ def plan(folder: Path, repo: str) -> list[PlannedFile]:
     If `export.repo` is not set, the examples of the card get `repo`. Raises `PushError` if the folder
     is not an export, and `ArtifactError` if a file is missing, changed or added.
     """
+    if repo.count("/") != 1:
+        raise PushError(f"--repo {repo}: write it as user/name or organization/name")
     folder = folder.resolve()
     if folder.name.rpartition("-")[0] != "export" or not folder.is_dir():
         raise PushError(f"{folder} is not an export folder; run: gpt-pt export")
@@ -148,8 +150,6 @@ def push(
 
     Raises `PushError` that says what to do, and `ArtifactError` if the folder was changed.
     """
-    if repo.count("/") != 1:
-        raise PushError(f"--repo {repo}: write it as user/name or organization/name")
     files, branch, token = plan(folder, repo), revision or "main", _resolve_token(token)
     api = HfApi(endpoint=endpoint, token=token, library_name="gportuguese")
     sent: set[str] = set()

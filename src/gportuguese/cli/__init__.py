@@ -154,7 +154,7 @@ def _run_config(args: argparse.Namespace) -> None:
         return
     tree = as_tree(_config(args))
     print(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False, width=100), end="", flush=True)
-    show_following([command_line("plan", args), command_line("train", args)])
+    show_following([command_line("train", args)])
 
 
 def _run_plan(args: argparse.Namespace) -> None:
@@ -259,6 +259,16 @@ def _run_push(args: argparse.Namespace) -> None:
     show_following([f"gpt-pt generate {args.repo} '...'"])
 
 
+def _prompts_of_stdin() -> list[str]:
+    """The lines of standard input, without empty ones."""
+    if sys.stdin.isatty():
+        print("type one prompt per line, and Ctrl+D at the end:", file=sys.stderr)
+    try:
+        return [line.rstrip("\r\n") for line in sys.stdin if line.strip()]
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input is not UTF-8 text: {error}") from error
+
+
 def _run_generate(args: argparse.Namespace) -> None:
     with busy("loading PyTorch"):
         from gportuguese import generate
@@ -268,9 +278,12 @@ def _run_generate(args: argparse.Namespace) -> None:
         # the config selects the model, so all positional arguments are prompts
         args.model, args.prompt = None, [args.model, *args.prompt]
     folder = _model(args)
-    prompts = args.prompt or [line.rstrip("\n") for line in sys.stdin]
+    prompts = args.prompt or _prompts_of_stdin()
     if not prompts:
         raise generate.GenerateError("no prompt; pass one, or write one per line to standard input")
+    for number, prompt in enumerate(prompts, start=1):
+        if not prompt.isprintable() and any("\ud800" <= mark <= "\udfff" for mark in prompt):
+            raise generate.GenerateError(f"prompt {number} is not UTF-8 text")
     models = [prompt for prompt in args.prompt if _is_model(prompt)]
     if models and args.model is not None:
         raise generate.GenerateError(

@@ -107,13 +107,22 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     plan.add_argument("--json", action="store_true", help="print all numbers as JSON")
 
 
+def _count(text: str) -> int:
+    """A number of at least 1, as an argument."""
+    if not (text.isdecimal() and int(text) > 0):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of at least 1")
+    return int(text)
+
+
 def _add_survey(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     text = "what the table of a language should name: headings, templates, leftovers of a dump"
     survey = commands.add_parser("survey", help=text, description=text)
     survey.set_defaults(command="survey")
     survey.add_argument("dump", type=Path, help="file of a pages-articles dump")
-    survey.add_argument("--pages", type=int, default=2000, help="articles to read (default: 2000)")
-    survey.add_argument("--names", type=int, default=40, help="rows of each list (default: 40)")
+    survey.add_argument(
+        "--pages", type=_count, default=2000, help="articles to read (default: 2000)"
+    )
+    survey.add_argument("--names", type=_count, default=40, help="rows of each list (default: 40)")
     survey.add_argument("--debug", action="store_true", help="show tracebacks")
 
 

@@ -21,7 +21,16 @@ from gportuguese.config.shipped import configs_folder, find_config
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, except that `1e-3` is a number, not text."""
+    """YAML 1.1, except that `1e-3` is a number and a key that stands twice is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        """A section; raises `yaml.YAMLError` that names the line of a repeated key."""
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        for number, key in enumerate(keys):
+            if key in keys[:number]:
+                mark = node.value[number][0].start_mark
+                raise yaml.YAMLError(f"line {mark.line + 1}: {key!r} stands twice")
+        return super().construct_mapping(node, deep)
 
 
 _Loader.add_implicit_resolver(

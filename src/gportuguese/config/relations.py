@@ -27,7 +27,7 @@ def _corpus(config: Config) -> _Checks:
     )
     yield (
         not (config.dump.source and corpus.documents),
-        "dump.source and corpus.documents: set only one of them",
+        "dump.source and corpus.documents: set only one of them (--set dump.source=null)",
     )
 
 

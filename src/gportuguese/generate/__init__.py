@@ -134,6 +134,11 @@ class Writer:
         positions = causal_lm.num_positions(self.model)
         if window and max_new_tokens < positions:
             ids = ids[-(positions - max_new_tokens) :]
+        if max_new_tokens >= positions:
+            raise GenerateError(
+                f"{max_new_tokens} new tokens and a prompt do not fit the model's {positions} positions; "
+                f"ask for at most {positions - 1}"
+            )
         if len(ids) + max_new_tokens > positions:
             raise GenerateError(
                 f"{len(ids)} prompt tokens and {max_new_tokens} new ones do not fit the model's "
