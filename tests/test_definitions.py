@@ -22,7 +22,7 @@ from gportuguese.corpus.definitions import (
 from gportuguese.corpus.unpacked import is_complete, read_pages, write_pages
 from gportuguese.dump import RawPage, reader
 from gportuguese.dump.reader import Piece
-from tests.conftest import dump_xml, page_xml, sentence
+from tests.conftest import dump_xml, page_xml, recorded_progress, sentence
 from tests.dump_host import DumpHost
 from tests.test_dump import multistream
 from tests.test_fetch import INDEX
@@ -150,7 +150,11 @@ def test_a_run_stopped_in_either_pass_ends_with_the_same_bytes(
     for path in sorted(scratch.glob("*.pages" if when == "first pass" else "*.jsonl"))[::2]:
         path.unlink()
     (scratch / "templates.sqlite.tmp").write_bytes(b"half a database")
+    left = len(list(scratch.glob("*.jsonl")))
+    reports = recorded_progress(monkeypatch, "gportuguese.corpus")
     resumed = build(dump, tmp_path / "stopped")
+    assert sum(is_resumed for _, is_resumed in reports[0]) == left < len(reports[0])
+    assert (left > 0) == (when == "second pass")
     for path in straight.folder.glob("*.parquet"):
         assert path.read_bytes() == (resumed.folder / path.name).read_bytes()
 

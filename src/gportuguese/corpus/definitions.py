@@ -1,7 +1,6 @@
 """The template definitions of a dump: read from its template namespace, kept in one SQLite file.
 
-Workers look templates
-up in it as they meet them, so that memory does not grow with their number.
+Workers look templates up in it as they meet them, so that memory does not grow with their number.
 """
 
 from __future__ import annotations

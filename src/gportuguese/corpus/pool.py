@@ -3,7 +3,8 @@
 With `corpus.templates: expand` they first read the template definitions out of all pieces. They keep the
 pages that they unpacked on the way, so that nobody undoes bzip2 twice.
 
-A shard is complete or absent: a run that was killed goes on with the pieces that have none, and ends with the same bytes.
+A shard is complete or absent: a run that was killed goes on with the pieces that have none, and ends
+with the same bytes.
 """
 
 from __future__ import annotations
