@@ -4,6 +4,7 @@ import bz2
 import logging
 import os
 import tempfile
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,19 @@ def tiny_dump(tmp_path_factory):
 def tiny_overrides(tiny_dump, tmp_path):
     """The settings of a run that takes seconds: 3 layers, width 16, two phases."""
     return tiny_settings(tiny_dump, tmp_path / "artifacts")
+
+
+def recorded_progress(monkeypatch, module):
+    """What each `track` of a module is told: amounts, and whether an earlier run did them."""
+    reports = []
+
+    @contextmanager
+    def track(description, total):
+        reports.append([])
+        yield lambda amount, note="", *, resumed=False: reports[-1].append((amount, resumed))
+
+    monkeypatch.setattr(f"{module}.track", track)
+    return reports
 
 
 def tiny_settings(dump, artifacts):

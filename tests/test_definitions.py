@@ -13,10 +13,16 @@ import pytest
 
 from gportuguese import Pipeline, corpus, init_world, load_config
 from gportuguese.corpus import pool
-from gportuguese.corpus.definitions import Definitions, definition_of, write_definitions
-from gportuguese.corpus.unpacked import read_pages, write_pages
+from gportuguese.corpus.definitions import (
+    Definitions,
+    definition_of,
+    read_pieces,
+    write_definitions,
+)
+from gportuguese.corpus.unpacked import is_complete, read_pages, write_pages
 from gportuguese.dump import RawPage, reader
-from tests.conftest import dump_xml, page_xml, sentence
+from gportuguese.dump.reader import Piece
+from tests.conftest import dump_xml, page_xml, recorded_progress, sentence
 from tests.dump_host import DumpHost
 from tests.test_dump import multistream
 from tests.test_fetch import INDEX
@@ -143,10 +149,49 @@ def test_a_run_stopped_in_either_pass_ends_with_the_same_bytes(
     assert (scratch / "templates.sqlite").exists() == (when == "second pass")
     for path in sorted(scratch.glob("*.pages" if when == "first pass" else "*.jsonl"))[::2]:
         path.unlink()
-    (scratch / "templates.tmp").write_bytes(b"half a database")
+    (scratch / "templates.sqlite.tmp").write_bytes(b"half a database")
+    left = len(list(scratch.glob("*.jsonl")))
+    reports = recorded_progress(monkeypatch, "gportuguese.corpus")
+    resumed = build(dump, tmp_path / "stopped")
+    assert sum(is_resumed for _, is_resumed in reports[0]) == left < len(reports[0])
+    assert (left > 0) == (when == "second pass")
+    for path in straight.folder.glob("*.parquet"):
+        assert path.read_bytes() == (resumed.folder / path.name).read_bytes()
+
+
+@pytest.mark.parametrize("damaged", ["templates.sqlite", "*.pages"])
+def test_scratch_files_that_cannot_be_read_are_written_again(
+    header, dump, tmp_path, monkeypatch, damaged
+):
+    straight = build(dump, tmp_path / "straight")
+    real = pool._unpacked
+
+    def stop(*arguments):
+        real(*arguments)
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(pool, "_unpacked", stop)
+        with pytest.raises(KeyboardInterrupt):
+            build(dump, tmp_path / "stopped")
+    scratch = next((tmp_path / "stopped").glob("corpus-*.partial")) / "scratch"
+    paths = sorted(scratch.glob(damaged))
+    paths[-1].write_bytes(paths[-1].read_bytes()[:100])
+    paths[0].write_bytes(b"")
     resumed = build(dump, tmp_path / "stopped")
     for path in straight.folder.glob("*.parquet"):
         assert path.read_bytes() == (resumed.folder / path.name).read_bytes()
+
+
+def test_a_damaged_file_of_definitions_has_no_pieces(tmp_path):
+    path, pieces = tmp_path / "t", [Piece(0, 10, 20), Piece(1, 20, 30)]
+    assert read_pieces(path) == []
+    write_definitions(path, [(0, [("A", "words", "x" * 100_000)])], pieces)
+    assert read_pieces(path) == pieces
+    data = path.read_bytes()
+    for damaged in (b"", data[:100], data[: len(data) // 2], data[:8192] + bytes(len(data) - 8192)):
+        path.write_bytes(damaged)
+        assert read_pieces(path) == []
 
 
 def test_a_process_killed_while_it_reads_definitions_starts_again(header, dump, tmp_path):
@@ -159,7 +204,7 @@ def test_a_process_killed_while_it_reads_definitions_starts_again(header, dump, 
     ]  # fmt: skip
     command = [sys.executable, "-m", "gportuguese", *words]
     process = subprocess.Popen(command, stderr=subprocess.DEVNULL)
-    while not list((tmp_path / "b").glob("corpus-*.partial/scratch/templates.tmp")):
+    while not list((tmp_path / "b").glob("corpus-*.partial/scratch/templates.sqlite.tmp")):
         assert process.poll() is None
         time.sleep(0.002)
     process.kill()
@@ -210,6 +255,15 @@ def test_unpacked_pages_are_what_was_written(tmp_path):
     write_pages(tmp_path / "1.pages", pages)
     assert read_pages(tmp_path / "1.pages") == pages
     assert [path.name for path in tmp_path.iterdir()] == ["1.pages"]
+    data = (tmp_path / "1.pages").read_bytes()
+    assert is_complete(tmp_path / "1.pages")
+    for damaged in (b"", data[:20], data[:-1], bytes(len(data)), bytes(16)):
+        (tmp_path / "1.pages").write_bytes(damaged)
+        assert not is_complete(tmp_path / "1.pages")
+    (tmp_path / "1.pages").write_bytes(data[:16] + bytes(len(data) - 16))
+    with pytest.raises(OSError, match=r"1\.pages was damaged and is removed; run again"):
+        read_pages(tmp_path / "1.pages")
+    assert not is_complete(tmp_path / "1.pages")
 
 
 READ = multiprocessing.get_context("fork").Value("q", 0)

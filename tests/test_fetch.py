@@ -17,7 +17,7 @@ from gportuguese import Pipeline, init_world, load_config
 from gportuguese.config import DumpConfig
 from gportuguese.dump import DumpError, fetch
 from gportuguese.dump.fetch import Host, RemoteFile
-from tests.conftest import SHARED, page_xml, sentence
+from tests.conftest import SHARED, page_xml, recorded_progress, sentence
 from tests.dump_host import DumpHost
 from tests.test_cli import gpt_pt, sets
 from tests.test_dump import multistream
@@ -57,7 +57,8 @@ def test_every_byte_arrives_whatever_happens_on_the_way(host, tmp_path, faults):
     assert fetched(host, tmp_path, *faults) == CONTENT
 
 
-def test_a_second_process_goes_on_where_the_first_stopped(host, tmp_path):
+def test_a_second_process_goes_on_where_the_first_stopped(host, tmp_path, monkeypatch):
+    reports = recorded_progress(monkeypatch, "gportuguese.dump.fetch")
     host.files["/x"] = CONTENT
     host.faults["/x"].extend([("cut", 100_000)] + [("cut", 0)] * 20)
     with host.running() as address:
@@ -73,6 +74,10 @@ def test_a_second_process_goes_on_where_the_first_stopped(host, tmp_path):
         with Host(address, wait_seconds=0.001) as client:
             client.fetch(file, tmp_path / "x")
     assert host.requests[-1][1]["Range"] == "bytes=100000-"
+    first, second = reports
+    assert [(number, resumed) for number, resumed in second if resumed] == [(100_000, True)]
+    assert sum(number for number, _ in first) == 100_000
+    assert sum(number for number, _ in second) == len(CONTENT)
     assert (tmp_path / "x").read_bytes() == CONTENT
 
 

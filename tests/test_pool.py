@@ -2,17 +2,22 @@
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import time
+from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 
-from gportuguese import Pipeline, init_world, load_config
+from gportuguese import Pipeline, artifacts, init_world, load_config
 from gportuguese.config import CorpusConfig
 from gportuguese.corpus import pool
-from gportuguese.corpus.pool import Job, clean_dump
-from gportuguese.corpus.shards import read_documents, read_summary
+from gportuguese.corpus.definitions import write_definitions
+from gportuguese.corpus.pool import CorpusError, Job, clean_dump
+from gportuguese.corpus.shards import read_documents, read_summary, shard_path
+from gportuguese.corpus.unpacked import write_pages
 from gportuguese.dump import reader
 from gportuguese.wikitext import language_of
 from tests.conftest import page_xml, sentence
@@ -127,6 +132,59 @@ def test_pages_that_raise_explode_loop_or_hang_are_set_aside(job, monkeypatch, f
         ("8", "cleaner failed: MemoryError"),
         ("9", "time limit"),
     ]
+
+
+@forks
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (MemoryError(), "out of memory; run again with a smaller runtime.num_workers"),
+        (PermissionError(13, "Permission denied"), "Permission denied"),
+        (sqlite3.DatabaseError("file is not a database"), "file is not a database"),
+    ],
+)
+def test_an_error_of_a_worker_names_the_piece(job, monkeypatch, fork, error, message):
+    def clean_piece(job, piece, *_):
+        raise error
+
+    monkeypatch.setattr(pool, "clean_piece", clean_piece)
+    with pytest.raises(CorpusError, match=rf"a worker failed at piece \d of .*{message}"):
+        run(job)
+
+
+@forks
+@pytest.mark.parametrize(("end", "reason"), [("hang", "time limit"), ("die", "the worker died")])
+def test_a_piece_whose_templates_cannot_be_read_ends_the_run(
+    job, monkeypatch, tmp_path, fork, end, reason
+):
+    real = pool.unpack_piece
+
+    def unpack_piece(job, piece):
+        if piece.number == 2:
+            (tmp_path / f"{os.getpid()}.try").touch()
+            time.sleep(60) if end == "hang" else os.kill(os.getpid(), signal.SIGKILL)
+        return real(job, piece)
+
+    monkeypatch.setattr(pool, "unpack_piece", unpack_piece)
+    monkeypatch.setattr(pool, "_GRACE_SECONDS", 0.2)
+    section = replace(job.section, templates="expand", page_seconds=0.2)
+    with pytest.raises(CorpusError, match=rf"templates of piece 2 of .*, bytes .* \({reason}\)"):
+        run(replace(job, section=section))
+    assert len(list(tmp_path.glob("*.try"))) == 2
+
+
+def test_every_scratch_file_is_synced_to_disk_before_it_has_its_name(job, monkeypatch):
+    synced = []
+    monkeypatch.setattr(
+        artifacts, "_sync", lambda path: synced.append((path.name, path.stat().st_size))
+    )
+    piece = next(reader.pieces_of(job.path))
+    pool.clean_piece(job, piece, {}, SimpleNamespace(value=0), None)
+    write_pages(job.shards / "0.pages", [])
+    write_definitions(job.definitions, [], [])
+    written = (shard_path(job.shards, piece.number), job.shards / "0.pages", job.definitions)
+    assert synced == [(f"{path.name}.tmp", path.stat().st_size) for path in written]
+    assert not list(job.shards.glob("*.tmp"))
 
 
 def interrupt(*_):

@@ -1,5 +1,8 @@
 import io
 import math
+import os
+import pty
+import subprocess
 import sys
 from types import SimpleNamespace
 
@@ -44,6 +47,61 @@ def test_an_error_removes_the_bar(terminal):
     assert progress._bars is None
 
 
+def _stop_after(*_):
+    raise ValueError("stop")
+
+
+def test_an_error_removes_the_bars_of_suspended_generators(terminal):
+    def suspended():
+        with track("inner", 4):
+            yield
+
+    inner = suspended()
+    with (
+        pytest.raises(ValueError, match="stop"),
+        busy("outer"),
+        tracked("items", "abc", 3) as items,
+    ):
+        _stop_after(next(items), next(inner))
+    assert progress._bars is None
+    inner.close()
+    items.close()
+    assert terminal.getvalue().rindex("\x1b[?25h") > terminal.getvalue().rindex("\x1b[?25l")
+
+
+INTERRUPTED = """
+from gportuguese import cli
+from gportuguese.progress import track
+
+def items():
+    with track("inner", 4):
+        yield
+
+def run(args):
+    for _ in items():
+        raise {error}
+
+cli._RUN["status"] = run
+cli.main(["status"])
+"""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"), [("KeyboardInterrupt", 130), ("cli.UserError('stop')", 2)]
+)
+def test_a_command_shows_the_cursor_again_before_it_reports_an_error(error, code):
+    ours, theirs = pty.openpty()
+    words = [sys.executable, "-c", INTERRUPTED.format(error=error)]
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    run = subprocess.run(words, stderr=theirs, env=environment, timeout=60, check=False)
+    os.close(theirs)
+    said = os.read(ours, 1 << 16).decode()
+    os.close(ours)
+    assert run.returncode == code, said
+    assert said.index("\x1b[?25l") < said.rindex("\x1b[?25h") < said.index("gpt-pt: ")
+    assert "Traceback" not in said
+
+
 def test_without_a_terminal_there_is_one_line_per_interval(monkeypatch, caplog):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
@@ -61,11 +119,34 @@ def test_without_a_terminal_there_is_one_line_per_interval(monkeypatch, caplog):
 def test_the_time_left_follows_from_the_mean_rate_by_default(monkeypatch, caplog):
     now = [0.0]
     monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    with caplog.at_level("INFO", "gportuguese"):
-        for number in tracked("corpus", range(4), 4):
+    with caplog.at_level("INFO", "gportuguese"), tracked("corpus", range(4), 4) as numbers:
+        for number in numbers:
             now[0] += 10
             assert number < 4
     assert caplog.messages == ["corpus: 50 %, 0:20 left", "corpus: 100 %, 0:00 left"]
+
+
+def test_what_an_earlier_run_did_does_not_count_for_the_rate(monkeypatch, caplog):
+    now = [0.0]
+    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    with caplog.at_level("INFO", "gportuguese"), track("file", 100) as advance:
+        now[0] += 20
+        advance(60, resumed=True)
+        now[0] += 20
+        advance(20)
+    assert caplog.messages == ["file: 60 %", "file: 80 %, 0:40 left"]
+
+
+def test_of_an_unknown_total_neither_share_nor_time_left_is_shown(monkeypatch, caplog, terminal):
+    with track("file", 0) as advance:
+        advance(5, "5 MB")
+        (task,) = progress._bars.tasks
+        assert (task.total, task.fields["note"]) == (None, "5 MB")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False, raising=False)
+    monkeypatch.setattr(progress, "LINE_SECONDS", 0.0)
+    with track("file", 0) as advance:
+        advance(5, "5 MB")
+    assert caplog.messages == ["file: 5 MB"]
 
 
 def test_clock_always_shows_hours_unless_it_is_short():

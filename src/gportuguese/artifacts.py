@@ -295,8 +295,18 @@ def _umask() -> int:
 
 def write_json(path: Path, value: Any) -> None:
     """Writes JSON through a temporary file, so that `path` never holds a partial file."""
+    with replacing(path) as scratch:
+        scratch.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Yields the path of a temporary file, then syncs that file to disk and renames it to `path`.
+
+    Even after a power loss `path` is complete or absent.
+    """
     scratch = path.with_name(path.name + ".tmp")
-    scratch.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    yield scratch
     _sync(scratch)
     scratch.replace(path)
 

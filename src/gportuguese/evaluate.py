@@ -59,8 +59,8 @@ def _measure(
     )
     token_bytes = load_token_bytes(tokens.folder, world.device)
     context = partial(autocast, world.device, config.train.precision)
-    batches = tracked(f"evaluate: {split}", loader, len(loader))
-    return metrics.measure(writer.model, batches, token_bytes, context)
+    with tracked(f"evaluate: {split}", loader, len(loader)) as batches:
+        return metrics.measure(writer.model, batches, token_bytes, context)
 
 
 def _samples(config: Config, prompts: list[str], writer: Writer) -> str:

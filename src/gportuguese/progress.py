@@ -38,8 +38,12 @@ class Advance(Protocol):
         *,
         description: str | None = None,
         seconds_left: float | None = None,
+        resumed: bool = False,
     ) -> None:
-        """Reports progress. By default, the mean rate gives the time left; nan means unknown."""
+        """Reports progress. By default, the mean rate gives the time left; nan means unknown.
+
+        What an earlier run did is `resumed`: it does not count for the rate.
+        """
 
 
 @functools.cache
@@ -52,7 +56,7 @@ def console() -> Console:
 
 @contextmanager
 def track(description: str, total: float) -> Iterator[Advance]:
-    """Yields `advance(amount, note)`, which reports progress towards `total`."""
+    """Yields `advance(amount, note)`, which reports progress towards `total`; 0 means unknown."""
     if not log.isEnabledFor(logging.INFO):  # only the main process reports
         yield _ignore
     elif sys.stderr.isatty():
@@ -62,12 +66,18 @@ def track(description: str, total: float) -> Iterator[Advance]:
         yield _Task(description, total, _lines())
 
 
-def tracked(description: str, items: Iterable[T], total: int) -> Iterator[T]:
-    """Yields the items and reports progress after each."""
+@contextmanager
+def tracked(description: str, items: Iterable[T], total: int) -> Iterator[Iterator[T]]:
+    """Yields an iterator over the items that reports progress after each."""
+    # the bar belongs to the `with` block: an error would leave a generator, and its bar, suspended
     with track(description, total) as advance:
-        for item in items:
-            yield item
-            advance(1)
+
+        def reported() -> Iterator[T]:
+            for item in items:
+                yield item
+                advance(1)
+
+        yield reported()
 
 
 @contextmanager
@@ -91,8 +101,8 @@ def clock(seconds: float, short: bool = False) -> str:
     return f"{minutes}:{rest:02d}" if short and not hours else f"{hours}:{minutes:02d}:{rest:02d}"
 
 
-_Update = Callable[[str, float, str], None]
-"""Displays a description, the share done, and a note."""
+_Update = Callable[[str, "float | None", str], None]
+"""Displays a description, the share done (None if unknown), and a note."""
 
 
 class _Task:
@@ -101,6 +111,7 @@ class _Task:
     def __init__(self, description: str, total: float, update: _Update) -> None:
         self.description, self.total, self.update = description, total, update
         self.start, self.done = time.monotonic(), 0.0
+        self.resumed = 0.0
 
     def __call__(
         self,
@@ -109,18 +120,19 @@ class _Task:
         *,
         description: str | None = None,
         seconds_left: float | None = None,
+        resumed: bool = False,
     ) -> None:
         self.done += amount
+        self.resumed += amount if resumed else 0
         self.description = description or self.description
-        if seconds_left is None and self.done > 0:
-            elapsed = time.monotonic() - self.start
-            seconds_left = elapsed * max(self.total - self.done, 0) / self.done
+        if seconds_left is None and self.total and self.done > self.resumed:
+            rate = (self.done - self.resumed) / max(time.monotonic() - self.start, 1e-9)
+            seconds_left = max(self.total - self.done, 0) / rate
         parts = [note] if note else []
         if seconds_left is not None and math.isfinite(seconds_left):
             parts.append(f"{clock(seconds_left, short=True)} left")
-        self.update(
-            self.description, self.done / self.total if self.total else 1.0, ", ".join(parts)
-        )
+        share = self.done / self.total if self.total else None
+        self.update(self.description, share, ", ".join(parts))
 
 
 def _ignore(amount: float, note: str = "", **_: object) -> None:
@@ -130,40 +142,53 @@ def _ignore(amount: float, note: str = "", **_: object) -> None:
 def _lines() -> _Update:
     last = time.monotonic()
 
-    def update(description: str, share: float, note: str) -> None:
+    def update(description: str, share: float | None, note: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last >= LINE_SECONDS and share > 0:
+        if now - last >= LINE_SECONDS and share != 0:
             last = now
-            log.info("%s: %.0f %%, %s", description, 100 * share, note)
+            log.info("%s: %s", description, _share_and_note(share, note).lstrip())
 
     return update
+
+
+def _share_and_note(share: float | None, note: str) -> str:
+    parts = [] if share is None else [f"{100 * share:3.0f} %"]
+    return ", ".join([*parts, note] if note else parts)
 
 
 @contextmanager
 def _bar(description: str, total: float | None) -> Iterator[_Update]:
     """A bar at the bottom of the terminal. It hides the bars of enclosing work while it is shown."""
     global _bars
+    is_outermost = _bars is None
     bars = _bars = _bars or _make_bars()
     outer = [task.id for task in bars.tasks if task.visible]
     for each in outer:
         bars.update(each, visible=False)
-    task = bars.add_task(description, total=None if total is None else 1.0, note="")
+    task = bars.add_task(description, total=1.0 if total else None, note="")
     bars.start()
 
-    def update(description: str, share: float, note: str) -> None:
-        note = f"{100 * share:3.0f} %, {note}"
+    def update(description: str, share: float | None, note: str) -> None:
+        note = _share_and_note(share, note)
         bars.update(task, description=description, completed=share, note=note)
 
     try:
         yield update
     finally:
         bars.remove_task(task)
-        for each in outer:
+        for each in set(outer) & set(bars.task_ids):  # a suspended generator outlives outer bars
             bars.update(each, visible=True)
-        if not bars.tasks:
-            bars.stop()
-            _bars = None
+        if is_outermost and bars is _bars:
+            stop_bars()
+
+
+def stop_bars() -> None:
+    """Removes all bars from the terminal and shows its cursor again."""
+    global _bars
+    if _bars is not None:
+        _bars.stop()
+        _bars = None
 
 
 def _make_bars() -> Progress:

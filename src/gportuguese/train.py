@@ -75,14 +75,10 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     if checkpoint is None:
         context = partial(autocast, world.device, section.precision)
         valid_start = time.monotonic()
-        measures = metrics.measure(
-            model,
-            tracked("validation", loaders.valid, len(loaders.valid)),
-            token_bytes,
-            context,
-            loss=learn.loss_func,
-            total=world.total,
-        )
+        with tracked("validation", loaders.valid, len(loaders.valid)) as batches:
+            measures = metrics.measure(
+                model, batches, token_bytes, context, loss=learn.loss_func, total=world.total
+            )
         table.add_row("before", float("nan"), measures, 0.0, time.monotonic() - valid_start)
     else:
         log.info("resuming from %s: %s", checkpoint.folder, _in_words(position, section))

@@ -20,7 +20,7 @@ from gportuguese.cli.arguments import make_parser
 from gportuguese.cli.following import command_line, following, show_following
 from gportuguese.config import Config, UserError, as_tree, load_config, shipped_configs
 from gportuguese.pipeline import Pipeline
-from gportuguese.progress import busy, console
+from gportuguese.progress import busy, console, stop_bars
 from gportuguese.world import World, init_world, leave_world
 
 _SAMPLE_TOKENS = 25  # a line or two of a terminal
@@ -33,7 +33,10 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     args = make_parser().parse_args(arguments)
     _set_up_logging()
     try:
-        _RUN.get(args.command, _run_stage)(args)
+        try:
+            _RUN.get(args.command, _run_stage)(args)
+        finally:
+            stop_bars()  # before any message
         sys.stdout.flush()
         leave_world()
     except UserError as error:

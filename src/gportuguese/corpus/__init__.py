@@ -171,13 +171,16 @@ def _clean(
         frozenset(("template", *names)),
     )
     summaries: dict[int, dict[str, Any]] = {}
-    num_pages, start = 0, time.monotonic()
+    num_pages = new_pages = 0
+    earlier, start = set(shards.glob("*.jsonl")), time.monotonic()
     with track("corpus", path.stat().st_size) as advance:
         for piece, summary in clean_dump(job, world.num_workers):
             summaries[piece.number] = summary
             num_pages += summary["pages"]
-            rate = num_pages / (time.monotonic() - start)
-            advance(piece.end - piece.start, f"{rate:,.0f} pages/s")
+            is_resumed = shard_path(shards, piece.number) in earlier
+            new_pages += 0 if is_resumed else summary["pages"]
+            note = f"{new_pages / (time.monotonic() - start):,.0f} pages/s" if new_pages else ""
+            advance(piece.end - piece.start, note, resumed=is_resumed)
     if not num_pages:
         raise CorpusError(f"{path} holds no pages; is it a pages-articles dump?")
     numbers = sorted(summaries)

@@ -1,17 +1,17 @@
 """The template definitions of a dump: read from its template namespace, kept in one SQLite file.
 
-The file is written under another name and renamed: it is whole or not there. Workers look templates
-up in it as they meet them, so that memory does not grow with their number.
+Workers look templates up in it as they meet them, so that memory does not grow with their number.
 """
 
 from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterable
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Literal
 
+from gportuguese.artifacts import replacing
 from gportuguese.dump.reader import Piece, RawPage
 from gportuguese.wikitext.expansion import key_of, name_of
 from gportuguese.wikitext.preprocessor import link_target, transcluded
@@ -45,11 +45,15 @@ def write_definitions(
     path: Path, found: Iterable[tuple[int, list[Row]]], pieces: list[Piece]
 ) -> None:
     """Writes the rows of all pieces, in whatever order they come, and then the pieces themselves."""
-    scratch = path.with_suffix(".tmp")
-    scratch.unlink(missing_ok=True)
-    with closing(sqlite3.connect(scratch, isolation_level=None)) as database:
+    with replacing(path) as scratch:
+        scratch.unlink(missing_ok=True)
+        _write(scratch, found, pieces)
+
+
+def _write(path: Path, found: Iterable[tuple[int, list[Row]]], pieces: list[Piece]) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = OFF")
-        database.execute("PRAGMA synchronous = OFF")  # a file that is not whole is never renamed
+        database.execute("PRAGMA synchronous = OFF")  # the whole file is synced at the end
         database.execute(_TABLE)
         database.execute("BEGIN")
         for piece, rows in found:
@@ -58,13 +62,16 @@ def write_definitions(
         places = ((piece.number, piece.start, piece.end) for piece in pieces)
         database.executemany("INSERT INTO pieces VALUES (?, ?, ?)", places)
         database.execute("COMMIT")
-    scratch.replace(path)
 
 
 def read_pieces(path: Path) -> list[Piece]:
-    """The pieces of the dump, in its order."""
-    with closing(sqlite3.connect(path)) as database:
-        return [Piece(*row) for row in database.execute("SELECT * FROM pieces ORDER BY number")]
+    """The pieces of the dump, in its order; none if the file is missing or damaged."""
+    if not path.exists():
+        return []
+    with closing(sqlite3.connect(path)) as database, suppress(sqlite3.DatabaseError):
+        if database.execute("PRAGMA quick_check").fetchall() == [("ok",)]:
+            return [Piece(*row) for row in database.execute("SELECT * FROM pieces ORDER BY number")]
+    return []
 
 
 class Definitions:

@@ -3,17 +3,17 @@
 With `corpus.templates: expand` they first read the template definitions out of all pieces. They keep the
 pages that they unpacked on the way, so that nobody undoes bzip2 twice.
 
-A shard is written under another name and renamed, so that it is whole or not there: a run that was
-killed goes on with the pieces that have none, and ends with the same bytes.
+A shard is complete or absent: a run that was killed goes on with the pieces that have none, and ends
+with the same bytes.
 """
 
 from __future__ import annotations
 
 import json
 import multiprocessing
-import os
 import resource
 import signal
+import sqlite3
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
@@ -23,6 +23,7 @@ from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
+from gportuguese.artifacts import replacing
 from gportuguese.config import CorpusConfig, UserError
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page, is_wanted
 from gportuguese.corpus.definitions import (
@@ -34,9 +35,9 @@ from gportuguese.corpus.definitions import (
     write_definitions,
 )
 from gportuguese.corpus.shards import read_summary, shard_line, shard_path
-from gportuguese.corpus.unpacked import read_pages, unpacked_path, write_pages
+from gportuguese.corpus.unpacked import is_complete, read_pages, unpacked_path, write_pages
 from gportuguese.dump.reader import DumpError, Piece, RawPage, check_end, pages_in, pieces_of
-from gportuguese.progress import track
+from gportuguese.progress import Advance, track
 from gportuguese.wikitext import Language, count_faults
 from gportuguese.wikitext.expansion import Templates, expand
 
@@ -44,6 +45,7 @@ DROPPED_SAMPLES = 20  # per reason and shard, to be read by a person
 SLOWEST = 10
 _WORKER_BYTES = 3 << 30  # more address space than at its start: a page that wants that is set aside
 _MAX_DEATHS = 20  # at one piece
+_MAX_DEATHS_UNPACKING = 2  # at one piece: no page can be set aside there
 _GRACE_SECONDS = 60.0  # beyond the time limit of a page, for code that no signal can stop
 
 
@@ -106,33 +108,33 @@ def clean_dump(job: Job, num_workers: int) -> Iterator[tuple[Piece, dict[str, An
 
 def _unpacked(job: Job, pool: _Pool) -> list[Piece]:
     """The pieces, once the definitions and the pages of each are in the scratch folder."""
-    pieces = read_pieces(job.definitions) if job.definitions.exists() else []
+    pieces = read_pieces(job.definitions)
     if pieces and all(_is_here(job, piece) for piece in pieces):
         return pieces
     pieces.clear()
 
-    def found() -> Iterator[tuple[int, list[Row]]]:
+    def found(advance: Advance) -> Iterator[tuple[int, list[Row]]]:
         last: Piece | None = None
-        with track("templates", job.path.stat().st_size) as advance:
-            for last in pieces_of(job.path):
-                pieces.append(replace(last, xml=None))
-                for piece, rows in pool.give(_Task(last, "unpack")):
-                    advance(piece.end - piece.start, "")
-                    yield piece.number, rows
-            for piece, rows in pool.finish():
-                advance(piece.end - piece.start, "")
+        for last in pieces_of(job.path):
+            pieces.append(replace(last, xml=None))
+            for piece, rows in pool.give(_Task(last, "unpack")):
+                advance(piece.end - piece.start)
                 yield piece.number, rows
+        for piece, rows in pool.finish():
+            advance(piece.end - piece.start)
+            yield piece.number, rows
         if last is not None:
             check_end(job.path, last, "after the last page")
 
-    write_definitions(job.definitions, found(), pieces)
+    with track("templates", job.path.stat().st_size) as advance:
+        write_definitions(job.definitions, found(advance), pieces)
     return pieces
 
 
 def _is_here(job: Job, piece: Piece) -> bool:
     """Whether the second pass has what it needs of a piece, or has been there."""
     unpacked = unpacked_path(job.shards, piece.number)
-    return unpacked.exists() or read_summary(shard_path(job.shards, piece.number)) is not None
+    return is_complete(unpacked) or read_summary(shard_path(job.shards, piece.number)) is not None
 
 
 class _Worker:
@@ -208,10 +210,12 @@ class _Pool:
                 continue
             if kind == "error":
                 raise DumpError(content)
-            if kind == "failed":
-                raise content
             task, worker.task = worker.task, None
             assert task is not None
+            if kind == "failed":
+                raise CorpusError(
+                    f"a worker failed at piece {task.piece.number} of {self.job.path}: {content}"
+                )
             yield task.piece, content
         for worker in self.workers:
             if worker.is_stuck(self.job.section.page_seconds):
@@ -227,6 +231,13 @@ class _Pool:
         task.deaths[place] += 1
         if task.deaths[place] >= limit:
             task.quarantined[place] = reason
+        if task.kind == "unpack" and task.deaths.total() == _MAX_DEATHS_UNPACKING:
+            raise CorpusError(
+                f"two workers failed to read the templates of piece {task.piece.number} of "
+                f"{self.job.path}, bytes {task.piece.start:,} to {task.piece.end:,} ({reason}); run "
+                "again with a smaller runtime.num_workers or a larger corpus.page_seconds, or set "
+                "corpus.templates to tables"
+            )
         if task.deaths.total() > _MAX_DEATHS:
             raise CorpusError(
                 f"workers keep dying at piece {task.piece.number} of {self.job.path} (out of "
@@ -257,8 +268,10 @@ def _work(job: Job, connection: Connection, page: Any) -> None:
                 answer = ("done", clean_piece(job, piece, quarantined, page, templates))
         except DumpError as error:
             answer = ("error", str(error))
-        except (OSError, MemoryError) as error:  # not of a page: the disk, or the machine
-            answer = ("failed", error)
+        except MemoryError:
+            answer = ("failed", "out of memory; run again with a smaller runtime.num_workers")
+        except (OSError, sqlite3.Error) as error:  # not of a page: the disk
+            answer = ("failed", str(error))
         with suppress(OSError):
             connection.send(answer)
 
@@ -352,10 +365,9 @@ def clean_piece(
         "slowest": sorted(times, reverse=True)[:SLOWEST],
     }
     shard = shard_path(job.shards, piece.number)
-    scratch = shard.with_suffix(f".{os.getpid()}.tmp")
     text = "".join(f"{line}\n" for line in [*lines, json.dumps(summary, ensure_ascii=False)])
-    scratch.write_text(text, encoding="utf-8")
-    scratch.replace(shard)
+    with replacing(shard) as scratch:
+        scratch.write_text(text, encoding="utf-8")
     unpacked.unlink(missing_ok=True)
     return summary
 

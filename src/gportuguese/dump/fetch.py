@@ -7,7 +7,6 @@ import json
 import logging
 import re
 import time
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from gportuguese import artifacts
 from gportuguese.config import DumpConfig
 from gportuguese.dump.connection import MAX_RETRIES, TIMEOUTS, in_words, patient_session
 from gportuguese.dump.reader import DumpError
-from gportuguese.progress import track
+from gportuguese.progress import Advance, track
 
 log = logging.getLogger("gportuguese")
 
@@ -138,7 +137,7 @@ class Host:
         """
         stalls = 0
         with track(file.name, float(file.size or 0)) as advance:
-            advance(_size(path), "")
+            advance(_size(path), resumed=True)
             while not _is_whole(path):
                 have = _size(path)
                 reason = self._fetch_rest(file, path, have, advance)
@@ -166,9 +165,7 @@ class Host:
         _state(path).unlink(missing_ok=True)
         return {"url": file.url, "size": _size(path), "sha1": sha1, "sha256": sha256}
 
-    def _fetch_rest(
-        self, file: RemoteFile, path: Path, have: int, advance: Callable[[float, str], None]
-    ) -> str | None:
+    def _fetch_rest(self, file: RemoteFile, path: Path, have: int, advance: Advance) -> str | None:
         """One request for the bytes that are missing; None, or why the file is not whole yet."""
         headers = {"Range": f"bytes={have}-"} if have else {}
         start, first = time.monotonic(), have
@@ -186,7 +183,7 @@ class Host:
                     )
                 _check_same_file(file, path, have, total, answer)
                 if answer.status_code == 200 and have:  # it ignores Range
-                    advance(-have, "")
+                    advance(-have, resumed=True)
                     have = first = 0
                 with path.open("r+b" if have else "wb") as out:
                     out.seek(have)
