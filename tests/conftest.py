@@ -3,6 +3,7 @@
 import bz2
 import logging
 import os
+import signal
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
+# a background job of a shell ignores SIGINT, and so would the commands that tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # keep the cache of file hashes apart from the user's own
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gportuguese-tests-")
 
