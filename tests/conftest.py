@@ -11,8 +11,6 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-# a background job of a shell ignores SIGINT, and so would the commands that tests interrupt
-signal.signal(signal.SIGINT, signal.default_int_handler)
 # keep the cache of file hashes apart from the user's own
 os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gportuguese-tests-")
 
@@ -20,6 +18,9 @@ from hypothesis import settings
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("ci")
+
+# a background job of a shell ignores SIGINT, and so would the commands that tests interrupt
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
 
