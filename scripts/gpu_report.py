@@ -160,7 +160,7 @@ def record(out: Path, part: str, replace: bool = False, **values) -> None:
 
 
 def read(out: Path) -> dict:
-    """The report so far."""
+    """Reads the report."""
     return json.loads((out / "report.json").read_text(encoding="utf-8"))
 
 

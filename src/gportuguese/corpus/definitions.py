@@ -31,7 +31,7 @@ Row = tuple[str, Kind | Literal["redirect"], str]
 
 
 def definition_of(page: RawPage, prefixes: frozenset[str]) -> Row:
-    """What calls of a template page find."""
+    """What a call of a template page finds: words, a box, or Lua."""
     name = key_of(name_of(page.title, prefixes))
     if page.is_redirect:
         target = name_of(link_target(page.wikitext), prefixes)

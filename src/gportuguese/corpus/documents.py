@@ -113,7 +113,7 @@ def read_file(
 ) -> Iterator[tuple[Document | Dropped, int]]:
     """Yields each row of a file as a document, or as dropped for having no text.
 
-    With each comes the number of bytes read so far. A row without an id has `name:line` as its id.
+    Each comes with the number of bytes read. A row without an id has `name:line` as its id.
     Raises `CorpusError` naming file and line for what cannot be read.
     """
     is_first = True

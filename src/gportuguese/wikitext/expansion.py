@@ -143,7 +143,7 @@ def expand(wikitext: str, title: str, templates: Templates) -> tuple[str, Counte
 
 
 class _Expansion:
-    """The expansion of one page, and what it has taken so far."""
+    """Expands one page and counts the steps and characters it has used."""
 
     def __init__(self, wikitext: str, title: str, templates: Templates) -> None:
         self.wikitext, self.title, self.templates = wikitext, title, templates
