@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from gportuguese import cli
 from gportuguese.config import asset_path
 from gportuguese.generate import GenerateError, Sampling
-from gportuguese.generate.sampling import log_probabilities
+from gportuguese.generate.drawing import log_probabilities
 from gportuguese.generate.text import StopCutter
 
 MODEL = str(asset_path("english-nano"))

@@ -14,8 +14,9 @@ import torch
 
 from gportuguese import causal_lm
 from gportuguese.generate.batch import Batch
-from gportuguese.generate.sampling import GenerateError, Sampling, draw
+from gportuguese.generate.drawing import draw
 from gportuguese.generate.text import TextStream, TokenTexts
+from gportuguese.sampling import GenerateError, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

@@ -116,6 +116,7 @@ def make_plan(
         _cost(device, config.train, flops, processes, usd_per_hour[device.name])
         for device in DEVICES
     ]
+    unable = {cost.device for cost in costs if cost.hours is None}  # for lack of a precision
     if measure:
         alone = steps_of(config, "cpu")
         costs.append(_cpu_cost(cpu, config.train, schedule, alone, shape))
@@ -131,7 +132,7 @@ def make_plan(
             f"runtime.{name}" for name in ("compile", "tf32") if getattr(config.runtime, name)
         ),
         costs=tuple(costs),
-        fits=tuple(all_fits(count, largest, processes)),
+        fits=tuple(fit for fit in all_fits(count, largest, processes) if fit.device not in unable),
         cpu=cpu,
     )
 

@@ -19,7 +19,7 @@ from gportuguese import causal_lm
 from gportuguese.config import UserError
 from gportuguese.generate import Continuation, Sampling, Writer
 from gportuguese.generate.batch import Batch
-from gportuguese.generate.sampling import log_probabilities
+from gportuguese.generate.drawing import log_probabilities
 
 _log = logging.getLogger(__name__)
 
