@@ -48,8 +48,8 @@ def find_model(source: str) -> Path:
         folder = _from_hub(source)
     else:
         raise LocateError(
-            f"no folder {source!r} in {Path.cwd()}, and it is not the id of a model on the Hub, which "
-            "reads user/name; to train a model first, run: gpt-pt train"
+            f"there is no folder {source!r} in {Path.cwd()}, and models on the Hub have ids such as "
+            "user/name; to train a model here, run: gpt-pt train"
         )
     log.info("model: %s", folder)
     return folder
