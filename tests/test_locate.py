@@ -63,7 +63,18 @@ def test_an_artifacts_folder_may_be_named_like_a_stage(run, tmp_path, name):
         ("{corpus}/nothing/at/all", "nothing/at/all does not exist; pass a model folder"),
         ("./here", "here does not exist"),
         ("{yaml}", "my.yaml is a file; pass a model folder, or select a run by --config"),
-        ("Era uma vez", "no local folder Era uma vez, and 'Era uma vez' is neither a path nor"),
+        ("{empty}", "no model in .*/empty: it holds neither a trained run .* run: gpt-pt train"),
+        (
+            "Era uma vez",
+            "there is no folder 'Era uma vez' in .*; to train a model here, run: gpt-p",
+        ),
+        (
+            "artifacts",
+            "there is no folder 'artifacts' in .*, and models on the Hub have ids such as",
+        ),
+        ("artifacts/", "artifacts does not exist"),
+        ("artifacts/train-0123456789ab", "artifacts/train-0123456789ab does not exist"),
+        ("gpt2", "no local folder gpt2, and cannot fetch 'gpt2': the Hub is unreachable"),
         ("some/model", "no local folder some/model, and cannot fetch 'some/model': the Hub is"),
     ],
 )
@@ -72,7 +83,9 @@ def test_an_argument_that_is_not_a_model_is_rejected_with_advice(
 ):
     _, stages = run
     (tmp_path / "my.yaml").write_text("name: my\n", encoding="utf-8")
-    given = source.format(corpus=stages["corpus"], yaml=tmp_path / "my.yaml")
+    (tmp_path / "empty").mkdir()
+    places = {"yaml": tmp_path / "my.yaml", "empty": tmp_path / "empty"}
+    given = source.format(corpus=stages["corpus"], **places)
     assert gpt_pt("generate", given) == 2  # before it waits for prompts
     error = capsys.readouterr().err
     assert re.search(message, error)
@@ -132,6 +145,26 @@ def test_export_of_a_folder_never_trains(run, capsys):
     assert gpt_pt("export", str(stages["train"]), "--set", "train.seed=1") == 2
     assert "would be trained again" in capsys.readouterr().err
     assert not list(stages["train"].parent.glob("train-*.partial"))
+
+
+@pytest.mark.parametrize("command", ["export", "push"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("some/model", "some/model does not exist; export and push take a run's artifacts folder"),
+        ("{model}", "english-nano is a model without a run; .* run: hf upload USER/NAME /.*nano"),
+        ("{file}", "manifest.json is a file; export and push take a run's artifacts folder"),
+        ("{empty}", "no .* of .*empty; run: gpt-pt .*"),
+    ],
+)
+def test_export_and_push_say_what_they_take(run, tmp_path, capsys, command, given, message):
+    _, stages = run
+    places = {"file": stages["train"] / "manifest.json", "empty": tmp_path / "empty"}
+    places["empty"].mkdir()
+    words = [given.format(model=asset_path("english-nano"), **places)]
+    words += ["--repo", "anna/x"] if command == "push" else []
+    assert gpt_pt(command, *words) == 2
+    assert re.search(message, capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("command", ["export", "push", "serve"])

@@ -385,13 +385,13 @@ def test_the_response_names_the_stop_string(client, writer):
         ({"prompt": [-1]}, "token ids"),
         ({"prompt": "a " * 300}, "do not fit"),
         ({"prompt": "a" * 900_000}, "does not fit"),
-        ({"max_tokens": 0}, "max_tokens"),
-        ({"max_tokens": -5}, "max_tokens"),
+        ({"max_tokens": 0}, "max_tokens: 0 is only possible with echo; ask for at least 1"),
+        ({"max_tokens": -5}, "max_tokens: -5 is not at least 0"),
         ({"max_tokens": 10**8}, "do not fit"),
         ({"max_tokens": 1.5}, "whole number"),
         ({"max_tokens": "5"}, "expected a number"),
         ({"max_tokens": True}, "expected a number"),
-        ({"temperature": -1}, "temperature"),
+        ({"temperature": -1}, "temperature: -1 is not between 0.0 and 100.0"),
         ({"temperature": [1]}, "temperature"),
         ({"top_p": 0}, "top_p"),
         ({"top_k": -1}, "top_k"),
@@ -405,7 +405,8 @@ def test_the_response_names_the_stop_string(client, writer):
         ({"logprobs": 1000}, "logprobs"),
         ({"stream": "yes"}, "stream"),
         ({"stream_options": 1}, "stream_options"),
-        ({"best_of": 2}, "unknown field"),
+        ({"best_of": 2}, "best_of: this server returns every text that it writes"),
+        ({"best_of": "1"}, "best_of"),
         ({"truncate_prompt_tokens": 0}, "truncate_prompt_tokens"),
         ({"suffix": "x"}, "not supported"),
         ({"temprature": 1}, "unknown field"),
@@ -416,6 +417,12 @@ def test_invalid_requests_are_rejected_and_the_field_is_named(url, body, part):
     assert answer.status_code == 400
     assert part in answer.json()["error"]["message"]
     assert set(answer.json()["error"]) == {"message", "type", "param", "code"}
+
+
+@pytest.mark.parametrize("best_of", [None, 1])
+def test_fields_without_effect_are_accepted(url, best_of):
+    body = {"prompt": "A", "max_tokens": 1, "best_of": best_of, "user": "anna", "suffix": None}
+    assert post(url, {**body, "presence_penalty": 0, "logit_bias": {}}).status_code == 200
 
 
 def test_errors_have_openais_form(client):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shlex
 import signal
@@ -57,12 +58,11 @@ def _is_main_process() -> bool:
 def _say_stopped(how: str, words: Sequence[str]) -> None:
     if not _is_main_process():
         return
-    from gportuguese.cli.output import note
-
-    if not _can_resume(words):
-        note(f"gpt-pt: {how}")
-        return
-    start = ["gpt-pt"]
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        start = ["torchrun", "...", "-m", "gportuguese"]
-    note(f"gpt-pt: {how}; resume with: {shlex.join([*start, *words])}")
+    text = f"gpt-pt: {how}"
+    if _can_resume(words):
+        start = ["gpt-pt"]
+        if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            start = ["torchrun", "...", "-m", "gportuguese"]
+        text += f"; resume with: {shlex.join([*start, *words])}"
+    with contextlib.suppress(OSError):
+        print(text, file=sys.stderr)

@@ -11,7 +11,7 @@ from gportuguese.config import Config, UserError
 _PTWIKI_2020_TOKENS = 261_000_000
 
 # of the packaged dump, cleaned and tokenized as in the demo
-_PACKAGED_TOKENS = {"package:demo-ptwiki.xml.bz2": 0}
+_PACKAGED_TOKENS = {"package:demo-ptwiki.xml.bz2": 106_621}
 
 _EPOCH_TOKENS = "train.epoch_tokens"
 
