@@ -48,7 +48,9 @@ def test_an_artifacts_folder_may_be_named_like_a_stage(run, tmp_path, name):
     _, stages = run
     root = tmp_path / name
     root.mkdir()
-    with pytest.raises(LocateError, match=f"no train of {root}; run: gpt-pt train"):
+    with pytest.raises(
+        LocateError, match=f"no finished `train` stage in {root}; run: gpt-pt train"
+    ):
         find_stage(str(root), "train")
     for stage in ("train", "export"):
         (root / stages[stage].name).symlink_to(stages[stage])
@@ -109,7 +111,9 @@ def test_several_runs_in_a_folder_are_an_error_that_lists_them(tmp_path):
         find_stage(str(tmp_path), "train")
     with pytest.raises(LocateError, match="holds 2 `export` stages"):
         find_stage(str(tmp_path / "train-000000000000"), "export")
-    with pytest.raises(LocateError, match=r"no export of .*-000000000001; run: gpt-pt export .*1"):
+    with pytest.raises(
+        LocateError, match=r"no finished `export` stage of .*-0{11}1; run: gpt-pt export .*1"
+    ):
         find_stage(str(tmp_path / "train-000000000001"), "export")
     assert find_model(str(tmp_path / "train-000000000001")).parent.name == "train-000000000001"
 
@@ -154,7 +158,7 @@ def test_export_of_a_folder_never_trains(run, capsys):
         ("some/model", "some/model does not exist; export and push take a run's artifacts folder"),
         ("{model}", "english-nano is a model without a run; .* run: hf upload USER/NAME /.*nano"),
         ("{file}", "manifest.json is a file; export and push take a run's artifacts folder"),
-        ("{empty}", "no .* of .*empty; run: gpt-pt .*"),
+        ("{empty}", "no finished `.*` stage in .*empty; run: gpt-pt "),
     ],
 )
 def test_export_and_push_say_what_they_take(run, tmp_path, capsys, command, given, message):

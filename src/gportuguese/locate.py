@@ -123,7 +123,9 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
         ]
     if not found:
         where = f" {of or root}" if name == "export" else ""
-        raise LocateError(f"no {name} of {of or root}; run: gpt-pt {name}{where}")
+        raise LocateError(
+            f"no finished `{name}` stage {'of' if of else 'in'} {of or root}; run: gpt-pt {name}{where}"
+        )
     if len(found) > 1:
         built = {folder: folder.stat().st_mtime for folder in found}
         lines = [
