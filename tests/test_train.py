@@ -5,6 +5,8 @@ from gportuguese import Pipeline, causal_lm, init_world, load_config, loss, trai
 from gportuguese.epochs import read_epochs
 from tests.test_causal_lm import needs_compile
 
+pytestmark = pytest.mark.usefixtures("built_stages")
+
 
 def run(overrides, *more):
     config = load_config(None, (*overrides, *more))

@@ -162,6 +162,7 @@ class PoisonedLoss(Callback):
             self.weights = [p.detach().clone() for p in self.learn.model.parameters()]
 
 
+@pytest.mark.usefixtures("built_stages")
 @pytest.mark.parametrize(
     ("precision", "times", "step"),
     [("fp32", torch.nan, 2), ("fp16", torch.nan, 2), ("fp32", 3.0, 14)],
@@ -199,6 +200,7 @@ def test_a_bad_loss_stops_before_the_step_and_names_the_documents(
     assert not pipeline.folder("train").exists()
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_a_late_loss_check_keeps_the_weights_too(tiny_overrides):
     """As on a GPU, where the host reads the result one step later."""
     learn, groups, config = prepared(tiny_overrides, "runtime.micro_batch_size=8")
@@ -210,6 +212,7 @@ def test_a_late_loss_check_keeps_the_weights_too(tiny_overrides):
         assert torch.equal(kept, now)
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_a_late_loss_check_comes_before_the_checkpoint_of_its_step(tiny_overrides, monkeypatch):
     """Otherwise, a resumed run would start after the bad step."""
     often = ("runtime.micro_batch_size=8", "runtime.checkpoint_minutes=1e-9")
@@ -228,6 +231,7 @@ def test_a_late_loss_check_comes_before_the_checkpoint_of_its_step(tiny_override
     assert newest(folder).position.step == 2
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_a_loss_jump_also_stops_the_resumed_run(tiny_overrides, monkeypatch):
     """The checkpoint holds the mean loss, so the same step is rejected again."""
     settings = (
@@ -247,6 +251,7 @@ def test_a_loss_jump_also_stops_the_resumed_run(tiny_overrides, monkeypatch):
             Pipeline(config).build("train", init_world(config.runtime))
 
 
+@pytest.mark.usefixtures("built_stages")
 @pytest.mark.parametrize(
     ("epoch", "message"),
     [(0, "the base model does not work in this precision"), (1, "this phase is not kept")],
@@ -267,6 +272,7 @@ def test_the_error_of_a_nan_validation_loss_names_no_documents(
     assert "The batch held" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_an_out_of_memory_error_comes_with_advice(tiny_overrides, monkeypatch):
     learn, groups, config = prepared(tiny_overrides)
 
@@ -288,6 +294,7 @@ class PoisonedGradient(Callback):
             next(p for p in self.learn.model.parameters() if p.grad is not None).grad[0] = torch.inf
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_infinite_gradients_stop_before_the_step(tiny_overrides):
     learn, groups, config = prepared(tiny_overrides, "runtime.micro_batch_size=8")
     phase = config.train.phases[0]
@@ -299,6 +306,7 @@ def test_infinite_gradients_stop_before_the_step(tiny_overrides):
     assert all(torch.isfinite(p).all() for p in learn.model.parameters())
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_a_stopped_run_leaves_autocast(tiny_overrides):
     learn, groups, config = prepared(tiny_overrides, "train.precision=bf16")
     cbs = [TrainableGroups(groups, 4), PoisonedLoss(torch.nan)]
