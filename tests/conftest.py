@@ -134,7 +134,7 @@ def tiny_settings(dump, artifacts):
 def writer():
     """The small English model shipped with the package."""
     from gportuguese.config import asset_path
-    from gportuguese.generate import Writer
+    from gportuguese.generation import Writer
 
     return Writer.load(asset_path("english-nano"), "cpu")
 
@@ -145,7 +145,7 @@ def llama(writer):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from gportuguese.generate import Writer
+    from gportuguese.generation import Writer
 
     torch.manual_seed(0)
     config = LlamaConfig(

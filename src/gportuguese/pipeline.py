@@ -135,7 +135,7 @@ class Pipeline:
                 else:
                     partial = artifacts.partial_of(folder)
             with busy(stage.name):
-                module = importlib.import_module(f"gportuguese.{stage.name}")
+                module = importlib.import_module(f"gportuguese.{stage.module or stage.name}")
                 facts = module.build(self.config, inputs, partial, world)
             manifest = {
                 "stage": stage.name,

@@ -1,6 +1,7 @@
 """The stages in order, with their inputs and what identifies their results. Does not import torch.
 
-The code of a stage is the module `gportuguese.<name>`. The name of its folder holds a digest of its
+The code of a stage is the module `gportuguese.<name>`, except that `gportuguese.train` and
+`gportuguese.evaluate` are functions of the Python API. The name of its folder holds a digest of its
 identity.
 """
 
@@ -37,11 +38,13 @@ def _digest(folder: Path) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of the pipeline. Its module defines `build`."""
+    """One stage of the pipeline."""
 
     name: str
     about: str
     """Help text of its command."""
+    module: str = ""
+    """The module in this package that defines its `build`; empty if it has the stage's name."""
     settings: Callable[[Config], dict[str, Any]]
     """The settings that affect its result."""
     inputs: tuple[str, ...] = ()
@@ -210,6 +213,7 @@ STAGES = {
         Stage(
             name="train",
             about="train the model, running missing earlier stages first",
+            module="training",
             inputs=("corpus", "align", "tokens"),
             settings=_section("train", "tokens.block_size"),
             version=3,
@@ -220,6 +224,7 @@ STAGES = {
         Stage(
             name="evaluate",
             about="measure the trained model and write the report",
+            module="evaluation",
             inputs=("corpus", "train", "tokens"),
             settings=_section("evaluate"),
             version=3,
