@@ -1,8 +1,5 @@
 """Takes a GPT-2 into Portuguese, or any language with a Wikipedia.
 
-In a script, build stages under `if __name__ == "__main__":`, because the worker processes that clean
-pages import the script again.
-
 >>> from gportuguese import generate, load_config, make_learner, train
 >>> config = load_config("demo")  # or "pilot", or a YAML file
 >>> learn = make_learner(config)  # a fastai `Learner`, for work by hand

@@ -50,6 +50,9 @@ class LogitsLoss(HeadLoss):
     reduction = "mean"
     """`none` returns the nats of every token, `[B, T]`."""
 
+    def __repr__(self) -> str:
+        return "cross entropy, in nats per token"
+
     def __call__(self, input_BTX: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
         """The mean nats per token; with `reduction="none"`, those of every token."""
         loss = super().__call__(input_BTX, targets_BT)

@@ -57,6 +57,9 @@ class GroupedOptimizer(OptimWrapper):
     four, and `freeze_to(-2)` trains the last two. A weight decay is set only where it applies.
     """
 
+    def __repr__(self) -> str:
+        return f"{type(self.opt).__name__} (two groups per parameter group: with and without decay)"
+
     def set_hyper(self, name: str, value: Any) -> None:
         """Sets a hyper-parameter: one number, a slice, or a list of four or of eight."""
         num_groups = causal_lm.NUM_GROUPS

@@ -12,7 +12,7 @@ import gportuguese.callbacks  # noqa: F401 - silences fastai's import warnings
 # isort: split
 import torch
 from fastai.data.core import DataLoaders
-from fastai.torch_core import display_df
+from fastcore.basics import IN_NOTEBOOK
 
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config
@@ -66,10 +66,16 @@ class Loaders(DataLoaders):
 
 
 def show_texts(columns: dict[str, list[str]]) -> None:
-    """Shows a table of texts as fastai does: drawn in a notebook, printed elsewhere."""
+    """Shows a table of texts: drawn in a notebook, printed elsewhere."""
     import pandas as pd
+    from fastai.torch_core import display_df
 
-    display_df(pd.DataFrame(columns))
+    with pd.option_context("display.max_colwidth", None):
+        table = pd.DataFrame(columns)
+        if IN_NOTEBOOK:
+            display_df(table)
+        else:  # where fastai would print that there is some HTML
+            print(table.to_string())  # noqa: T201
 
 
 def make_loaders(
