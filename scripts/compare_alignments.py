@@ -37,7 +37,7 @@ import torch
 from torch.nn import functional
 
 from gportuguese import Pipeline, causal_lm, init_world, load_config, tokenizer
-from gportuguese.artifacts import hash_file
+from gportuguese.hashes import hash_file
 from gportuguese.config import AlignConfig
 from gportuguese.precision import autocast, check_precision
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes

@@ -9,7 +9,7 @@ from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
-from gportuguese import artifacts
+from gportuguese import artifacts, hashes
 from gportuguese.artifacts import Artifact, ArtifactError
 from gportuguese.config import Config, as_tree
 from gportuguese.progress import busy
@@ -49,7 +49,7 @@ class Pipeline:
             identity = STAGES[name].identity(self.config, self.folder)
             if identity is None:
                 return None
-            self._folders[name] = self._root / f"{name}-{artifacts.digest_of(identity)}"
+            self._folders[name] = self._root / f"{name}-{hashes.digest_of(identity)}"
         return self._folders[name]
 
     def status(self) -> list[StageStatus]:

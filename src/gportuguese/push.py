@@ -25,7 +25,7 @@ from huggingface_hub.hf_api import RepoFile
 from huggingface_hub.utils import httpx, parse_ratelimit_headers  # type: ignore[attr-defined]
 from huggingface_hub.utils.sha import git_hash
 
-from gportuguese import artifacts
+from gportuguese import artifacts, atomic
 from gportuguese.config import UserError
 
 log = logging.getLogger("gportuguese")
@@ -204,7 +204,7 @@ def write_receipt(folder: Path, receipt: Receipt) -> Path:
     path = folder.with_name(f"push-{folder.name.rpartition('-')[2]}-{where}.json")
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
-        artifacts.write_json(path, {**asdict(receipt), "time": now})
+        atomic.write_json(path, {**asdict(receipt), "time": now})
     except OSError as error:
         raise PushError(
             f"pushed to {receipt.url}, but cannot write the receipt {path}: {error.strerror}"

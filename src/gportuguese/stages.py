@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gportuguese import artifacts, base, dump
+from gportuguese import artifacts, base, dump, hashes
 from gportuguese.config import Config, as_tree
 from gportuguese.progress import busy
 from gportuguese.wikitext import hash_tables
@@ -99,7 +99,7 @@ def _dump_settings(config: Config) -> dict[str, Any]:
 def _dump_file(config: Config, folders: Folders) -> Hashes:
     if dump.is_remote(config.dump):
         return {}
-    return {"content": artifacts.remembered_hash(dump.local_path(config.dump))}
+    return {"content": hashes.remembered_hash(dump.local_path(config.dump))}
 
 
 def _dump_content(folder: Path) -> str | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gportuguese import artifacts, causal_lm, corpus, metrics, tokenizer
+from gportuguese import artifacts, atomic, causal_lm, corpus, metrics, tokenizer
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks import (
     Checkpoints,
@@ -157,7 +157,7 @@ def _save_phase(folder: Path, model: PreTrainedModel) -> None:
     model.config.use_cache = True
     causal_lm.save(model, scratch)
     model.config.use_cache = False
-    artifacts.rename_whole(scratch, folder)
+    atomic.rename_whole(scratch, folder)
 
 
 def _finish(

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback
 
-from gportuguese import artifacts, causal_lm
+from gportuguese import artifacts, atomic, causal_lm
 from gportuguese.callbacks.epoch_table import EpochTable
 from gportuguese.callbacks.guard import Guard
 from gportuguese.epochs import EpochRow, EpochTime
@@ -142,7 +142,7 @@ class Checkpoints(Callback):
         causal_lm.save(self.model, scratch)
         torch.save(state, scratch / _STATE)
         artifacts.seal(scratch)
-        artifacts.rename_whole(scratch, self.folder / name)
+        atomic.rename_whole(scratch, self.folder / name)
         for old in _folders(self.folder)[:-_KEPT]:
             shutil.rmtree(old)
 
