@@ -92,8 +92,9 @@ def _section(*keys: str) -> Callable[[Config], dict[str, Any]]:
 
 
 def _dump_settings(config: Config) -> dict[str, Any]:
-    # a local file is identified by its content, not by these settings
-    return _section("dump")(config) if dump.is_remote(config.dump) else {}
+    # a local file is identified by its content, and every mirror has the same files
+    section = _section("dump")(config) if dump.is_remote(config.dump) else {}
+    return {key: value for key, value in section.items() if key != "mirror"}
 
 
 def _dump_file(config: Config, folders: Folders) -> Hashes:
