@@ -173,7 +173,7 @@ class Checkpoint:
 
     @property
     def rows(self) -> tuple[list[EpochRow], list[EpochTime]]:
-        """The epoch table when it was saved."""
+        """Rows and times of the epoch table at the checkpoint."""
         rows = [EpochRow(**row) for row in self.state["rows"]]
         return rows, [EpochTime(**times) for times in self.state["times"]]
 
