@@ -18,7 +18,7 @@ from gportuguese.sampling import GenerateError, Sampling
 from gportuguese.world import init_world
 
 if TYPE_CHECKING:
-    from gportuguese.generate import Continuation, Writer
+    from gportuguese.generation import Continuation, Writer
 
 
 def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -143,7 +143,7 @@ def run(args: argparse.Namespace) -> None:
     prompts = args.prompt or _prompts_of_stdin()
     _check(prompts)
     with busy("loading PyTorch"):
-        from gportuguese.generate import Writer
+        from gportuguese.generation import Writer
 
         writer = Writer.load(folder, init_world(RuntimeConfig(device=args.device)).device)
     if args.next_word:

@@ -18,7 +18,7 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
     text = "estimate what a run needs: tokens, FLOPs, memory, hours and money"
     examples = (
         "gpt-pt plan --config v100",
-        "gpt-pt plan --config h100 --processes 8 --price H100=2.00",
+        "gpt-pt plan --config h100 --processes 8",
     )
     plan = add_command(commands, "plan", text, run, examples)
     plan.add_argument(
@@ -34,14 +34,6 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
         default=1,
         metavar="N",
         help="devices that train together (default: %(default)s)",
-    )
-    plan.add_argument(
-        "--price",
-        action="append",
-        default=[],
-        metavar="DEVICE=USD",
-        help="price of a device per hour, such as A100=1.5; may be repeated (default: typical prices "
-        "of rented cards)",
     )
     plan.add_argument("--no-measure", action="store_true", help="do not time this machine's CPU")
     plan.add_argument("--json", action="store_true", help="print all numbers as JSON")
@@ -62,7 +54,6 @@ def run(args: argparse.Namespace) -> None:
         built,
         assumed_tokens=args.tokens,
         processes=args.processes,
-        prices=tuple(args.price),
         measure=not args.no_measure,
     )
     if args.json:

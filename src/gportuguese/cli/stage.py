@@ -99,7 +99,7 @@ def _show_samples(prompts: list[str], model: Path, world: World) -> None:
     if not prompts:
         return
     with busy("writing samples"):
-        from gportuguese.generate import Sampling, Writer
+        from gportuguese.generation import Sampling, Writer
 
         writer = Writer.load(model, world.device)
         texts = [writer.write(p, Sampling(max_new_tokens=_SAMPLE_TOKENS)) for p in prompts]

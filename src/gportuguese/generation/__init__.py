@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 import torch
 
 from gportuguese import causal_lm
-from gportuguese.generate.batch import Batch
-from gportuguese.generate.drawing import draw
-from gportuguese.generate.text import TextStream, TokenTexts
+from gportuguese.generation.batch import Batch
+from gportuguese.generation.drawing import draw
+from gportuguese.generation.text import TextStream, TokenTexts
 from gportuguese.sampling import GenerateError, Sampling
 
 if TYPE_CHECKING:
