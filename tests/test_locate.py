@@ -43,6 +43,15 @@ def test_a_stage_is_found_by_any_folder_of_its_run(run):
             assert find_stage(str(place), name) == stages[name]
 
 
+def test_a_stage_below_the_working_folder_has_a_short_path(run, monkeypatch):
+    _, stages = run
+    monkeypatch.chdir(stages["train"].parents[1])
+    folder = Path(stages["train"].parent.name, stages["train"].name)
+    assert find_stage(stages["train"].parent.name, "train") == folder
+    monkeypatch.chdir(stages["train"])
+    assert find_stage(".", "train") == stages["train"]
+
+
 @pytest.mark.parametrize("name", ["train-2024", "export-0123456789ab"])
 def test_an_artifacts_folder_may_be_named_like_a_stage(run, tmp_path, name):
     _, stages = run

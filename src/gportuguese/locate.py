@@ -74,7 +74,11 @@ def find_stage(source: str, name: str) -> Path:
     stage, or the `model` folder of `train`. Raises `UserError` if there is no such stage, or more
     than one.
     """
-    path = resolve_path(source).resolve()
+    folder, here = _stage_of(resolve_path(source).resolve(), name), Path.cwd()
+    return folder.relative_to(here) if here in folder.parents else folder  # short in messages
+
+
+def _stage_of(path: Path, name: str) -> Path:
     if path.name == "model" and (path.parent / artifacts.MANIFEST).is_file():
         path = path.parent
     if not path.is_dir():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import logging
+import shlex
 
 from gportuguese.cli.arguments import Commands, add_command, reject_config_beside
 from gportuguese.cli.following import show_following
@@ -53,6 +54,10 @@ def run(args: argparse.Namespace) -> None:
     where = {"private": args.private, "revision": args.revision}
     show(push.listing(push.plan(folder, args.repo), args.repo, **where))
     if args.dry_run:
+        words = ["gpt-pt", "push", str(folder), "--repo", args.repo]
+        words += ["--private"] if args.private else []
+        words += ["--revision", args.revision] if args.revision else []
+        show_following([shlex.join(words)])
         return
     receipt = push.push(folder, args.repo, **where)
     show(f"sent {len(receipt.sent)} files: {receipt.url}")
