@@ -147,8 +147,9 @@ def test_export_accepts_the_folder_of_a_run(run, capsys, monkeypatch):
     assert said.out.strip() == str(stages["export"])
     assert f"run: {stages['train']}" in said.err
     assert f" gpt-pt push {stages['export']} --repo USER/NAME --dry-run\n" in said.err
-    assert gpt_pt("push", str(stages["export"]), "--repo", "anna/x", "--dry-run") == 0
-    capsys.readouterr()
+    push = ("push", str(stages["export"]), "--repo", "anna/x")
+    assert gpt_pt(*push, "--private", "--dry-run") == 0
+    assert f"next: gpt-pt {' '.join(push)} --private\n" in capsys.readouterr().err
     assert gpt_pt("export", str(stages["train"].parent), "--set", "export.formats=[bin]") == 0
     assert (Path(capsys.readouterr().out.strip()) / "pytorch_model.bin").is_file()
 
@@ -186,6 +187,16 @@ def test_a_folder_and_a_config_together_are_rejected(run, capsys, command):
     repo = ["--repo", "anna/x"] if command == "push" else []
     assert gpt_pt(command, str(stages["train"]), "--config", "my.yaml", *repo) == 2
     assert "leave out --config" in capsys.readouterr().err
+
+
+def test_a_run_of_another_version_is_reported(run, monkeypatch):
+    _, stages = run
+    artifact = locate.artifacts.read_manifest(stages["train"])
+    artifact.manifest["config"]["train"]["old_key"] = 1
+    monkeypatch.setattr(locate.artifacts, "read_manifest", lambda folder: artifact)
+    message = r"(?s)was built by another version of gportuguese; .*train.old_key: unknown key"
+    with pytest.raises(LocateError, match=message):
+        locate.config_of_run(stages["train"], ())
 
 
 def test_the_config_of_a_run_can_be_read_from_its_manifest(run):

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 from gportuguese import artifacts, base
-from gportuguese.config import Config, UserError, config_of, resolve_path
+from gportuguese.config import Config, ConfigError, UserError, config_of, resolve_path
 
 log = logging.getLogger("gportuguese")
 
@@ -103,13 +103,20 @@ def _stage_of(path: Path, name: str) -> Path:
 def config_of_run(folder: Path, overrides: tuple[str, ...]) -> Config:
     """The config that a stage folder was built from, with `section.key=value` overrides.
 
-    Raises `LocateError` if the manifest has no config.
+    Raises `LocateError` if the manifest has no config, or that of another version.
     """
     tree = artifacts.read_manifest(folder).manifest.get("config")
     if tree is None:
         raise LocateError(f"the manifest of {folder} has no config; pass the run's --config")
     tree["runtime"]["artifacts_dir"] = str(folder.parent)
-    return config_of(tree, overrides, f"the config of {folder}")
+    try:
+        config_of(tree, (), str(folder))
+    except ConfigError as error:
+        raise LocateError(
+            f"{folder} was built by another version of gportuguese; use that version, or pass the "
+            f"run's --config to build it again. Settings that this version does not know:\n{error}"
+        ) from error
+    return config_of(tree, overrides, str(folder))
 
 
 def _stages(root: Path, name: str) -> list[Path]:
