@@ -158,7 +158,7 @@ def tiny_settings(dump, artifacts):
         "tokenizer={vocab_size: 300, min_frequency: 2}",
         "tokens={block_size: 32}",
         "align={base: {layers: 3, width: 16, heads: 2, positions: 32, dropout: 0.1}, method: random}",
-        "train={global_batch_size: 8, epoch_tokens: 2048, valid_tokens: 512, tensorboard: false, "
+        "train={global_batch_size: 8, epoch_tokens: 2048, valid_tokens: 512, tracker: none, "
         "phases: [{name: embeddings, epochs: 1, trainable_groups: 1, lr_max: 0.01, lr_ratio: 1}, "
         "{name: all, epochs: 2, trainable_groups: 4, lr_max: 0.01, lr_ratio: 2}]}",
         "evaluate={tokens: 512, prompts: [o rio], sample_tokens: 8}",
@@ -169,7 +169,7 @@ def tiny_settings(dump, artifacts):
 def writer():
     """The small English model shipped with the package."""
     from gportuguese.config import asset_path
-    from gportuguese.generate import Writer
+    from gportuguese.generation import Writer
 
     return Writer.load(asset_path("english-nano"), "cpu")
 
@@ -180,7 +180,7 @@ def llama(writer):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from gportuguese.generate import Writer
+    from gportuguese.generation import Writer
 
     torch.manual_seed(0)
     config = LlamaConfig(

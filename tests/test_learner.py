@@ -20,7 +20,9 @@ def prepared(overrides, *more):
     world, pipeline = init_world(config.runtime), Pipeline(config)
     tokens, aligned = pipeline.build("tokens", world), pipeline.build("align", world)
     model = causal_lm.load(aligned.folder)
-    learn = learner.make_learner(model, learner.make_loaders(config, tokens, world), config, world)
+    learn = learner.make_phase_learner(
+        model, learner.make_loaders(config, tokens, world), config, world
+    )
     return learn, causal_lm.parameter_groups(model), config
 
 

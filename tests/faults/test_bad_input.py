@@ -15,7 +15,7 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
-from gportuguese import Pipeline, artifacts, init_world, load_config, train, world
+from gportuguese import Pipeline, artifacts, init_world, load_config, training, world
 from gportuguese.callbacks import TrainableGroups
 from gportuguese.callbacks.epoch_table import EpochTable
 from gportuguese.callbacks.guard import TrainingStopped
@@ -180,13 +180,13 @@ def test_a_bad_loss_stops_before_the_step_and_names_the_documents(
         ),
     )
     poison = PoisonedLoss(times, step + 10 * (times == 3.0))
-    real, held = train.fit_phase, {}
+    real, held = training.fit_phase, {}
 
     def poisoned(learn, phase, section, cbs):
         held.update(learn=learn)
         real(learn, phase, section, [*cbs, poison] if phase.name == "all" else cbs)
 
-    monkeypatch.setattr(train, "fit_phase", poisoned)
+    monkeypatch.setattr(training, "fit_phase", poisoned)
     pipeline = Pipeline(config)
     with pytest.raises(TrainingStopped, match="stopped before the weights changed") as caught:
         pipeline.build("train", init_world(config.runtime))
@@ -217,17 +217,17 @@ def test_a_late_loss_check_comes_before_the_checkpoint_of_its_step(tiny_override
     """Otherwise, a resumed run would start after the bad step."""
     often = ("runtime.micro_batch_size=8", "runtime.checkpoint_minutes=1e-9")
     config = load_config(None, (*tiny_overrides, *often))
-    real = train.fit_phase
+    real = training.fit_phase
 
     def poisoned(learn, phase, section, cbs):
         learn.guard.is_late = True
         real(learn, phase, section, [*cbs, PoisonedLoss(torch.nan)])
 
-    monkeypatch.setattr(train, "fit_phase", poisoned)
+    monkeypatch.setattr(training, "fit_phase", poisoned)
     pipeline = Pipeline(config)
     with pytest.raises(TrainingStopped, match="step 3: the loss is nan"):
         pipeline.build("train", init_world(config.runtime))
-    folder = artifacts.partial_of(pipeline.folder("train")) / train.CHECKPOINTS
+    folder = artifacts.partial_of(pipeline.folder("train")) / training.CHECKPOINTS
     assert newest(folder).position.step == 2
 
 
@@ -239,13 +239,13 @@ def test_a_loss_jump_also_stops_the_resumed_run(tiny_overrides, monkeypatch):
         "train={epoch_tokens: 5120, max_loss_rise: 3.0}",
     )
     config = load_config(None, (*tiny_overrides, *settings))
-    real = train.fit_phase
+    real = training.fit_phase
 
     def poisoned(learn, phase, section, cbs):
         poison = [PoisonedLoss(3.0, 25)] if phase.name == "all" else []
         real(learn, phase, section, [*cbs, *poison])
 
-    monkeypatch.setattr(train, "fit_phase", poisoned)
+    monkeypatch.setattr(training, "fit_phase", poisoned)
     for _ in range(2):
         with pytest.raises(TrainingStopped, match=r"epoch 2 of this phase, step 6: the loss is"):
             Pipeline(config).build("train", init_world(config.runtime))

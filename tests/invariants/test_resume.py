@@ -12,9 +12,9 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
-from gportuguese import Pipeline, artifacts, load_config, train
+from gportuguese import Pipeline, artifacts, load_config, training
 from gportuguese.callbacks.resume import newest
-from gportuguese.train import CHECKPOINTS
+from gportuguese.training import CHECKPOINTS
 from tests.conftest import tiny_settings
 from tests.invariants.test_equal_runs import build
 from tests.test_cli import sets
@@ -40,14 +40,14 @@ class StopAt(Callback):
 
 
 def stop_in_last_phase(monkeypatch, number, error):
-    real = train.fit_phase
+    real = training.fit_phase
 
     def fit(learn, phase, section, cbs):
         stop = [StopAt(number, error)] if phase.name == "all" else []
         real(learn, phase, section, [*cbs, *stop])
 
-    monkeypatch.setattr(train, "fit_phase", fit)
-    return lambda: monkeypatch.setattr(train, "fit_phase", real)
+    monkeypatch.setattr(training, "fit_phase", fit)
+    return lambda: monkeypatch.setattr(training, "fit_phase", real)
 
 
 def partial_train(overrides):
