@@ -1,0 +1,16 @@
+"""Shows the doctests of docstrings as code blocks in the site (a griffe extension)."""
+
+import re
+
+import griffe
+
+EXAMPLE = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
+
+
+class Examples(griffe.Extension):
+    """Puts fences around the doctests of every docstring."""
+
+    def on_object(self, *, obj: griffe.Object, **kwargs: object) -> None:
+        """Called for every module, class and function."""
+        if obj.docstring:
+            obj.docstring.value = EXAMPLE.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
