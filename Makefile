@@ -42,6 +42,7 @@ demo: setup
 
 docs: setup
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python scripts/docs_pages.py --check
 	$(BIN)/mkdocs build --strict
 
 gpu: setup

@@ -11,6 +11,10 @@ class Examples(griffe.Extension):
     """Puts fences around the doctests of every docstring."""
 
     def on_object(self, *, obj: griffe.Object, **kwargs: object) -> None:
-        """Called for every module, class and function."""
+        """Called for everything in a package."""
         if obj.docstring:
             obj.docstring.value = EXAMPLE.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
+
+    def on_package(self, *, pkg: griffe.Module, **kwargs: object) -> None:
+        """Called for the package itself."""
+        self.on_object(obj=pkg)

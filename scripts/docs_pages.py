@@ -1,6 +1,7 @@
 """The generated parts of the documentation: configuration keys, commands, cost of each recipe (a hook of mkdocs).
 
-    python scripts/docs_pages.py      # writes the table of recipes into docs/recipes.md
+    python scripts/docs_pages.py             # writes the table of recipes into docs/recipes.md
+    python scripts/docs_pages.py --check     # fails if it is out of date
 
 A page holds `<!-- keys -->` or `<!-- commands -->` where such a part goes.
 """
@@ -11,8 +12,8 @@ import argparse
 import ast
 import dataclasses
 import inspect
-import logging
 import re
+import sys
 import types
 import typing
 from collections.abc import Iterator
@@ -26,17 +27,13 @@ from gportuguese.config import Config, as_tree, load_config, schema
 from gportuguese.config.bounds import Matches, OneOf, Within
 
 RECIPES = Path(__file__).parents[1] / "docs" / "recipes.md"
-TABLE = re.compile(r"(?<=<!-- plan -->\n\n).*?(?=\n<!-- end -->)", re.DOTALL)
+TABLE = re.compile(r"(?<=<!-- plan -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
 COMMON = ("config", "set", "debug", "help")
 """Options of every command."""
 
-log = logging.getLogger("mkdocs.hooks.docs_pages")
-
 
 def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
-    """Fills the generated parts of a page; warns if the table of recipes is not today's."""
-    if page.file.src_uri == "recipes.md" and recipes_table() != TABLE.search(markdown)[0]:
-        log.warning("docs/recipes.md is out of date; run: python scripts/docs_pages.py")
+    """Fills the generated parts of a page."""
     markdown = markdown.replace("<!-- keys -->", keys_page())
     return markdown.replace("<!-- commands -->", commands_page())
 
@@ -228,8 +225,20 @@ def recipes_table() -> str:
             f"| {device.name}, {sizes} | `{device.config}` | {plan.schedule.tokens / 1e6:,.0f} "
             f"| {memory:.1f} | {cost.hours:.1f} | {cost.usd:,.2f} |"
         )
-    return "\n".join(rows)
+    return "\n".join(rows) + "\n\n"
+
+
+def main() -> None:
+    """Writes or checks the table of recipes."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--check", action="store_true")
+    args = parser.parse_args()
+    old = RECIPES.read_text(encoding="utf-8")
+    new = TABLE.sub(recipes_table(), old)
+    if args.check and new != old:
+        sys.exit(f"{RECIPES} is out of date; run: python scripts/docs_pages.py")
+    RECIPES.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":
-    RECIPES.write_text(TABLE.sub(recipes_table(), RECIPES.read_text("utf-8")), "utf-8")
+    main()
