@@ -28,8 +28,8 @@ from gportuguese.config.bounds import Matches, OneOf, Within
 
 RECIPES = Path(__file__).parents[1] / "docs" / "recipes.md"
 TABLE = re.compile(r"(?<=<!-- plan -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
-COMMON = ("config", "set", "debug", "help")
-"""Options of every command."""
+COMMON = ("config", "set", "debug")
+"""Options of every command, beside `--help`."""
 
 
 def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
@@ -179,13 +179,13 @@ def commands_page() -> str:
     blocks = ["## Options of every command", _options([a for a in common if a.dest in COMMON])]
     for name, parser in subparsers.choices.items():
         blocks.append(f"## {name}\n\n{parser.description[0].upper()}{parser.description[1:]}.")
-        if own := [action for action in parser._actions if action.dest not in COMMON]:
+        if own := [action for action in parser._actions if action.dest not in (*COMMON, "help")]:
             blocks.append(_options(own))
     return "\n\n".join(blocks)
 
 
 def _options(actions: list[argparse.Action]) -> str:
-    rows = ["| argument | meaning | default |", "| --- | --- | --- |"]
+    rows = [("argument", "meaning", "default"), ("---", "---", "---")]
     for action in actions:
         value = action.metavar or (action.dest.upper() if action.nargs != 0 else "")
         names = [f"`{name} {value}`" if value else f"`{name}`" for name in action.option_strings]
@@ -196,8 +196,11 @@ def _options(actions: list[argparse.Action]) -> str:
         default = default if is_plain else f"`{action.default}`"
         about = re.sub(r" *\(default: [^)]*\)$", "", action.help or "") if default else action.help
         about = (about or action.dest.replace("_", " ")).replace("|", "\\|")
-        rows.append(f"| {shown} | {about} | {default} |")
-    return "\n".join(rows)
+        rows.append((shown, about, default))
+    width = (
+        3 if any(row[2] for row in rows[2:]) else 2
+    )  # no column of defaults where there are none
+    return "\n".join(f"| {' | '.join(row[:width])} |" for row in rows)
 
 
 # --- recipes ---

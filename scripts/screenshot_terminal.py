@@ -7,6 +7,7 @@ The picture shows the screen at the end, and `run-moment.svg` the first screen t
 
 import argparse
 import io
+import itertools
 import os
 import pty
 import re
@@ -24,7 +25,6 @@ from rich.text import Text
 
 FONT = re.compile(r"@font-face \{\{.*?\}\}\s*", re.DOTALL)
 """The web fonts of rich's format: the pictures load nothing from other sites."""
-COLOURS = {"brown": "yellow", "default": "default"}
 
 
 def screen_text(screen: pyte.Screen) -> Text:
@@ -32,17 +32,9 @@ def screen_text(screen: pyte.Screen) -> Text:
     lines = []
     for number in range(screen.lines):
         line = Text()
-        for column in range(screen.columns):
-            mark = screen.buffer[number][column]
-            style = Style(
-                color=_colour(mark.fg),
-                bgcolor=_colour(mark.bg),
-                bold=mark.bold,
-                italic=mark.italics,
-                underline=mark.underscore,
-                reverse=mark.reverse,
-            )
-            line.append(mark.data, style)
+        marks = (screen.buffer[number][column] for column in range(screen.columns))
+        for style, run in itertools.groupby(marks, _style):
+            line.append("".join(mark.data for mark in run), style)
         line.rstrip()
         lines.append(line)
     while lines and not lines[-1].plain:
@@ -50,10 +42,21 @@ def screen_text(screen: pyte.Screen) -> Text:
     return Text("\n").join(lines)
 
 
+def _style(mark: pyte.screens.Char) -> Style:
+    return Style(
+        color=_colour(mark.fg),
+        bgcolor=_colour(mark.bg),
+        bold=mark.bold,
+        italic=mark.italics,
+        underline=mark.underscore,
+        reverse=mark.reverse,
+    )
+
+
 def _colour(name: str) -> str:
     if re.fullmatch(r"[0-9a-f]{6}", name):
         return f"#{name}"
-    return COLOURS.get(name, name.replace("bright", "bright_"))
+    return name.replace("brown", "yellow").replace("bright", "bright_")
 
 
 def draw(screen: pyte.Screen, path: Path, title: str) -> None:
@@ -71,7 +74,7 @@ def main() -> None:
     """Runs the command and writes the pictures."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("out", type=Path)
-    parser.add_argument("--columns", type=int, default=100)
+    parser.add_argument("--columns", type=int, default=90)
     parser.add_argument("--moment", metavar="REGEX", help="draw also the first screen that matches")
     parser.add_argument("command", nargs="+")
     args = parser.parse_args()

@@ -297,14 +297,17 @@ def test_the_runs_in_the_result_file_are_those_on_the_page():
 
 
 def test_the_output_shown_is_the_measured_one():
-    """The epoch tables in the outputs on guides and README are those of a page of results."""
-    measured = "".join(page.read_text(encoding="utf-8") for page in RESULTS.glob("*.md"))
-    rows = [
-        row
+    """The epoch tables in the outputs on README and guides are those of a page of results, in a terminal's columns."""
+    measured = {
+        " ".join(re.findall(r"[^\s|]+", row))
+        for page in RESULTS.glob("*.md")
+        for row in re.findall(r"^\| \d .*$", text_of(page), re.MULTILINE)
+    }
+    shown = [
+        " ".join(row.split())
         for page in GUIDES
         for block in blocks(page, "text")
-        for row in re.findall(r"^\| \d .*$", block, re.MULTILINE)
+        for row in re.findall(r"^ +\d [a-z]+ .*\d:\d\d$|^ +0 before .*$", block, re.MULTILINE)
     ]
-    assert rows
-    for row in rows:
-        assert row in measured, row
+    assert len(shown) >= 12
+    assert set(shown) <= measured
