@@ -14,6 +14,7 @@ from gportuguese import causal_lm, learner, load_config, plan
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks import EpochOrder, TrainableGroups
 from gportuguese.config import asset_path
+from gportuguese.loaders import Loaders
 from gportuguese.loss import HeadLoss
 from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.devices import DEVICES, GPT2_SMALL_FLOPS
@@ -148,8 +149,8 @@ def test_the_learners_own_steps_peak_where_the_plan_says(checkpointing):
     model = make_model(shape)
     ledger = Ledger()
     ledger.enter(*model.parameters())
-    loaders = learner.Loaders(loader, loader, torch.device("cpu"))
-    learn = learner.make_learner(model, loaders, config, init_world(config.runtime))
+    loaders = Loaders(loader, loader, torch.device("cpu"))
+    learn = learner.make_phase_learner(model, loaders, config, init_world(config.runtime))
     groups = causal_lm.parameter_groups(model)
     with ledger:
         learner.fit_phase(

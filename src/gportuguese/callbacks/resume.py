@@ -60,6 +60,7 @@ class Checkpoints(Callback):
     """
 
     order = 65
+    remove_on_fetch = True  # `get_preds` inside a fit is no validation
 
     def __init__(
         self,

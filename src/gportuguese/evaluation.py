@@ -12,7 +12,7 @@ from gportuguese import artifacts, epochs, metrics
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config
 from gportuguese.corpus import Split, prompts_of
-from gportuguese.generate import Sampling, Writer
+from gportuguese.generation import Sampling, Writer
 from gportuguese.precision import autocast
 from gportuguese.progress import tracked
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
