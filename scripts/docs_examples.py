@@ -5,6 +5,7 @@ import re
 import griffe
 
 EXAMPLE = re.compile(r"^>>> .*(?:\n.+)*", re.MULTILINE)
+DIRECTIVE = re.compile(r" *# doctest: .*")
 
 
 class Examples(griffe.Extension):
@@ -13,7 +14,8 @@ class Examples(griffe.Extension):
     def on_object(self, *, obj: griffe.Object, **kwargs: object) -> None:
         """Called for everything in a package."""
         if obj.docstring:
-            obj.docstring.value = EXAMPLE.sub(r"```pycon\n\g<0>\n```", obj.docstring.value)
+            text = DIRECTIVE.sub("", obj.docstring.value)
+            obj.docstring.value = EXAMPLE.sub(r"```pycon\n\g<0>\n```", text)
 
     def on_package(self, *, pkg: griffe.Module, **kwargs: object) -> None:
         """Called for the package itself."""
