@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from gportuguese import artifacts, plugins
+from gportuguese import artifacts, hashes, plugins
 from gportuguese.artifacts import Artifact, ArtifactError
 from gportuguese.config import Config, as_tree, checked
 from gportuguese.progress import busy
@@ -64,7 +64,7 @@ class Pipeline:
             identity = STAGES[name].identity(self.config, self.folder)
             if identity is None:
                 return None
-            self._folders[name] = self._root / f"{name}-{artifacts.digest_of(identity)}"
+            self._folders[name] = self._root / f"{name}-{hashes.digest_of(identity)}"
         return self._folders[name]
 
     def status(self) -> list[StageStatus]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gportuguese import artifacts, base, dump, plugins
+from gportuguese import artifacts, base, dump, hashes, plugins
 from gportuguese.config import Config, as_tree
 from gportuguese.progress import busy
 from gportuguese.wikitext import hash_tables
@@ -97,14 +97,15 @@ def _section(*keys: str) -> Callable[[Config], dict[str, Any]]:
 
 
 def _dump_settings(config: Config) -> dict[str, Any]:
-    # a local file is identified by its content, not by these settings
-    return _section("dump")(config) if dump.is_remote(config.dump) else {}
+    # a local file is identified by its content, and every mirror has the same files
+    section = _section("dump")(config) if dump.is_remote(config.dump) else {}
+    return {key: value for key, value in section.items() if key != "mirror"}
 
 
 def _dump_file(config: Config, folders: Folders) -> Hashes:
     if dump.is_remote(config.dump):
         return {}
-    return {"content": artifacts.remembered_hash(dump.local_path(config.dump))}
+    return {"content": hashes.remembered_hash(dump.local_path(config.dump))}
 
 
 def _dump_content(folder: Path) -> str | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from fastai.learner import Recorder
 
-from gportuguese import artifacts, causal_lm, corpus, tokenizer
+from gportuguese import artifacts, atomic, causal_lm, corpus, tokenizer
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks import (
     Checkpoints,
@@ -184,7 +184,7 @@ def _save_phase(folder: Path, model: PreTrainedModel) -> None:
     model.config.use_cache = True
     causal_lm.save(model, scratch)
     model.config.use_cache = False
-    artifacts.rename_whole(scratch, folder)
+    atomic.rename_whole(scratch, folder)
 
 
 def _finish(

@@ -11,7 +11,7 @@ import torch
 from fastai.callback.core import Callback
 from fastai.learner import AvgLoss, ValueMetric
 
-from gportuguese import artifacts
+from gportuguese import atomic
 from gportuguese.callbacks.epoch_table import EpochTable
 from gportuguese.metrics import Measures, TokenSums
 
@@ -58,7 +58,7 @@ class MetricsTable(Callback):
         values = {metric.name: f"{float(metric.value):.9g}" for metric in self.learn.metrics}
         self.rows.append({"epoch": row.epoch, "phase": row.phase, **values})
         with (
-            artifacts.replacing(self.path) as scratch,
+            atomic.replacing(self.path) as scratch,
             scratch.open("w", encoding="utf-8", newline="") as file,
         ):
             writer = csv.DictWriter(file, list(self.rows[-1]), lineterminator="\n")

@@ -174,7 +174,6 @@ def _run_plan(args: argparse.Namespace) -> None:
         built,
         assumed_tokens=args.tokens,
         processes=args.processes,
-        prices=tuple(args.price),
         measure=not args.no_measure,
     )
     from gportuguese.plan.text import plan_text

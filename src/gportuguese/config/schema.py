@@ -97,7 +97,7 @@ class CorpusConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """Byte-level BPE."""
+    """How to train the byte-level BPE tokenizer."""
 
     vocab_size: Annotated[int, Within("[257, inf)")] = 50257
     """Number of tokens, including the 256 bytes and `<|endoftext|>`."""
