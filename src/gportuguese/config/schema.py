@@ -8,6 +8,8 @@ from typing import Annotated, Literal
 from gportuguese.config.bounds import Matches, OneOf, Within
 from gportuguese.config.methods import METHODS
 
+DEVICE = Matches(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")
+
 
 class UserError(Exception):
     """An error that the user can fix: shown without a traceback, exit code 2."""
@@ -23,7 +25,7 @@ class RuntimeConfig:
 
     artifacts_dir: str = "artifacts"
     """Folder that holds the stage folders."""
-    device: Annotated[str, Matches(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")] = "auto"
+    device: Annotated[str, DEVICE] = "auto"
     """`auto`, `cpu`, `cuda` or `cuda:N`."""
     micro_batch_size: Annotated[int, Within("[1, inf)")] = 8
     """Sequences per forward pass; gradients accumulate up to `train.global_batch_size`."""
