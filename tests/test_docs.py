@@ -101,16 +101,16 @@ def commands(page):
                     yield words
 
 
-def own_configs(page, folder):
-    """Writes the YAML blocks that begin with a comment `# NAME.yaml` into a folder."""
-    for block in blocks(page, "yaml"):
+def own_configs(folder):
+    """Writes the YAML blocks of all pages that begin with a comment `# NAME.yaml` into a folder."""
+    for block in (block for page in PAGES for block in blocks(page, "yaml")):
         if name := re.match(r"# ([\w-]+\.yaml)", block):
             (folder / name[1]).write_text(block, encoding="utf-8")
 
 
 @every_page
 def test_commands_are_real(page, tmp_path, monkeypatch):
-    own_configs(page, tmp_path)
+    own_configs(tmp_path)
     monkeypatch.chdir(tmp_path)
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -147,7 +147,7 @@ QUICK = ("config", "status")
 
 @every_page
 def test_quick_commands_run(page, tmp_path, monkeypatch, capsys):
-    own_configs(page, tmp_path)
+    own_configs(tmp_path)
     monkeypatch.chdir(tmp_path)
     for program, *words in commands(page):
         if program == "gpt-pt" and words[0] in (*QUICK, "--version", "--help"):
