@@ -1,61 +1,183 @@
 # ---
 # jupyter:
 #   jupytext:
+#     formats: ipynb,py:percent
 #     text_representation: {extension: .py, format_name: percent}
 # ---
 
 # %% [markdown]
-# # English weights, Portuguese tokens
-# The `align` stage gives the base model an embedding row for every token of the new vocabulary.
-# `sources.parquet` lists the source of each row. The demo uses `mean`, the published method.
-# `docs/results/alignment.md` compares it with the others.
+# # 3. English weights, Portuguese tokens
+# [![Open in Colab](https://colab.research.google.com/assets/colab-badge.svg)](https://colab.research.google.com/github/gportuguese/gportuguese/blob/main/notebooks/03_alignment.ipynb)
+#
+# **You learn** how the `align` stage gives the English model an embedding row for every Portuguese token, by five
+# methods; which words are neighbours before and after; and what the methods are worth before any training.
+# **Time**: a minute on two CPU cores, without a network. `focus` needs `pip install 'gportuguese[vectors]'`.
 
 # %%
+from importlib.util import find_spec
+
+if find_spec("gportuguese") is None:  # on Colab
+    get_ipython().run_line_magic(
+        "pip", "install -q 'gportuguese[vectors] @ git+https://github.com/gportuguese/gportuguese'"
+    )
+
+# %%
+import math
 from contextlib import nullcontext
 
+import matplotlib.pyplot as plt
+import pandas as pd
 import pyarrow.parquet as pq
-from IPython.display import Image, Markdown, display
+import torch
+from IPython.display import Image
 
-from gportuguese import Pipeline, causal_lm, init_world, load_config, metrics, tokens
+from gportuguese import Pipeline, causal_lm, init_world, load_config, metrics, tokenizer, tokens
+from gportuguese.config import asset_path
 
 config = load_config()
-pipeline = Pipeline(config)
 world = init_world(config.runtime)
-artifact = pipeline.build("align", world)
-artifact.facts
-
-# %%
-sources = pq.read_table(artifact.folder / "sources.parquet").to_pandas()
-sources[["token", "row", "source_id"]].sample(12, random_state=0)
-
-# %% [markdown]
-# `focus` needs only text in the new language. It mixes the rows of shared tokens with similar use. Below are
-# twenty rows of each kind with their nearest source tokens, and a map of all rows:
-
-# %%
-focus = Pipeline(load_config(None, ("align.method=focus",))).build("align", world)
-display(Markdown((focus.folder / "examples.md").read_text(encoding="utf-8")))
-Image(focus.folder / "map.png")
+methods = ("random", "gaussian", "mean", "pieces", "focus")
+aligned = {
+    method: Pipeline(load_config(None, (f"align.method={method}",))).build("align", world)
+    for method in methods
+}
 
 # %% [markdown]
-# The loss on held-out text before any training, for the aligned models and for the same architecture with random
-# weights. Random weights give about the logarithm of the vocabulary size, in nats per token. Most of the gain comes
-# with training: see the next notebook.
+# ## Where the rows come from
+# A token that both vocabularies have keeps its English row: punctuation, digits, names, and by chance some words. The
+# methods differ in all other rows:
+#
+# | method | a row that is not shared |
+# | --- | --- |
+# | `random` | random, and the rest of the model too: training from scratch |
+# | `gaussian` | drawn from a normal distribution with the mean and covariance of the English rows |
+# | `mean` | the mean of all English rows: the published method |
+# | `pieces` | the mean of the English tokens that spell it |
+# | `focus` | a mixture of shared tokens that are used alike in Portuguese text |
+#
+# Two more, `wechsel` and `bridge`, need text in English and a dictionary
+# ([comparison](https://github.com/gportuguese/gportuguese/blob/main/docs/results/alignment.md)).
+# `sources.parquet` lists the source of every row:
 
 # %%
-ids = pipeline.build("tokens", world)
-loader = tokens.BlockLoader(
-    tokens.load_ids(ids.folder, "valid", ids.facts["dtype"]), config.tokens.block_size, 8
+sources = pq.read_table(aligned["focus"].folder / "sources.parquet").to_pandas()
+english = tokenizer.load(asset_path("english-nano"))
+sources["source token"] = sources.source_id.map(
+    lambda id: english.convert_ids_to_tokens(int(id)), na_action="ignore"
 )
-fresh = Pipeline(load_config(None, ("align.method=random",))).build("align", world)
-for name, folder in (
-    ("mean", artifact.folder),
-    ("focus", focus.folder),
-    ("random", fresh.folder),
-):
-    measures = metrics.measure(
-        causal_lm.load(folder), loader, tokens.load_token_bytes(ids.folder, "cpu"), nullcontext
-    )
-    print(
-        f"{name:8} {measures.loss:.3f} nats per token, {measures.bits_per_byte:.3f} bits per byte"
-    )
+sources.query("token.str.startswith('Ġ')").iloc[300:312][["token", "row", "source token"]]
+
+# %%
+pd.DataFrame({method: artifact.facts["rows"] for method, artifact in aligned.items()}).T.fillna(0).astype(int)
+
+# %% [markdown]
+# ## Neighbours before and after
+# Which English tokens have the rows most similar (by cosine) to those of a Portuguese word? With `mean` all new rows are the
+# same, so every word has the same neighbours. With `pieces` they are the pieces of its spelling. With `focus` they
+# are shared tokens from the same contexts.
+
+# %%
+portuguese = tokenizer.load(aligned["mean"].folder)
+
+
+def rows_of(folder):
+    """The embedding matrix of a model, each row scaled to length 1; `[V, D]`."""
+    weight = causal_lm.load(folder).get_input_embeddings().weight.detach()
+    return torch.nn.functional.normalize(weight, dim=1)
+
+
+def nearest(row_D, rows_VD, bpe, count=4, skip=()):
+    """The tokens whose rows are nearest, as text."""
+    cosines = rows_VD @ row_D
+    cosines[list(skip)] = -1
+    return ", ".join(bpe.decode(id).strip() or repr(bpe.decode(id)) for id in cosines.topk(count).indices)
+
+
+is_new = sources.row.to_numpy() != "copied"
+ids = [id for id, token in enumerate(sources.token) if is_new[id] and token[0] == "Ġ" and len(token) > 6]
+ids = ids[:60:5]
+english_rows = rows_of(asset_path("english-nano"))
+new_rows = {method: rows_of(aligned[method].folder) for method in ("mean", "pieces", "focus")}
+pd.DataFrame(
+    {
+        method: {
+            portuguese.decode(id).strip(): nearest(rows[id], english_rows, english) for id in ids
+        }
+        for method, rows in new_rows.items()
+    }
+)
+
+# %% [markdown]
+# Training moves the rows. After the demo's five epochs, these are the nearest *Portuguese* tokens. They started from
+# `mean`, so all of the order among them was learned from half a million tokens of text. (If there is no finished
+# demo in this folder, the next cell trains it in about two minutes.)
+
+# %%
+trained_rows = rows_of(Pipeline(config).build("train", world).folder / "model")
+pd.DataFrame(
+    {
+        "after training": {
+            portuguese.decode(id).strip(): nearest(trained_rows[id], trained_rows, portuguese, 6, [id])
+            for id in ids
+        }
+    }
+)
+
+# %% [markdown]
+# ## A map
+# All rows on the plane in which the English rows vary most: first `mean`, then `focus`. With `mean` all new tokens lie
+# on one point, the star. With `focus` they spread among the English rows.
+
+# %%
+Image(aligned["mean"].folder / "map.png", width=600)
+
+# %%
+Image(aligned["focus"].folder / "map.png", width=600)
+
+# %% [markdown]
+# ## The loss before training
+# On held-out text, before any step. A model that knows nothing gives every token the same probability: the natural
+# logarithm of the vocabulary size, in nats per token.
+
+# %%
+ids_of = Pipeline(config).build("tokens", world)
+valid = tokens.load_ids(ids_of.folder, "valid", ids_of.facts["dtype"])
+token_bytes = tokens.load_token_bytes(ids_of.folder, "cpu")
+
+
+def loss_of(folder):
+    loader = tokens.BlockLoader(valid, config.tokens.block_size, batch_size=8)
+    return metrics.measure(causal_lm.load(folder), loader, token_bytes, nullcontext)
+
+
+measures = {method: loss_of(artifact.folder) for method, artifact in aligned.items()}
+losses = pd.DataFrame(
+    {
+        "nats per token": {method: each.loss for method, each in measures.items()},
+        "bits per byte": {method: each.bits_per_byte for method, each in measures.items()},
+    }
+)
+losses.round(3)
+
+# %%
+figure, axes = plt.subplots(figsize=(6.4, 3), layout="constrained")
+bars = axes.barh(losses.index[::-1], losses["nats per token"][::-1])
+axes.bar_label(bars, fmt="%.2f", padding=-34, color="white")
+axes.axvline(
+    math.log(config.tokenizer.vocab_size), color="tab:red", label="every token equally likely"
+)
+axes.set(
+    xlabel="validation loss before training (nats per token)",
+    title="A start by each method",
+    xlim=(losses["nats per token"].min() - 1, None),
+)
+axes.legend(loc="lower right")
+
+# %% [markdown]
+# Most of the gain comes with training: the layers above the embeddings already know much of what is common to both
+# languages, and need rows that fit them.
+#
+# `align.method: auto`, the default of new configs, tries the methods that your files allow, and takes the one with the
+# lowest loss on training text.
+#
+# Next: [training by hand](04_training.ipynb).

@@ -19,6 +19,7 @@ from gportuguese.callbacks import (
     Checkpoints,
     EpochOrder,
     EpochTable,
+    LossCurve,
     Meter,
     TensorBoardLog,
     TrainableGroups,
@@ -45,7 +46,7 @@ _SHOWN_DOCUMENTS = 8
 
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
-    """Writes `epochs.csv`, the weights after each phase (`phases/<n>-<name>/`), and `model/`.
+    """Writes `epochs.csv`, `steps.csv`, the weights after each phase (`phases/<n>-<name>/`), and `model/`.
 
     Resumes from the newest undamaged checkpoint in `out`. Several processes may build together;
     only the main one writes. Raises `TrainingStopped` before a step with a bad loss or gradients.
@@ -61,10 +62,13 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     groups = causal_lm.parameter_groups(model)
     rows = checkpoint.rows if checkpoint else ([], [])
     table = EpochTable(out, token_bytes, learn.step_loss, *rows, on_row=_log_row, world=world)
+    epoch_steps = loaders.train.epoch_blocks // section.global_batch_size
+    curve = LossCurve(out, learn.step_loss, table, epoch_steps, world)
     checkpoints = Checkpoints(
         out / CHECKPOINTS,
         model,
         table=table,
+        curve=curve,
         guard=learn.guard,
         scaler=learn.precision.scaler,
         passes_per_step=learn.step_loss.passes_per_step,
@@ -100,6 +104,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
                 TrainableGroups(groups, phase.trainable_groups),
                 EpochOrder(meter.first_epoch),
                 table,
+                curve,
                 checkpoints,
             ]
             if world.is_main:

@@ -1,7 +1,7 @@
 """The callbacks of a run, with their orders.
 
 Trainable groups -5, data order -4, data parallel -3, loss input 0, accumulation 6, step loss 7,
-precision 10, guard and clipping 12, one-cycle 60, checkpoints 65, epoch table 70, logs 75, meter 80.
+precision 10, guard and clipping 12, one-cycle 60, checkpoints 65, epoch table 70, loss curve 72, logs 75, meter 80.
 """
 
 import warnings
@@ -16,6 +16,7 @@ from gportuguese.callbacks.accumulation import Accumulation
 from gportuguese.callbacks.data_order import EpochOrder
 from gportuguese.callbacks.epoch_table import EpochTable, Meter, TensorBoardLog
 from gportuguese.callbacks.guard import Guard, StepLoss
+from gportuguese.callbacks.loss_curve import LossCurve
 from gportuguese.callbacks.loss_input import LossInput
 from gportuguese.callbacks.parallel import DataParallel
 from gportuguese.callbacks.precision import Precision
@@ -29,6 +30,7 @@ __all__ = [
     "EpochOrder",
     "EpochTable",
     "Guard",
+    "LossCurve",
     "LossInput",
     "Meter",
     "Precision",
