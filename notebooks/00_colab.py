@@ -63,7 +63,10 @@ from pathlib import Path
 
 from IPython.display import Image, Markdown, display
 
-report = max(Path("/content/drive/MyDrive/gportuguese").glob("evaluate-*"), key=lambda path: path.stat().st_mtime)
+report = max(
+    Path("/content/drive/MyDrive/gportuguese").glob("evaluate-*"),
+    key=lambda path: path.stat().st_mtime,
+)
 display(Image(report / "curves.png", width=600))
 display(Markdown((report / "samples.md").read_text(encoding="utf-8")))
 

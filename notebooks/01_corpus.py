@@ -18,6 +18,8 @@
 # %%
 from importlib.util import find_spec
 
+from IPython import get_ipython
+
 if find_spec("gportuguese") is None:  # on Colab
     get_ipython().run_line_magic(
         "pip", "install -q 'gportuguese[vectors] @ git+https://github.com/gportuguese/gportuguese'"
@@ -88,9 +90,16 @@ limit = config.corpus.min_chars
 figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
 bins = np.geomspace(100, num_chars.max(), 30)
 axes.hist(num_chars[num_chars >= limit], bins, label=f"kept ({(num_chars >= limit).sum()})")
-axes.hist(num_chars[num_chars < limit], bins, label=f"dropped ({(num_chars < limit).sum()})", color="0.7")
+axes.hist(
+    num_chars[num_chars < limit], bins, label=f"dropped ({(num_chars < limit).sum()})", color="0.7"
+)
 axes.axvline(limit, color="tab:red", label=f"corpus.min_chars = {limit:,}")
-axes.set(xscale="log", xlabel="characters of clean text", ylabel="articles", title="Length of the articles")
+axes.set(
+    xscale="log",
+    xlabel="characters of clean text",
+    ylabel="articles",
+    title="Length of the articles",
+)
 axes.legend()
 
 # %% [markdown]
@@ -100,7 +109,9 @@ axes.legend()
 # together on the side of the first of them, so that no held-out document has a twin in the training set.
 
 # %%
-sizes = documents.assign(characters=documents.text.str.len(), words=documents.text.str.split().str.len())
+sizes = documents.assign(
+    characters=documents.text.str.len(), words=documents.text.str.split().str.len()
+)
 sizes.groupby("split")[["characters", "words"]].agg(["count", "sum"]).loc[list(corpus.SPLITS)]
 
 # %%

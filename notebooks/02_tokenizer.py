@@ -15,6 +15,8 @@
 # %%
 from importlib.util import find_spec
 
+from IPython import get_ipython
+
 if find_spec("gportuguese") is None:  # on Colab
     get_ipython().run_line_magic(
         "pip", "install -q 'gportuguese[vectors] @ git+https://github.com/gportuguese/gportuguese'"
@@ -24,7 +26,6 @@ if find_spec("gportuguese") is None:  # on Colab
 import re
 
 import matplotlib.pyplot as plt
-import numpy as np
 import pandas as pd
 
 from gportuguese import Pipeline, corpus, init_world, load_config, tokenizer
@@ -68,7 +69,9 @@ def draw_tokens(axes, pieces, title):
         box = {"facecolor": colours[number % 5], "edgecolor": "none", "pad": 2}
         text = piece.replace(" ", "\N{OPEN BOX}")
         font = {"family": "monospace", "fontsize": 10}
-        place = axes.annotate(text, xy, (5, 0), xycoords=place, textcoords="offset points", bbox=box, **font)
+        place = axes.annotate(
+            text, xy, (5, 0), xycoords=place, textcoords="offset points", bbox=box, **font
+        )
         xy = (1, 0)
     axes.set_title(title, loc="left", fontsize=10)
     axes.axis("off")
@@ -117,7 +120,14 @@ fertility = pd.DataFrame(
         for name, bpe in bpes.items()
     }
 ).groupby(kinds)
-order = ["up to 3 letters", "4 to 7", "8 and more", "with an accent", "names, first words", "numbers"]
+order = [
+    "up to 3 letters",
+    "4 to 7",
+    "8 and more",
+    "with an accent",
+    "names, first words",
+    "numbers",
+]
 table = fertility.mean().loc[order].assign(words=kinds.value_counts())
 table.round(2)
 

@@ -16,6 +16,8 @@
 # %%
 from importlib.util import find_spec
 
+from IPython import get_ipython
+
 if find_spec("gportuguese") is None:  # on Colab
     get_ipython().run_line_magic(
         "pip", "install -q 'gportuguese[vectors] @ git+https://github.com/gportuguese/gportuguese'"
@@ -68,7 +70,9 @@ sources["source token"] = sources.source_id.map(
 sources.query("token.str.startswith('Ġ')").iloc[300:312][["token", "row", "source token"]]
 
 # %%
-pd.DataFrame({method: artifact.facts["rows"] for method, artifact in aligned.items()}).T.fillna(0).astype(int)
+pd.DataFrame({method: artifact.facts["rows"] for method, artifact in aligned.items()}).T.fillna(
+    0
+).astype(int)
 
 # %% [markdown]
 # ## Neighbours before and after
@@ -90,11 +94,17 @@ def nearest(row_D, rows_VD, bpe, count=4, skip=()):
     """The tokens whose rows are nearest, as text."""
     cosines = rows_VD @ row_D
     cosines[list(skip)] = -1
-    return ", ".join(bpe.decode(id).strip() or repr(bpe.decode(id)) for id in cosines.topk(count).indices)
+    return ", ".join(
+        bpe.decode(id).strip() or repr(bpe.decode(id)) for id in cosines.topk(count).indices
+    )
 
 
 is_new = sources.row.to_numpy() != "copied"
-ids = [id for id, token in enumerate(sources.token) if is_new[id] and token[0] == "Ġ" and len(token) > 6]
+ids = [
+    id
+    for id, token in enumerate(sources.token)
+    if is_new[id] and token[0] == "Ġ" and len(token) > 6
+]
 ids = ids[:60:5]
 english_rows = rows_of(asset_path("english-nano"))
 new_rows = {method: rows_of(aligned[method].folder) for method in ("mean", "pieces", "focus")}
@@ -117,7 +127,9 @@ trained_rows = rows_of(Pipeline(config).build("train", world).folder / "model")
 pd.DataFrame(
     {
         "after training": {
-            portuguese.decode(id).strip(): nearest(trained_rows[id], trained_rows, portuguese, 6, [id])
+            portuguese.decode(id).strip(): nearest(
+                trained_rows[id], trained_rows, portuguese, 6, [id]
+            )
             for id in ids
         }
     }

@@ -16,6 +16,8 @@
 # %%
 from importlib.util import find_spec
 
+from IPython import get_ipython
+
 if find_spec("gportuguese") is None:  # on Colab
     get_ipython().run_line_magic(
         "pip", "install -q 'gportuguese[vectors] @ git+https://github.com/gportuguese/gportuguese'"
@@ -82,7 +84,9 @@ here = pd.DataFrame(
         "bits per byte": rows.bits_per_byte,
     }
 )
-pd.concat({"this run": here, "published": published[["loss", "accuracy (%)", "perplexity"]]}, axis=1).round(2)
+pd.concat(
+    {"this run": here, "published": published[["loss", "accuracy (%)", "perplexity"]]}, axis=1
+).round(2)
 
 # %%
 figure, panels = plt.subplots(1, 3, figsize=(7.2, 3.4), layout="constrained")
@@ -116,8 +120,12 @@ drawn = rng.integers(0, num_documents, num_documents)  # with replacement
 cut = int(0.8 * num_documents)
 documents = drawn  # the documents in the order in which they were drawn
 train, valid = documents[drawn[:cut]], documents[drawn[cut:]]  # the same numbers, now as positions
-print(f"{100 * np.isin(valid, train).mean():.0f} % of the validation documents are also in the training set")
-print(f"{100 * len(np.unique(train)) / num_documents:.0f} % of all documents are in the training set")
+print(
+    f"{100 * np.isin(valid, train).mean():.0f} % of the validation documents are also in the training set"
+)
+print(
+    f"{100 * len(np.unique(train)) / num_documents:.0f} % of all documents are in the training set"
+)
 
 # %% [markdown]
 # So the published 23.76 was measured for the most part on text that the model was trained on. Here the split follows the

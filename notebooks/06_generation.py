@@ -20,6 +20,8 @@
 # %%
 from importlib.util import find_spec
 
+from IPython import get_ipython
+
 if find_spec("gportuguese") is None:  # on Colab
     get_ipython().run_line_magic(
         "pip", "install -q 'gportuguese[vectors] @ git+https://github.com/gportuguese/gportuguese'"
@@ -89,14 +91,24 @@ figure, panels = plt.subplots(1, 2, figsize=(7.2, 3.4), layout="constrained")
 for temperature in (0.5, 0.7, 1.0, 1.5):
     warmed = torch.tensor(tokens.to_numpy()).log().div(temperature).softmax(-1)
     panels[0].plot(range(1, 21), 100 * warmed[:20], ".-", label=f"{temperature}")
-panels[0].set(xlabel="rank of the token", ylabel="probability (%)", title="Temperature", xticks=[1, 5, 10, 15, 20])
+panels[0].set(
+    xlabel="rank of the token",
+    ylabel="probability (%)",
+    title="Temperature",
+    xticks=[1, 5, 10, 15, 20],
+)
 panels[0].legend(title="temperature")
 together = 100 * tokens.cumsum().to_numpy()
 panels[1].plot(range(1, len(together) + 1), together, color="0.3", label="sum of the most likely")
 panels[1].axvline(40, color="tab:orange", label="top-k = 40")
 nucleus = int((together < 95).sum()) + 1
 panels[1].axhline(95, color="tab:green", label=f"top-p = 0.95: {nucleus:,} tokens")
-panels[1].set(xscale="log", xlabel="rank of the token", ylabel="summed probability (%)", title="Top-k and top-p")
+panels[1].set(
+    xscale="log",
+    xlabel="rank of the token",
+    ylabel="summed probability (%)",
+    title="Top-k and top-p",
+)
 panels[1].legend(fontsize=9, loc="lower right")
 
 # %% [markdown]
@@ -128,7 +140,9 @@ ways = {
         max_new_tokens=40, top_k=0, top_p=0.95, temperature=0.7, repetition_penalty=1.2
     ),
 }
-lines = [f"- *{way}*: **{PROMPT}**{writer.write(PROMPT, sampling)}" for way, sampling in ways.items()]
+lines = [
+    f"- *{way}*: **{PROMPT}**{writer.write(PROMPT, sampling)}" for way, sampling in ways.items()
+]
 Markdown("\n".join(line.replace("\n", " ") for line in lines))
 
 # %% [markdown]

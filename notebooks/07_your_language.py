@@ -18,6 +18,8 @@
 # %%
 from importlib.util import find_spec
 
+from IPython import get_ipython
+
 if find_spec("gportuguese") is None:  # on Colab
     get_ipython().run_line_magic(
         "pip", "install -q 'gportuguese[vectors] @ git+https://github.com/gportuguese/gportuguese'"
@@ -31,11 +33,10 @@ import pandas as pd
 import pyarrow.parquet as pq
 from IPython.display import Image, Markdown
 
-from gportuguese import Pipeline, corpus, init_world, load_config
+from gportuguese import ConfigError, Pipeline, init_world, load_config
 from gportuguese.corpus.survey import survey
 from gportuguese.dump import read_header, read_pages
 from gportuguese.epochs import epochs_markdown
-from gportuguese.generate import Sampling, Writer
 from gportuguese.wikitext import language_of, wikitext_to_text
 
 # %% [markdown]
@@ -112,7 +113,11 @@ print(survey(dump, num_pages=100, num_names=6))
 # %%
 page = next(read_pages(dump))
 italian = language_of("it", read_header(dump).namespaces)
-print(page.wikitext, wikitext_to_text(page.wikitext, page.title, italian), sep="\n\n--- becomes ---\n\n")
+print(
+    page.wikitext,
+    wikitext_to_text(page.wikitext, page.title, italian),
+    sep="\n\n--- becomes ---\n\n",
+)
 
 # %% [markdown]
 # ## A config
@@ -151,7 +156,7 @@ pd.DataFrame({"documents": pipeline.open("corpus").facts["documents"]}).T
 # %%
 try:
     load_config(config_file, ("train.phases.0.epoch=2", "corpus.min_chars=many"))
-except Exception as error:
+except ConfigError as error:
     print(error)
 
 # %%

@@ -13,6 +13,10 @@ import re
 import sys
 from pathlib import Path
 
+import jupytext
+import nbformat
+from nbclient import NotebookClient
+
 NOTEBOOKS = Path(__file__).parents[1] / "notebooks"
 NOT_EXECUTED = {"00_colab"}
 """It needs a GPU, the network and a Google account."""
@@ -27,6 +31,7 @@ _PRIVATE = re.compile(r"/(?:home|root|tmp|work|usr|opt|Users|content)/[\w.-]+|\b
 
 
 def main():
+    """Executes the notebooks named on the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", help="such as 02_tokenizer (default: all)")
     parser.add_argument("--check", action="store_true", help="compare with the committed outputs")
@@ -52,34 +57,28 @@ def main():
 
 
 def path_of(name):
+    """The file of a notebook."""
     return NOTEBOOKS / f"{name}.ipynb"
 
 
 def read(name):
     """The committed notebook."""
-    import nbformat
-
     return nbformat.read(path_of(name), as_version=4)
 
 
 def write(name, notebook):
-    import nbformat
-
+    """Writes a notebook; raises `ValidationError` if it is none."""
     nbformat.validate(notebook)
     nbformat.write(notebook, path_of(name))
 
 
 def source_of(name):
     """The notebook of a .py, without outputs."""
-    import jupytext
-
     return jupytext.read(NOTEBOOKS / f"{name}.py")
 
 
 def execute(notebook, folder):
     """Runs all cells in a fresh kernel; raises the error of a cell that fails."""
-    from nbclient import NotebookClient
-
     NotebookClient(
         notebook,
         timeout=900,
@@ -94,7 +93,7 @@ def tidy(notebook, name):
     for number, cell in enumerate(notebook.cells):
         cell.id = f"{name.partition('_')[0]}-{number:02d}"
         if cell.cell_type == "code":
-            cell.outputs = [joined for joined in _joined(cell.outputs)]
+            cell.outputs = _joined(cell.outputs)
     notebook.nbformat_minor = 5
     notebook.metadata = {
         "jupytext": {"formats": "ipynb,py:percent"},

@@ -53,7 +53,9 @@ def test_notebooks_are_executed_in_order_and_show_nothing_of_the_machine(script,
             assert not any(cell.outputs for cell in codes)
             continue
         assert [cell.execution_count for cell in codes] == list(range(1, len(codes) + 1)), name
-        pictures = [out for cell in codes for out in cell.outputs if "image/png" in out.get("data", {})]
+        pictures = [
+            out for cell in codes for out in cell.outputs if "image/png" in out.get("data", {})
+        ]
         assert pictures, name
 
 
@@ -113,7 +115,9 @@ def test_the_published_table_is_that_of_the_docs(script, request):
         cell.source for cell in script.read("05_epoch_table").cells if "PUBLISHED = " in cell.source
     )
     rows = [line.split(",") for line in source.split('"""')[1].split()[1:]]
-    table = [line.strip("| ").split(" | ")[:5] for line in page.splitlines() if re.match(r"\| \d", line)]
+    table = [
+        line.strip("| ").split(" | ")[:5] for line in page.splitlines() if re.match(r"\| \d", line)
+    ]
     assert [[cell or "-" for cell in row] for row in rows] == table
 
 
@@ -163,7 +167,9 @@ def test_notebooks_are_compared_cell_by_cell(script):
     assert script.differences(notebook(tags=["varies"]), unprinted)
 
 
-@pytest.mark.parametrize("path", ["/home/ana/x.csv", "/tmp/tmpab12/a", "/usr/lib/python3", "/root/x"])
+@pytest.mark.parametrize(
+    "path", ["/home/ana/x.csv", "/tmp/tmpab12/a", "/usr/lib/python3", "/root/x"]
+)
 def test_paths_and_warnings_are_found(script, path):
     (found,) = script.private_parts(notebook(text=f"saved {path}"))
     assert "cell 1 shows a path of this machine" in found

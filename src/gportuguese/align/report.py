@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.transforms import Bbox
 
 _EXAMPLES, _NEAREST, _LABELS = 20, 3, 14
-_COLOURS = ("tab:blue", "tab:red", "tab:green", "tab:purple", "tab:orange", "tab:cyan")
+_CANDIDATES = 200  # words tried as labels, of each language
 
 
 def examples_markdown(
@@ -69,7 +70,8 @@ def draw_map(
     axes.scatter(
         *source_points.T, s=5, color="0.75", lw=0, label=f"base model ({len(source_points):,})"
     )
-    for kind, colour in zip(sorted({*kinds}, key=lambda k: -(kinds == k).sum()), _COLOURS):
+    by_size = sorted(np.unique(kinds), key=lambda kind: -(kinds == kind).sum())
+    for number, kind in enumerate(by_size):
         some = target_points[kinds == kind]
         is_one = bool(np.ptp(some, axis=0).max() < 1e-6) and len(some) > 1
         axes.scatter(
@@ -78,13 +80,15 @@ def draw_map(
             marker="*" if is_one else "o",
             alpha=1 if is_one else 0.6,
             lw=0,
-            color=colour,
+            color=f"C{number}",
             zorder=3 if is_one else 2,
             label=f"{kind} ({len(some):,}{' rows, all equal' if is_one else ''})",
         )
     shares = 100 * variances[:2] / variances.sum()
     axes.set_title(title)
-    axes.set_xlabel(f"first principal component of the base model's rows ({shares[0]:.0f} % of variance)")
+    axes.set_xlabel(
+        f"first principal component of the base model's rows ({shares[0]:.0f} % of variance)"
+    )
     axes.set_ylabel(f"second principal component ({shares[1]:.0f} %)")
     figure.legend(loc="outside lower center", ncols=4, markerscale=2, fontsize=9)
     figure.draw_without_rendering()  # fixes the layout, so that the sizes of labels are final
@@ -93,19 +97,21 @@ def draw_map(
         (target_points, vocabularies.target_tokens, {"color": "black", "weight": "bold"}),
         (source_points, vocabularies.source_tokens, {"color": "0.3", "style": "italic"}),
     ):
-        words = {id: token.decode().strip() for id, token in enumerate(tokens) if _is_word(token)}
-        _label(axes, {word: points[id] for id, word in words.items()}, style, taken)
+        ids = islice((id for id, token in enumerate(tokens) if _is_word(token)), _CANDIDATES)
+        _label(axes, {tokens[id].decode().strip(): points[id] for id in ids}, style, taken)
     figure.savefig(picture, dpi=120)
 
 
-def _label(axes: Axes, words: dict[str, np.ndarray], style: dict[str, str], taken: list[Bbox]) -> None:
+def _label(
+    axes: Axes, words: dict[str, np.ndarray], style: dict[str, str], taken: list[Bbox]
+) -> None:
     """Writes the first words that fit beside their points without touching a box in `taken`."""
-    free = axes.get_window_extent()
-    number = 0
+    free, number = axes.get_window_extent(), 0
     for word, point in words.items():
         text = axes.annotate(
             word, point, xytext=(3, 3), textcoords="offset points", fontsize=9, **style
         )
+        text.set_in_layout(False)
         box = text.get_window_extent().padded(2)
         is_inside = free.containsx(box.x1) and free.containsy(box.y1)
         if not is_inside or box.count_overlaps(taken):
