@@ -183,7 +183,7 @@ def draw_curves(rows: list[EpochRow], steps: list[StepRow], title: str, picture:
     _label_points(panels["bits"], epochs, bits, above=True)
     for axes in panels.values():
         _shade_phases(axes, rows, named=axes is panels["loss"])
-    panels["loss"].legend(loc="upper right", bbox_to_anchor=(1, 0.92), fontsize=9)
+    panels["loss"].legend(fontsize=9)
     figure.savefig(picture, dpi=120)
 
 
@@ -198,7 +198,7 @@ def _label_points(axes: Axes, epochs: list[int], values: list[float], above: boo
             f"{point[1]:.2f}",
             point,
             textcoords="offset points",
-            xytext=(3, 6 if above else -13),
+            xytext=(3, 5 if above else -13),
             fontsize=9,
         )
 
@@ -213,15 +213,15 @@ def _shade_phases(axes: Axes, rows: list[EpochRow], named: bool) -> None:
         if named:
             axes.text(
                 (start + after) / 2 - 1,
-                0.97,
+                1.02,
                 rows[start].phase,
                 transform=axes.get_xaxis_transform(),
                 ha="center",
-                va="top",
                 fontsize=9,
                 style="italic",
             )
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     axes.set_xlabel("epochs")
     axes.grid(alpha=0.3)
-    axes.margins(x=0.06, y=0.15)
+    axes.margins(y=0.15)
+    axes.set_xlim(-0.05 * rows[-1].epoch, 1.17 * rows[-1].epoch)  # room for the last label

@@ -55,7 +55,7 @@ def draw_map(
     """Plots the rows of both languages on the first two principal components of the source rows.
 
     Labels up to 14 frequent words of each language where they do not overprint: the first tokens that
-    are a space and at least five letters. Rows of a kind that are all equal are one large point. The
+    are a space and at least five letters, new rows before copied ones. Rows of a kind that are all equal are one large point. The
     picture is 900 pixels wide and readable at 600.
     """
     from matplotlib.figure import Figure
@@ -76,7 +76,7 @@ def draw_map(
         is_one = bool(np.ptp(some, axis=0).max() < 1e-6) and len(some) > 1
         axes.scatter(
             *(some[:1] if is_one else some).T,
-            s=160 if is_one else 9,
+            s=120 if is_one else 9,
             marker="*" if is_one else "o",
             alpha=1 if is_one else 0.6,
             lw=0,
@@ -85,20 +85,24 @@ def draw_map(
             label=f"{kind} ({len(some):,}{' rows, all equal' if is_one else ''})",
         )
     shares = 100 * variances[:2] / variances.sum()
-    axes.set_title(title)
+    axes.set_title(
+        f"{title}\nbold: tokens of the new vocabulary; italic: of the base model", size=11
+    )
     axes.set_xlabel(
         f"first principal component of the base model's rows ({shares[0]:.0f} % of variance)"
     )
     axes.set_ylabel(f"second principal component ({shares[1]:.0f} %)")
-    figure.legend(loc="outside lower center", ncols=4, markerscale=2, fontsize=9)
+    figure.legend(loc="outside lower center", ncols=4, fontsize=9)
     figure.draw_without_rendering()  # fixes the layout, so that the sizes of labels are final
     taken: list[Bbox] = []
-    for points, tokens, style in (
-        (target_points, vocabularies.target_tokens, {"color": "black", "weight": "bold"}),
-        (source_points, vocabularies.source_tokens, {"color": "0.3", "style": "italic"}),
+    is_copied = kinds == "copied"
+    for points, tokens, style, is_last in (
+        (target_points, vocabularies.target_tokens, {"weight": "bold"}, is_copied),
+        (source_points, vocabularies.source_tokens, {"style": "italic"}, np.zeros(len(source_VD))),
     ):
         ids = islice((id for id, token in enumerate(tokens) if _is_word(token)), _CANDIDATES)
-        _label(axes, {tokens[id].decode().strip(): points[id] for id in ids}, style, taken)
+        words = {tokens[id].decode().strip(): points[id] for id in sorted(ids, key=is_last.item)}
+        _label(axes, words, style, taken)
     figure.savefig(picture, dpi=120)
 
 
@@ -106,10 +110,19 @@ def _label(
     axes: Axes, words: dict[str, np.ndarray], style: dict[str, str], taken: list[Bbox]
 ) -> None:
     """Writes the first words that fit beside their points without touching a box in `taken`."""
+    from matplotlib.patheffects import withStroke
+
+    halo = withStroke(linewidth=2.5, foreground="white")
     free, number = axes.get_window_extent(), 0
     for word, point in words.items():
         text = axes.annotate(
-            word, point, xytext=(3, 3), textcoords="offset points", fontsize=9, **style
+            word,
+            point,
+            xytext=(3, 3),
+            textcoords="offset points",
+            fontsize=9,
+            path_effects=[halo],
+            **style,
         )
         text.set_in_layout(False)
         box = text.get_window_extent().padded(2)
