@@ -27,6 +27,7 @@ if find_spec("gportuguese") is None:  # on Colab
 
 # %%
 import json
+from dataclasses import replace
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -64,8 +65,8 @@ print(text[:1200])
 
 # %%
 language = language_of("pt")
-short = "'''Fado''' é um [[música|gênero musical]]<ref>Nery, 2004</ref> de {{convert|1|km}} de [[Lisboa]]."
-print(short, wikitext_to_text(short, "Fado", language), sep="\n")
+short = "'''Lisboa'''<ref>Atlas, 2004</ref> fica a {{convert|300|km}} do [[Porto (cidade)|Porto]]."
+print(short, wikitext_to_text(short, "Lisboa", language), sep="\n")
 
 # %% [markdown]
 # ## What was dropped, and why
@@ -75,7 +76,7 @@ print(short, wikitext_to_text(short, "Fado", language), sep="\n")
 # %%
 lines = (artifact.folder / "dropped.jsonl").read_text(encoding="utf-8").splitlines()
 examples = pd.DataFrame(map(json.loads, lines))
-examples = examples.groupby("reason").title.agg(lambda titles: ", ".join(titles[:3]))
+examples = examples.groupby("reason").title.agg(lambda titles: ", ".join(titles[:2]))
 pd.DataFrame({"pages": artifact.facts["dropped"], "such as": examples})
 
 # %% [markdown]
@@ -83,12 +84,12 @@ pd.DataFrame({"pages": artifact.facts["dropped"], "such as": examples})
 # short pages are mostly stubs that say the same of many towns or players.
 
 # %%
-articles = [page for page in pages if page.namespace == 0 and not page.is_redirect]
-num_chars = np.array([len(wikitext_to_text(p.wikitext, p.title, language)) for p in articles])
+every = [corpus.clean_page(page, replace(config.corpus, min_chars=0), language) for page in pages]
+num_chars = np.array([len(each.text) for each in every if isinstance(each, corpus.Document)])
 limit = config.corpus.min_chars
 
 figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
-bins = np.geomspace(100, num_chars.max(), 30)
+bins = np.geomspace(200, num_chars.max(), 30)
 axes.hist(num_chars[num_chars >= limit], bins, label=f"kept ({(num_chars >= limit).sum()})")
 axes.hist(
     num_chars[num_chars < limit], bins, label=f"dropped ({(num_chars < limit).sum()})", color="0.7"
@@ -100,7 +101,11 @@ axes.set(
     ylabel="articles",
     title="Length of the articles",
 )
+ticks = [200, 500, 1000, 2000, 5000]
+axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks])
+axes.set_xticks([], minor=True)
 axes.legend()
+plt.show()
 
 # %% [markdown]
 # ## Training, validation, test
@@ -113,6 +118,10 @@ sizes = documents.assign(
     characters=documents.text.str.len(), words=documents.text.str.split().str.len()
 )
 sizes.groupby("split")[["characters", "words"]].agg(["count", "sum"]).loc[list(corpus.SPLITS)]
+
+# %% [markdown]
+# Near-duplicates among them, found with MinHash: groups of documents that share most of their words. The packaged
+# encyclopedia has none.
 
 # %%
 artifact.facts["near_duplicates"]

@@ -46,7 +46,7 @@ bpes = {
 # %%
 words = tokenizer.bytes_of_tokens(bpes["Portuguese"])
 print("first merges: ", *(repr(word.decode("utf-8", "replace")) for word in words[256:280]))
-print("longest tokens:", *(repr(word.decode()) for word in sorted(words, key=len)[-9:-1]))
+print("longest tokens:", *(repr(word.decode()) for word in sorted(words, key=len)[-8:]))
 
 # %% [markdown]
 # ## A sentence in colours
@@ -70,18 +70,25 @@ def draw_tokens(axes, pieces, title):
         text = piece.replace(" ", "\N{OPEN BOX}")
         font = {"family": "monospace", "fontsize": 10}
         place = axes.annotate(
-            text, xy, (5, 0), xycoords=place, textcoords="offset points", bbox=box, **font
+            text,
+            xy,
+            (5, 0),
+            xycoords=(place, "axes fraction"),
+            textcoords="offset points",
+            bbox=box,
+            **font,
         )
-        xy = (1, 0)
+        xy = (1, 0.3)
     axes.set_title(title, loc="left", fontsize=10)
     axes.axis("off")
 
 
 sentence = "A educação é um direito de todos os cidadãos."
-figure, panels = plt.subplots(2, 1, figsize=(6.4, 1.6), layout="constrained")
+figure, panels = plt.subplots(2, 1, figsize=(6.4, 1.8), gridspec_kw={"hspace": 1})
 for axes, (name, bpe) in zip(panels, bpes.items(), strict=True):
     pieces = pieces_of(sentence, bpe)
     draw_tokens(axes, pieces, f"{name} tokenizer: {len(pieces)} tokens")
+plt.show()
 
 # %% [markdown]
 # Decoding returns any text unchanged, because the 256 bytes are tokens too:
@@ -137,6 +144,7 @@ axes.set(xlabel="", ylabel="tokens per word", title="Fertility by kind of word, 
 axes.axhline(1, color="0.5", linewidth=0.8, linestyle="--")
 axes.legend(title="tokenizer")
 axes.figure.tight_layout()
+plt.show()
 
 # %% [markdown]
 # Words with an accent gain most: to the English tokenizer, each accented letter is two bytes that it seldom joins.
@@ -148,7 +156,9 @@ axes.figure.tight_layout()
 
 # %%
 num_bytes = sum(len(text.encode()) for text in held_out)
-num_tokens = {name: sum(map(len, bpe(held_out)["input_ids"])) for name, bpe in bpes.items()}
+num_tokens = {
+    name: sum(map(len, bpe(held_out, verbose=False)["input_ids"])) for name, bpe in bpes.items()
+}
 pd.DataFrame(
     {
         name: {

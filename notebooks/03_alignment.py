@@ -184,6 +184,7 @@ axes.set(
     xlim=(losses["nats per token"].min() - 1, None),
 )
 axes.legend(loc="lower right")
+plt.show()
 
 # %% [markdown]
 # Most of the gain comes with training: the layers above the embeddings already know much of what is common to both

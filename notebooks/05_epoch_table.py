@@ -98,6 +98,7 @@ for axes, column in zip(panels, ("perplexity", "accuracy (%)", "bits per byte"),
     axes.grid(alpha=0.3)
 panels[0].set(yscale="log")
 figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+plt.show()
 
 # %% [markdown]
 # The shape is the same: the first epoch, in which only the embeddings are trained, brings the largest step, and each

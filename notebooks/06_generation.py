@@ -76,6 +76,7 @@ top = tokens.head(15)[::-1]
 bars = axes.barh([repr(name) for name in top.index], 100 * top)
 axes.bar_label(bars, fmt="%.1f", padding=2)
 axes.set(xlabel="probability (%)", ylabel="next token", title=f"{PROMPT} ...")
+plt.show()
 
 # %% [markdown]
 # Three settings change what is drawn:
@@ -110,6 +111,7 @@ panels[1].set(
     title="Top-k and top-p",
 )
 panels[1].legend(fontsize=9, loc="lower right")
+plt.show()
 
 # %% [markdown]
 # How sure the model is differs from word to word, so a fixed k is at one place too many and at another too few:

@@ -184,7 +184,9 @@ for page in read_pages(dump):
     text = wikitext_to_text(page.wikitext, page.title, italian)
     (texts / f"{page.title}.txt").write_text(text, encoding="utf-8")
 
-own = load_config(config_file, ("corpus.documents=texts", "corpus.language=it", "name=own"))
+own = load_config(
+    config_file, ("name=own", "dump.source=null", "corpus.documents=texts", "corpus.language=it")
+)
 artifact = Pipeline(own).build("corpus", init_world(own.runtime))
 artifact.facts["documents"], artifact.facts["dropped"]
 

@@ -27,7 +27,7 @@ RELATIVE, ABSOLUTE = 0.03, 0.03
 
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?(?![\w])")
 _CLOCK = re.compile(r"\b\d+:\d\d:\d\d\b")
-_PRIVATE = re.compile(r"/(?:home|root|tmp|work|usr|opt|Users|content)/[\w.-]+|\bcwd=\S+")
+_PRIVATE = re.compile(r"/(?:home|root|tmp|work|usr|opt|Users|content)/[\w.-]+|\b0x[0-9a-f]{6,}")
 
 
 def main():
@@ -84,6 +84,7 @@ def execute(notebook, folder):
         timeout=900,
         kernel_name="python3",
         record_timing=False,
+        extra_arguments=["--log-level=ERROR"],  # the kernel warns of its sockets on this machine
         resources={"metadata": {"path": str(folder)}},
     ).execute()
 
@@ -129,7 +130,7 @@ def private_parts(notebook):
             if output.output_type == "error" or output.get("name") == "stderr":
                 found.append(f"cell {number} writes to standard error: {text[:300]}")
             elif match := _PRIVATE.search(text):
-                found.append(f"cell {number} shows a path of this machine: {match[0]}")
+                found.append(f"cell {number} shows a path or address of this machine: {match[0]}")
     return found
 
 

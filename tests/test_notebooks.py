@@ -172,7 +172,7 @@ def test_notebooks_are_compared_cell_by_cell(script):
 )
 def test_paths_and_warnings_are_found(script, path):
     (found,) = script.private_parts(notebook(text=f"saved {path}"))
-    assert "cell 1 shows a path of this machine" in found
+    assert "cell 1 shows a path or address of this machine" in found
     (found,) = script.private_parts(notebook(text="a warning", name="stderr"))
     assert "standard error: a warning" in found
     assert script.private_parts(notebook(text="3 / 4, and/or")) == []
