@@ -9,6 +9,7 @@ They run in the folder given by --folder (the current one), and so reuse its `ar
 """
 
 import argparse
+import os
 import re
 import sys
 from pathlib import Path
@@ -79,6 +80,8 @@ def source_of(name):
 
 def execute(notebook, folder):
     """Runs all cells in a fresh kernel; raises the error of a cell that fails."""
+    # `!gpt-pt` must find this environment's command even if it is not activated
+    os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     NotebookClient(
         notebook,
         timeout=900,

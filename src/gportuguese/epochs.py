@@ -192,6 +192,9 @@ _MOST_LABELS = 8
 
 def _label_points(axes: Axes, epochs: list[int], values: list[float], above: bool) -> None:
     """Writes the values beside their points: all of a short run, of a long one first and last."""
+    from matplotlib.patheffects import withStroke
+
+    halo = withStroke(linewidth=2, foreground="white")
     points = list(zip(epochs, values, strict=True))
     for point in points if len(points) <= _MOST_LABELS else (points[0], points[-1]):
         axes.annotate(
@@ -200,6 +203,7 @@ def _label_points(axes: Axes, epochs: list[int], values: list[float], above: boo
             textcoords="offset points",
             xytext=(3, 5 if above else -13),
             fontsize=9,
+            path_effects=[halo],
         )
 
 
@@ -224,4 +228,5 @@ def _shade_phases(axes: Axes, rows: list[EpochRow], named: bool) -> None:
     axes.set_xlabel("epochs")
     axes.grid(alpha=0.3)
     axes.margins(y=0.15)
-    axes.set_xlim(-0.05 * rows[-1].epoch, 1.17 * rows[-1].epoch)  # room for the last label
+    right = 1.08 if named else 1.17  # room for the last label
+    axes.set_xlim(-0.05 * rows[-1].epoch, right * rows[-1].epoch)
