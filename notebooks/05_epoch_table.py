@@ -74,6 +74,7 @@ epoch,train loss,loss,accuracy (%),perplexity
 4,3.2884,3.1867,37.74,24.21
 5,3.2325,3.1679,37.99,23.76
 """
+pd.set_option("display.width", 200)
 published = pd.read_csv(io.StringIO(PUBLISHED), index_col="epoch")
 rows = pd.DataFrame(read_epochs(training.folder / "epochs.csv")).set_index("epoch")
 here = pd.DataFrame(

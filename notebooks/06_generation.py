@@ -76,6 +76,7 @@ top = tokens.head(15)[::-1]
 bars = axes.barh([repr(name) for name in top.index], 100 * top)
 axes.bar_label(bars, fmt="%.1f", padding=2)
 axes.set(xlabel="probability (%)", ylabel="next token", title=f"{PROMPT} ...")
+axes.margins(x=0.1)
 plt.show()
 
 # %% [markdown]
@@ -158,6 +159,9 @@ print(*sorted(path.name for path in exported.iterdir() if path.name != "manifest
 
 # %% tags=["varies"]
 from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers.utils import logging
+
+logging.disable_progress_bar()
 
 tokenizer = AutoTokenizer.from_pretrained(exported)
 model = AutoModelForCausalLM.from_pretrained(exported).eval()

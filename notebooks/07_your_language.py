@@ -201,7 +201,7 @@ rows.assign(text=rows.text.str.slice(0, 60) + "...").head(3)
 # For a GPU, start from the config of your card and change the language. Before it starts, `plan` estimates what the run
 # needs; its figures are estimates:
 
-# %%
+# %% tags=["varies"]
 # !gpt-pt plan --config t4 --set name=it --set dump.wiki=itwiki --no-measure
 
 # %% [markdown]

@@ -125,7 +125,7 @@ def _label(
             **style,
         )
         text.set_in_layout(False)
-        box = text.get_window_extent().padded(2)
+        box = text.get_window_extent().padded(4)
         is_inside = free.containsx(box.x1) and free.containsy(box.y1)
         if not is_inside or box.count_overlaps(taken):
             text.remove()
