@@ -31,10 +31,10 @@ if find_spec("gportuguese") is None:  # on Colab
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
+from gportuguese.generate import Sampling, Writer
 from IPython.display import Markdown
 
 from gportuguese import Pipeline, init_world, load_config
-from gportuguese.generate import Sampling, Writer
 from gportuguese.locate import find_model
 
 MODEL = None

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from gportuguese import cli
 from gportuguese.config import asset_path
-from gportuguese.generate import GenerateError, Sampling
-from gportuguese.generate.sampling import log_probabilities
-from gportuguese.generate.text import StopCutter
+from gportuguese.generation import GenerateError, Sampling
+from gportuguese.generation.sampling import log_probabilities
+from gportuguese.generation.text import StopCutter
 
 MODEL = str(asset_path("english-nano"))
 PROMPTS = ["The history of the city", "In", "", "He was born in the United States of"]
@@ -185,7 +185,7 @@ def test_a_process_with_unfinished_streams_exits_without_errors(writer):
     """Streams that were closed, never read to the end, or left by an exception."""
     code = """
 import sys
-from gportuguese.generate import Sampling, Writer
+from gportuguese.generation import Sampling, Writer
 writer = Writer.load(sys.argv[1], "cpu")
 print(writer.next_word("He was born in the United"))
 closed = writer.stream("A", Sampling(max_new_tokens=250))

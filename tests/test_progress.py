@@ -171,7 +171,7 @@ class Steps:
 
 def test_start_up_and_validation_do_not_distort_the_time_left(monkeypatch):
     now, notes = [0.0], []
-    monkeypatch.setattr("gportuguese.callbacks.epoch_table.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gportuguese.callbacks.meter.time.monotonic", lambda: now[0])
     learn = Steps(num_blocks=6)
     table = SimpleNamespace(phase="all", times=[EpochTime(0, 0.0, 30.0)])
     guard = SimpleNamespace(running_loss=5.0)

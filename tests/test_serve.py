@@ -14,8 +14,8 @@ import openai
 import pytest
 import torch
 
-from gportuguese.generate import Sampling
-from gportuguese.generate.text import TextStream, TokenTexts
+from gportuguese.generation import Sampling
+from gportuguese.generation.text import TextStream, TokenTexts
 from gportuguese.serve import Engine, Limits, ServeError, model_name, run
 from gportuguese.serve import connection as connections
 from gportuguese.serve.engine import BusyError, Job
@@ -99,7 +99,7 @@ def test_a_text_past_its_time_limit_ends(writer):
 def test_a_failing_step_loses_only_its_own_texts(writer, monkeypatch, caplog):
     with Engine(writer, Limits()) as engine:
         with monkeypatch.context() as patch:
-            patch.setattr("gportuguese.generate.draw", lambda *_: 1 / 0)
+            patch.setattr("gportuguese.generation.draw", lambda *_: 1 / 0)
             _, ends = write_together(engine, writer, [("A", GREEDY), ("In", GREEDY)])
         assert [end.finish for end in ends] == ["error", "error"]
         assert "ZeroDivisionError" in caplog.text

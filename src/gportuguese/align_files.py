@@ -6,7 +6,7 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
-from gportuguese import artifacts
+from gportuguese import hashes
 from gportuguese.config import (
     METHODS,
     AlignConfig,
@@ -83,8 +83,8 @@ def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
 def hash_resources(section: AlignConfig) -> str:
     """Digest of the contents of the files that the method reads."""
     files = resource_files(section)
-    return artifacts.digest_of(
-        {key: [artifacts.remembered_hash(path) for path in paths] for key, paths in files.items()}
+    return hashes.digest_of(
+        {key: [hashes.remembered_hash(path) for path in paths] for key, paths in files.items()}
     )
 
 

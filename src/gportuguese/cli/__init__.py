@@ -132,7 +132,7 @@ def _show_samples(prompts: list[str], model: Path, world: World) -> None:
     if not prompts:
         return
     with busy("writing samples"):
-        from gportuguese.generate import Sampling, Writer
+        from gportuguese.generation import Sampling, Writer
 
         writer = Writer.load(model, world.device)
         texts = [writer.write(p, Sampling(max_new_tokens=_SAMPLE_TOKENS)) for p in prompts]
@@ -174,7 +174,6 @@ def _run_plan(args: argparse.Namespace) -> None:
         built,
         assumed_tokens=args.tokens,
         processes=args.processes,
-        prices=tuple(args.price),
         measure=not args.no_measure,
     )
     from gportuguese.plan.text import plan_text
@@ -274,7 +273,7 @@ def _prompts_of_stdin() -> list[str]:
 
 def _run_generate(args: argparse.Namespace) -> None:
     with busy("loading PyTorch"):
-        from gportuguese import generate
+        from gportuguese import generation
     from gportuguese.config import RuntimeConfig
 
     if args.model is not None and (args.config is not None or args.set):
@@ -283,21 +282,23 @@ def _run_generate(args: argparse.Namespace) -> None:
     folder = _model(args)
     prompts = args.prompt or _prompts_of_stdin()
     if not prompts:
-        raise generate.GenerateError("no prompt; pass one, or write one per line to standard input")
+        raise generation.GenerateError(
+            "no prompt; pass one, or write one per line to standard input"
+        )
     for number, prompt in enumerate(prompts, start=1):
         if not prompt.isprintable() and any("\ud800" <= mark <= "\udfff" for mark in prompt):
-            raise generate.GenerateError(f"prompt {number} is not UTF-8 text")
+            raise generation.GenerateError(f"prompt {number} is not UTF-8 text")
     models = [prompt for prompt in args.prompt if _is_model(prompt)]
     if models and args.model is not None:
-        raise generate.GenerateError(
+        raise generation.GenerateError(
             f"expected one model, got {', '.join([args.model, *models])}; pass only one"
         )
-    writer = generate.Writer.load(folder, init_world(RuntimeConfig(device=args.device)).device)
+    writer = generation.Writer.load(folder, init_world(RuntimeConfig(device=args.device)).device)
     if args.next_word:
         for prompt in prompts:
             print(writer.next_word(prompt, args.window))
         return
-    sampling = generate.Sampling(
+    sampling = generation.Sampling(
         max_new_tokens=args.max_new_tokens,
         top_k=args.top_k,
         top_p=args.top_p,

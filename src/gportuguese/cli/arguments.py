@@ -96,13 +96,6 @@ def _add_plan(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
     plan.add_argument(
         "--processes", type=int, default=1, help="number of devices that train together"
     )
-    plan.add_argument(
-        "--price",
-        action="append",
-        default=[],
-        metavar="DEVICE=USD",
-        help="price per hour, such as A100=1.5",
-    )
     plan.add_argument("--no-measure", action="store_true", help="do not time this machine's CPU")
     plan.add_argument("--json", action="store_true", help="print all numbers as JSON")
 

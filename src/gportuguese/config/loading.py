@@ -71,6 +71,20 @@ def config_of(tree: dict[str, Any], overrides: tuple[str, ...], source: str) -> 
     return typing.cast(Config, config)
 
 
+def checked(config: Config) -> Config:
+    """A config built in Python, checked as one from YAML is.
+
+    Raises `ConfigError` that lists all problems.
+
+    >>> from gportuguese.config import TrainConfig
+    >>> checked(Config(name="mine", train=TrainConfig(seed=-1)))
+    Traceback (most recent call last):
+    gportuguese.config.schema.ConfigError: the config 'mine':
+      - train.seed: -1 must be at least 0
+    """
+    return config_of(as_tree(config), (), f"the config {config.name!r}")
+
+
 def _apply(tree: dict[str, Any], override: str) -> str | None:
     """Applies one override; returns an error message if it cannot be applied."""
     key, equals, text = override.partition("=")

@@ -97,7 +97,7 @@ class CorpusConfig:
 
 @dataclass(frozen=True, kw_only=True)
 class TokenizerConfig:
-    """Byte-level BPE."""
+    """How to train the byte-level BPE tokenizer."""
 
     vocab_size: Annotated[int, Within("[257, inf)")] = 50257
     """Number of tokens, including the 256 bytes and `<|endoftext|>`."""
@@ -208,8 +208,13 @@ class TrainConfig:
     turns the check off."""
     dropout: Annotated[float, Within("[0, 1)")] | None = None
     """Dropout rate everywhere in the model; null keeps the base model's."""
-    tensorboard: bool = True
-    """Write TensorBoard logs next to the weights."""
+    tracker: Literal["tensorboard", "wandb", "trackio", "none"] = "tensorboard"
+    """Where to log losses and learning rates. `tensorboard` writes them next to the weights; wandb and
+    trackio are extras (`pip install 'gportuguese[wandb]'`). Not part of the digest."""
+    callbacks: tuple[Annotated[str, Matches(r"[\w.]+:[\w.<>]+", "package.module:Name")], ...] = ()
+    """Your own fastai callbacks, as `package.module:Name`: a class, a callback, or a function that
+    returns one, in an installed package or in the working folder. No code runs that is not named
+    here. Names are part of the digest, except those of callbacks known only to observe."""
     phases: tuple[PhaseConfig, ...] = (
         PhaseConfig(name="embeddings", epochs=1, trainable_groups=1, lr_max=2e-3, lr_ratio=1.0),
         PhaseConfig(name="top", epochs=1, trainable_groups=2, lr_max=1e-3),

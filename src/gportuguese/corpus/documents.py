@@ -6,7 +6,6 @@ Of a row only `text`, `title` and `id` matter. Whatever other columns hold, it c
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import logging
 import os
@@ -18,7 +17,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from gportuguese import artifacts
+from gportuguese import hashes
 from gportuguese.config import CorpusConfig, resolve_path
 from gportuguese.corpus.cleaning import Document, Dropped
 from gportuguese.corpus.pool import DROPPED_SAMPLES, CorpusError
@@ -78,11 +77,8 @@ def document_name(path: Path, section: CorpusConfig) -> str:
 
 def hash_documents(section: CorpusConfig) -> str:
     """SHA-256 over the names and contents of the documents' files."""
-    sha = hashlib.sha256()
-    for path in document_files(section):
-        name = document_name(path, section)
-        sha.update(f"{name}\0{artifacts.remembered_hash(path)}\n".encode())
-    return sha.hexdigest()
+    files = document_files(section)
+    return hashes.hash_files((document_name(path, section), path) for path in files)
 
 
 def read_own(section: CorpusConfig) -> Iterator[Document | Dropped]:

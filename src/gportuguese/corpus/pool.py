@@ -14,16 +14,18 @@ import multiprocessing
 import resource
 import signal
 import sqlite3
+import sys
 import time
+import types
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import Any, Literal
 
-from gportuguese.artifacts import replacing
+from gportuguese.atomic import replacing
 from gportuguese.config import CorpusConfig, UserError
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page, is_wanted
 from gportuguese.corpus.definitions import (
@@ -137,6 +139,17 @@ def _is_here(job: Job, piece: Piece) -> bool:
     return is_complete(unpacked) or read_summary(shard_path(job.shards, piece.number)) is not None
 
 
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hides the program's main module: a spawned process imports it again, and would build again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 class _Worker:
     """A process, the task it has, and the page that it is at."""
 
@@ -145,7 +158,8 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.page = context.Value("q", 0, lock=False)
         self.process = context.Process(target=_work, args=(job, theirs, self.page), daemon=True)
-        self.process.start()
+        with _without_main():
+            self.process.start()
         theirs.close()
         self.task: _Task | None = None
         self.seen, self.since = -1, time.monotonic()

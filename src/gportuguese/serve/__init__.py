@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
-from gportuguese.generate import Writer
+from gportuguese.generation import Writer
 from gportuguese.serve.about import About, describe, model_name
 from gportuguese.serve.app import make_app
 from gportuguese.serve.connection import TimedProtocol

@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from gportuguese.generate import Sampling
+from gportuguese.generation import Sampling
 
 _MAX_STOPS = 4
 _MAX_STOP_CHARACTERS = 100
