@@ -18,6 +18,8 @@
 # This notebook has not been run on Colab: we had no GPU. Its commands are those of the tested program. If one
 # fails, please [open an issue](https://github.com/gportuguese/gportuguese/issues).
 #
+# (`2>&1 | cat` makes the program write a line now and then, where it would draw a bar on a terminal.)
+#
 # First choose a GPU: *Runtime > Change runtime type > T4 GPU*.
 
 # %%
@@ -30,7 +32,7 @@
 # sheet. Look for the line `T4`.
 
 # %%
-# !gpt-pt plan --config t4 --no-measure
+# !gpt-pt plan --config t4 --no-measure 2>&1 | cat
 
 # %% [markdown]
 # Before the training, the CPU of the machine downloads the dump and cleans it. That is not in the estimate.
@@ -50,13 +52,13 @@ drive.mount("/content/drive")
 # A checkpoint is written every five minutes.
 
 # %%
-# !gpt-pt train --config t4 --set runtime.artifacts_dir=/content/drive/MyDrive/gportuguese
+# !gpt-pt train --config t4 --set runtime.artifacts_dir=/content/drive/MyDrive/gportuguese 2>&1 | cat
 
 # %% [markdown]
 # ## The epoch table, curves and samples
 
 # %%
-# !gpt-pt evaluate --config t4 --set runtime.artifacts_dir=/content/drive/MyDrive/gportuguese
+# !gpt-pt evaluate --config t4 --set runtime.artifacts_dir=/content/drive/MyDrive/gportuguese 2>&1 | cat
 
 # %%
 from pathlib import Path
@@ -74,7 +76,7 @@ display(Markdown((report / "samples.md").read_text(encoding="utf-8")))
 # ## Write
 
 # %%
-# !gpt-pt generate /content/drive/MyDrive/gportuguese "Quem era Jim Henson? Jim Henson era um" --top-k 40
+# !gpt-pt generate /content/drive/MyDrive/gportuguese "Quem era Jim Henson? Jim Henson era um" --top-k 40 2>&1 | cat
 
 # %% [markdown]
 # ## Keep and share
@@ -82,8 +84,8 @@ display(Markdown((report / "samples.md").read_text(encoding="utf-8")))
 # Hub: first see with `--dry-run` what it would send, then log in and send it.
 
 # %%
-# !gpt-pt export --config t4 --set runtime.artifacts_dir=/content/drive/MyDrive/gportuguese
-# !gpt-pt push /content/drive/MyDrive/gportuguese --repo user/gpt2-small-portuguese --dry-run
+# !gpt-pt export --config t4 --set runtime.artifacts_dir=/content/drive/MyDrive/gportuguese 2>&1 | cat
+# !gpt-pt push /content/drive/MyDrive/gportuguese --repo user/gpt2-small-portuguese --dry-run 2>&1 | cat
 
 # %% [markdown]
 # Another language? Add `--set name=it --set dump.wiki=itwiki` to each command

@@ -21,8 +21,9 @@ from importlib.util import find_spec
 from IPython import get_ipython
 
 if find_spec("gportuguese") is None:  # on Colab
+    source = "git+https://github.com/gportuguese/gportuguese"
     get_ipython().run_line_magic(
-        "pip", "install -q 'gportuguese[vectors] @ git+https://github.com/gportuguese/gportuguese'"
+        "pip", f"install -q 'gportuguese[vectors] @ {source}'"
     )
 
 # %%
@@ -34,12 +35,12 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 
-from gportuguese import Pipeline, corpus, dump, init_world, load_config
+from gportuguese import Pipeline, corpus, dump, load_config
 from gportuguese.wikitext import language_of, wikitext_to_text
 
 config = load_config()  # the demo
 pipeline = Pipeline(config)
-artifact = pipeline.build("corpus", init_world(config.runtime))
+artifact = pipeline.build("corpus")
 
 # %% [markdown]
 # ## A page before and after
@@ -57,7 +58,9 @@ print(page.wikitext[:1200])
 
 # %%
 documents = pd.concat(
-    pq.read_table(artifact.folder / f"{split}.parquet").to_pandas().assign(split=split)
+    pq.read_table(artifact.folder / f"{split}.parquet")
+    .to_pandas()
+    .assign(split=split)
     for split in corpus.SPLITS
 )
 text = documents.set_index("title").text["Fado"]
@@ -76,7 +79,9 @@ print(short, wikitext_to_text(short, "Lisboa", language), sep="\n")
 # %%
 lines = (artifact.folder / "dropped.jsonl").read_text(encoding="utf-8").splitlines()
 examples = pd.DataFrame(map(json.loads, lines))
-examples = examples.groupby("reason").title.agg(lambda titles: ", ".join(titles[:2]))
+examples = examples.groupby("reason").title.agg(
+    lambda titles: ", ".join(titles[:2])
+)
 pd.DataFrame({"pages": artifact.facts["dropped"], "such as": examples})
 
 # %% [markdown]
@@ -84,15 +89,27 @@ pd.DataFrame({"pages": artifact.facts["dropped"], "such as": examples})
 # short pages are mostly stubs that say the same of many towns or players.
 
 # %%
-every = [corpus.clean_page(page, replace(config.corpus, min_chars=0), language) for page in pages]
-num_chars = np.array([len(each.text) for each in every if isinstance(each, corpus.Document)])
+every = [
+    corpus.clean_page(page, replace(config.corpus, min_chars=0), language)
+    for page in pages
+]
+num_chars = np.array(
+    [len(each.text) for each in every if isinstance(each, corpus.Document)]
+)
 limit = config.corpus.min_chars
 
 figure, axes = plt.subplots(figsize=(6.4, 3.2), layout="constrained")
 bins = np.geomspace(200, num_chars.max(), 30)
-axes.hist(num_chars[num_chars >= limit], bins, label=f"kept ({(num_chars >= limit).sum()})")
 axes.hist(
-    num_chars[num_chars < limit], bins, label=f"dropped ({(num_chars < limit).sum()})", color="0.7"
+    num_chars[num_chars >= limit],
+    bins,
+    label=f"kept ({(num_chars >= limit).sum()})",
+)
+axes.hist(
+    num_chars[num_chars < limit],
+    bins,
+    label=f"dropped ({(num_chars < limit).sum()})",
+    color="0.7",
 )
 axes.axvline(limit, color="tab:red", label=f"corpus.min_chars = {limit:,}")
 axes.set(
@@ -117,7 +134,9 @@ plt.show()
 sizes = documents.assign(
     characters=documents.text.str.len(), words=documents.text.str.split().str.len()
 )
-sizes.groupby("split")[["characters", "words"]].agg(["count", "sum"]).loc[list(corpus.SPLITS)]
+sizes.groupby("split")[["characters", "words"]].agg(["count", "sum"]).loc[
+    list(corpus.SPLITS)
+]
 
 # %% [markdown]
 # Near-duplicates among them, found with MinHash: groups of documents that share most of their words. The packaged

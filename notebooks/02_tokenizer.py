@@ -18,8 +18,9 @@ from importlib.util import find_spec
 from IPython import get_ipython
 
 if find_spec("gportuguese") is None:  # on Colab
+    source = "git+https://github.com/gportuguese/gportuguese"
     get_ipython().run_line_magic(
-        "pip", "install -q 'gportuguese[vectors] @ git+https://github.com/gportuguese/gportuguese'"
+        "pip", f"install -q 'gportuguese[vectors] @ {source}'"
     )
 
 # %%
@@ -28,12 +29,12 @@ import re
 import matplotlib.pyplot as plt
 import pandas as pd
 
-from gportuguese import Pipeline, corpus, init_world, load_config, tokenizer
+from gportuguese import Pipeline, corpus, load_config, tokenizer
 from gportuguese.config import asset_path
 
 config = load_config()
 pipeline = Pipeline(config)
-artifact = pipeline.build("tokenizer", init_world(config.runtime))
+artifact = pipeline.build("tokenizer")
 bpes = {
     "English": tokenizer.load(asset_path("english-nano")),
     "Portuguese": tokenizer.load(artifact.folder),
@@ -45,8 +46,14 @@ bpes = {
 
 # %%
 words = tokenizer.bytes_of_tokens(bpes["Portuguese"])
-print("first merges: ", *(repr(word.decode("utf-8", "replace")) for word in words[256:280]))
-print("longest tokens:", *(repr(word.decode()) for word in sorted(words, key=len)[-8:]))
+print(
+    "first merges: ",
+    *(repr(word.decode("utf-8", "replace")) for word in words[256:280]),
+)
+print(
+    "longest tokens:",
+    *(repr(word.decode()) for word in sorted(words, key=len)[-8:]),
+)
 
 # %% [markdown]
 # ## A sentence in colours
@@ -55,14 +62,14 @@ print("longest tokens:", *(repr(word.decode()) for word in sorted(words, key=len
 
 # %%
 def pieces_of(sentence, bpe):
-    """The text of each token; a character that is cut in two shows as one box per byte."""
+    """The text of each token; parts of a character show as bytes."""
     ids = bpe(sentence)["input_ids"]
     table = tokenizer.bytes_of_tokens(bpe)
     return [table[id].decode("utf-8", "backslashreplace") for id in ids]
 
 
 def draw_tokens(axes, pieces, title):
-    """Writes the tokens side by side, each in a box of another colour than its neighbours."""
+    """Writes the tokens side by side in boxes of different colours."""
     colours = plt.get_cmap("Pastel1").colors
     place, xy = axes.transAxes, (0, 0.3)
     for number, piece in enumerate(pieces):
@@ -106,7 +113,11 @@ assert all(
 # tokenizer has not seen.
 
 # %%
-held_out = [text for texts in corpus.load(pipeline.open("corpus"), "valid") for text in texts]
+held_out = [
+    text
+    for texts in corpus.load(pipeline.open("corpus"), "valid")
+    for text in texts
+]
 found = pd.Series([word for text in held_out for word in re.findall(r"\w+", text)])
 
 
@@ -117,13 +128,21 @@ def kind_of(word):
         return "names, first words"
     if not word.isascii():
         return "with an accent"
-    return "up to 3 letters" if len(word) <= 3 else "4 to 7" if len(word) <= 7 else "8 and more"
+    return (
+        "up to 3 letters"
+        if len(word) <= 3
+        else "4 to 7"
+        if len(word) <= 7
+        else "8 and more"
+    )
 
 
 kinds = found.map(kind_of)
 fertility = pd.DataFrame(
     {
-        name: found.map({word: len(bpe(" " + word)["input_ids"]) for word in found.unique()})
+        name: found.map(
+            {word: len(bpe(" " + word)["input_ids"]) for word in found.unique()}
+        )
         for name, bpe in bpes.items()
     }
 ).groupby(kinds)
@@ -139,8 +158,14 @@ table = fertility.mean().loc[order].assign(words=kinds.value_counts())
 table.round(2)
 
 # %%
-axes = table[["English", "Portuguese"]].plot.bar(figsize=(6.4, 3.4), rot=20, width=0.75)
-axes.set(xlabel="", ylabel="tokens per word", title="Fertility by kind of word, held-out text")
+axes = table[["English", "Portuguese"]].plot.bar(
+    figsize=(6.4, 3.4), rot=20, width=0.75
+)
+axes.set(
+    xlabel="",
+    ylabel="tokens per word",
+    title="Fertility by kind of word, held-out text",
+)
 axes.axhline(1, color="0.5", linewidth=0.8, linestyle="--")
 axes.legend(title="tokenizer")
 axes.figure.tight_layout()
@@ -157,7 +182,8 @@ plt.show()
 # %%
 num_bytes = sum(len(text.encode()) for text in held_out)
 num_tokens = {
-    name: sum(map(len, bpe(held_out, verbose=False)["input_ids"])) for name, bpe in bpes.items()
+    name: sum(map(len, bpe(held_out, verbose=False)["input_ids"]))
+    for name, bpe in bpes.items()
 }
 pd.DataFrame(
     {

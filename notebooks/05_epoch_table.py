@@ -19,8 +19,9 @@ from importlib.util import find_spec
 from IPython import get_ipython
 
 if find_spec("gportuguese") is None:  # on Colab
+    source = "git+https://github.com/gportuguese/gportuguese"
     get_ipython().run_line_magic(
-        "pip", "install -q 'gportuguese[vectors] @ git+https://github.com/gportuguese/gportuguese'"
+        "pip", f"install -q 'gportuguese[vectors] @ {source}'"
     )
 
 # %%
@@ -31,12 +32,14 @@ import numpy as np
 import pandas as pd
 from IPython.display import Image, Markdown
 
-from gportuguese import Pipeline, init_world, load_config
+from gportuguese import Pipeline, load_config
 from gportuguese.epochs import epochs_markdown, read_epochs
 
-config = load_config()  # the demo; for another run, its config: load_config("pilot", (...))
+config = (
+    load_config()
+)  # the demo; for another run, its config: load_config("pilot", (...))
 pipeline = Pipeline(config)
-report = pipeline.build("evaluate", init_world(config.runtime))
+report = pipeline.build("evaluate")
 training = pipeline.open("train")
 
 # %% [markdown]
@@ -86,19 +89,27 @@ here = pd.DataFrame(
     }
 )
 pd.concat(
-    {"this run": here, "published": published[["loss", "accuracy (%)", "perplexity"]]}, axis=1
+    {
+        "this run": here,
+        "published": published[["loss", "accuracy (%)", "perplexity"]],
+    },
+    axis=1,
 ).round(2)
 
 # %%
 figure, panels = plt.subplots(1, 3, figsize=(7.2, 3.4), layout="constrained")
-for axes, column in zip(panels, ("perplexity", "accuracy (%)", "bits per byte"), strict=True):
+for axes, column in zip(
+    panels, ("perplexity", "accuracy (%)", "bits per byte"), strict=True
+):
     axes.plot(here.index, here[column], "o-", label=f"this run ({config.name})")
     if column in published:
         axes.plot(published.index, published[column], "s--", label="published")
     axes.set(xlabel="epochs", title=f"validation {column}", xticks=here.index)
     axes.grid(alpha=0.3)
 panels[0].set(yscale="log")
-figure.legend(*panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2)
+figure.legend(
+    *panels[0].get_legend_handles_labels(), loc="outside lower center", ncols=2
+)
 plt.show()
 
 # %% [markdown]
@@ -121,13 +132,14 @@ num_documents = 200_000
 drawn = rng.integers(0, num_documents, num_documents)  # with replacement
 cut = int(0.8 * num_documents)
 documents = drawn  # the documents in the order in which they were drawn
-train, valid = documents[drawn[:cut]], documents[drawn[cut:]]  # the same numbers, now as positions
-print(
-    f"{100 * np.isin(valid, train).mean():.0f} % of the validation documents are also in the training set"
-)
-print(
-    f"{100 * len(np.unique(train)) / num_documents:.0f} % of all documents are in the training set"
-)
+train, valid = (
+    documents[drawn[:cut]],
+    documents[drawn[cut:]],
+)  # the same numbers, now as positions
+leaked = np.isin(valid, train).mean()
+seen = len(np.unique(train)) / num_documents
+print(f"{100 * leaked:.0f} % of the validation documents are also in the training set")
+print(f"{100 * seen:.0f} % of all documents are in the training set")
 
 # %% [markdown]
 # So the published 23.76 was measured for the most part on text that the model was trained on. Here the split follows the
@@ -140,7 +152,9 @@ print(
 # a hundred pages finds words and endings, but no sense.
 
 # %% tags=["varies"]
-Markdown((report.folder / "samples.md").read_text(encoding="utf-8").partition("\n")[2])
+Markdown(
+    (report.folder / "samples.md").read_text(encoding="utf-8").partition("\n")[2]
+)
 
 # %% [markdown]
 # Next: [choosing the next word](06_generation.ipynb).

@@ -23,26 +23,22 @@ from importlib.util import find_spec
 from IPython import get_ipython
 
 if find_spec("gportuguese") is None:  # on Colab
+    source = "git+https://github.com/gportuguese/gportuguese"
     get_ipython().run_line_magic(
-        "pip", "install -q 'gportuguese[vectors] @ git+https://github.com/gportuguese/gportuguese'"
+        "pip", f"install -q 'gportuguese[vectors] @ {source}'"
     )
 
 # %%
 import matplotlib.pyplot as plt
 import pandas as pd
 import torch
-from gportuguese.generate import Sampling, Writer
 from IPython.display import Markdown
 
-from gportuguese import Pipeline, init_world, load_config
-from gportuguese.locate import find_model
+from gportuguese import Pipeline, generate, load_config, load_model
 
 MODEL = None
-config = load_config()
-pipeline = Pipeline(config)
-world = init_world(config.runtime)
-folder = find_model(MODEL) if MODEL else pipeline.build("train", world).folder / "model"
-writer = Writer.load(folder, world.device)
+pipeline = Pipeline(load_config())
+writer = load_model(MODEL or pipeline.build("train").folder)
 
 # %% [markdown]
 # ## The next word
@@ -64,7 +60,7 @@ PROMPT = "A cidade do Porto é a"
 @torch.inference_mode()
 def next_tokens(prompt):
     """Every token with its probability, the most likely first."""
-    ids = torch.tensor([writer.prompt_ids(prompt)], device=world.device)
+    ids = torch.tensor([writer.prompt_ids(prompt)], device=writer.device)
     probabilities = writer.model(ids).logits[0, -1].float().softmax(-1).cpu()
     names = [writer.texts.name(token) for token in range(len(probabilities))]
     return pd.Series(probabilities, index=names).sort_values(ascending=False)
@@ -101,7 +97,12 @@ panels[0].set(
 )
 panels[0].legend(title="temperature")
 together = 100 * tokens.cumsum().to_numpy()
-panels[1].plot(range(1, len(together) + 1), together, color="0.3", label="sum of the most likely")
+panels[1].plot(
+    range(1, len(together) + 1),
+    together,
+    color="0.3",
+    label="sum of the most likely",
+)
 panels[1].axvline(40, color="tab:orange", label="top-k = 40")
 nucleus = int((together < 95).sum()) + 1
 panels[1].axhline(95, color="tab:green", label=f"top-p = 0.95: {nucleus:,} tokens")
@@ -119,7 +120,13 @@ plt.show()
 
 # %% tags=["varies"]
 surest = {}
-for prompt in ("Idade", "Durante a Idade", "Fernando", "A cidade do Porto é a", "O"):
+for prompt in (
+    "Idade",
+    "Durante a Idade",
+    "Fernando",
+    "A cidade do Porto é a",
+    "O",
+):
     each = next_tokens(prompt)
     surest[prompt] = {
         "most likely": repr(each.index[0]),
@@ -136,16 +143,21 @@ pd.DataFrame(surest).T
 
 # %% tags=["varies"]
 ways = {
-    "greedy": Sampling(max_new_tokens=40, top_k=1),
-    "from all tokens": Sampling(max_new_tokens=40, top_k=0),
-    "top-k 40": Sampling(max_new_tokens=40, top_k=40),
-    "top-p 0.95, temperature 0.7, penalty 1.2": Sampling(
-        max_new_tokens=40, top_k=0, top_p=0.95, temperature=0.7, repetition_penalty=1.2
-    ),
+    "greedy": {"top_k": 1},
+    "from all tokens": {"top_k": 0},
+    "top-k 40": {"top_k": 40},
+    "top-p 0.95, temperature 0.7, penalty 1.2": {
+        "top_k": 0,
+        "top_p": 0.95,
+        "temperature": 0.7,
+        "repetition_penalty": 1.2,
+    },
 }
-lines = [
-    f"- *{way}*: **{PROMPT}**{writer.write(PROMPT, sampling)}" for way, sampling in ways.items()
-]
+texts = {
+    way: generate(writer, PROMPT, max_new_tokens=40, **way_of)
+    for way, way_of in ways.items()
+}
+lines = [f"- *{way}*: **{PROMPT}**{text}" for way, text in texts.items()]
 Markdown("\n".join(line.replace("\n", " ") for line in lines))
 
 # %% [markdown]
@@ -154,8 +166,13 @@ Markdown("\n".join(line.replace("\n", " ") for line in lines))
 # the card, with the folder in place of a name on the Hub:
 
 # %%
-exported = pipeline.build("export", world).folder
-print(*sorted(path.name for path in exported.iterdir() if path.name != "manifest.json"), sep="\n")
+exported = pipeline.build("export").folder
+print(
+    *sorted(
+        path.name for path in exported.iterdir() if path.name != "manifest.json"
+    ),
+    sep="\n",
+)
 
 # %% tags=["varies"]
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -168,10 +185,18 @@ model = AutoModelForCausalLM.from_pretrained(exported).eval()
 
 inputs = tokenizer("Lisboa é a capital de", return_tensors="pt")
 # greedy decoding
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=20, do_sample=False)[0]))
+print(
+    tokenizer.decode(
+        model.generate(**inputs, max_new_tokens=20, do_sample=False)[0]
+    )
+)
 # top-k sampling
 torch.manual_seed(0)
-print(tokenizer.decode(model.generate(**inputs, max_new_tokens=50, do_sample=True, top_k=40)[0]))
+print(
+    tokenizer.decode(
+        model.generate(**inputs, max_new_tokens=50, do_sample=True, top_k=40)[0]
+    )
+)
 
 # %% [markdown]
 # On the command line:

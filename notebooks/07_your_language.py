@@ -21,8 +21,9 @@ from importlib.util import find_spec
 from IPython import get_ipython
 
 if find_spec("gportuguese") is None:  # on Colab
+    source = "git+https://github.com/gportuguese/gportuguese"
     get_ipython().run_line_magic(
-        "pip", "install -q 'gportuguese[vectors] @ git+https://github.com/gportuguese/gportuguese'"
+        "pip", f"install -q 'gportuguese[vectors] @ {source}'"
     )
 
 # %%
@@ -32,7 +33,7 @@ from xml.sax.saxutils import escape
 import pyarrow.parquet as pq
 from IPython.display import Image, Markdown
 
-from gportuguese import ConfigError, Pipeline, init_world, load_config
+from gportuguese import ConfigError, Pipeline, load_config
 from gportuguese.corpus.survey import survey
 from gportuguese.dump import read_header, read_pages
 from gportuguese.epochs import epochs_markdown
@@ -148,7 +149,7 @@ evaluate: {sample_tokens: 20}
 )
 config = load_config(config_file)
 pipeline = Pipeline(config)
-report = pipeline.build("evaluate", init_world(config.runtime))
+report = pipeline.build("evaluate")
 facts = pipeline.open("corpus").facts
 facts["documents"], facts["dropped"]
 
@@ -173,7 +174,9 @@ Image(report.folder / "curves.png", width=600)
 # whole pieces of the six pages; their prompts are the Italian ones that come with the package.
 
 # %% tags=["varies"]
-Markdown((report.folder / "samples.md").read_text(encoding="utf-8").partition("\n")[2])
+Markdown(
+    (report.folder / "samples.md").read_text(encoding="utf-8").partition("\n")[2]
+)
 
 # %% [markdown]
 # ## Your own documents
@@ -187,9 +190,14 @@ for page in read_pages(dump):
     text = wikitext_to_text(page.wikitext, page.title, italian)
     (texts / f"{page.title}.txt").write_text(text, encoding="utf-8")
 
-changes = ("name=own", "dump.source=null", "corpus.documents=texts", "corpus.language=it")
+changes = (
+    "name=own",
+    "dump.source=null",
+    "corpus.documents=texts",
+    "corpus.language=it",
+)
 own = load_config(config_file, changes)
-artifact = Pipeline(own).build("corpus", init_world(own.runtime))
+artifact = Pipeline(own).build("corpus")
 artifact.facts["documents"], artifact.facts["dropped"]
 
 # %%
@@ -202,7 +210,7 @@ rows.assign(text=rows.text.str.slice(0, 60) + "...").head(3)
 # needs; its figures are estimates:
 
 # %% tags=["varies"]
-# !gpt-pt plan --config t4 --set name=it --set dump.wiki=itwiki --no-measure
+# !gpt-pt plan --config t4 --set name=it --set dump.wiki=itwiki --no-measure 2>&1 | cat
 
 # %% [markdown]
 #     gpt-pt train --config t4 --set name=it --set dump.wiki=itwiki

@@ -134,6 +134,8 @@ def private_parts(notebook):
                 found.append(f"cell {number} writes to standard error: {text[:300]}")
             elif "application/vnd.jupyter.widget-view+json" in output.get("data", {}):
                 found.append(f"cell {number} shows a widget, which GitHub does not: {text}")
+            elif "\x1b[" in text:
+                found.append(f"cell {number} writes codes for a terminal")
             elif match := _PRIVATE.search(text):
                 found.append(f"cell {number} shows a path or address of this machine: {match[0]}")
     return found

@@ -92,7 +92,7 @@ def commands_of(notebook):
     """The `gpt-pt` commands of code cells and of indented text."""
     lines = [line for cell in notebook.cells for line in cell.source.splitlines()]
     return [
-        shlex.split(line.strip().lstrip("!"), comments=True)[1:]
+        shlex.split(line.strip().lstrip("!").removesuffix(" 2>&1 | cat"), comments=True)[1:]
         for line in lines
         if re.match(r"(!|    )gpt-pt ", line)
     ]

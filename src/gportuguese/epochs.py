@@ -152,7 +152,9 @@ def draw_curves(rows: list[EpochRow], steps: list[StepRow], title: str, picture:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7.5, 6.4), layout="constrained")
-    panels = figure.subplot_mosaic([["loss", "loss"], ["accuracy", "bits"]], height_ratios=[5, 4])
+    panels: dict[str, Axes] = figure.subplot_mosaic(
+        [["loss", "loss"], ["accuracy", "bits"]], height_ratios=[5, 4]
+    )
     figure.suptitle(title)
     if steps:
         panels["loss"].plot(

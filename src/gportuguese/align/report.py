@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -68,14 +68,21 @@ def draw_map(
     source_points = (source_VD - centre) @ axes_DD[:2].T
     target_points = (target_VD - centre) @ axes_DD[:2].T
     axes.scatter(
-        *source_points.T, s=5, color="0.75", lw=0, label=f"base model ({len(source_points):,})"
+        source_points[:, 0],
+        source_points[:, 1],
+        s=5,
+        color="0.75",
+        lw=0,
+        label=f"base model ({len(source_points):,})",
     )
     by_size = sorted(np.unique(kinds), key=lambda kind: -(kinds == kind).sum())
     for number, kind in enumerate(by_size):
         some = target_points[kinds == kind]
         is_one = bool(np.ptp(some, axis=0).max() < 1e-6) and len(some) > 1
+        shown = some[:1] if is_one else some
         axes.scatter(
-            *(some[:1] if is_one else some).T,
+            shown[:, 0],
+            shown[:, 1],
             s=120 if is_one else 9,
             marker="*" if is_one else "o",
             alpha=1 if is_one else 0.6,
@@ -106,9 +113,7 @@ def draw_map(
     figure.savefig(picture, dpi=120)
 
 
-def _label(
-    axes: Axes, words: dict[str, np.ndarray], style: dict[str, str], taken: list[Bbox]
-) -> None:
+def _label(axes: Axes, words: dict[str, Any], style: dict[str, Any], taken: list[Bbox]) -> None:
     """Writes the first words that fit beside their points without touching a box in `taken`."""
     from matplotlib.patheffects import withStroke
 
