@@ -1,6 +1,7 @@
 # make setup:  a virtual environment with the project in it
 # make check:  everything CI checks
 # make demo:   the whole pipeline on the packaged data, offline
+# make docs:   the documentation site, into site/
 # make notebooks: executes the notebooks on the demo and writes them with their outputs
 # make gpu:    tests, speed and a transfer on this machine's GPU; writes docs/results/gpu.md
 # make compat: the tests under the oldest PyTorch of pyproject.toml, in a separate environment (several GB)
@@ -8,7 +9,7 @@ VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: setup check compat demo notebooks gpu
+.PHONY: setup check compat demo docs notebooks gpu
 
 setup: $(BIN)/gpt-pt
 
@@ -42,6 +43,11 @@ demo: setup
 
 notebooks: demo
 	$(BIN)/python scripts/notebooks.py
+
+docs: setup
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/python scripts/docs_pages.py --check
+	$(BIN)/mkdocs build --strict
 
 gpu: setup
 	$(BIN)/python scripts/gpu_report.py --minutes 9 --out runs/gpu

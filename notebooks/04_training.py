@@ -26,7 +26,9 @@ from IPython import get_ipython
 
 if find_spec("gportuguese") is None:  # on Colab
     source = "git+https://github.com/gportuguese/gportuguese"
-    get_ipython().run_line_magic("pip", f"install -q 'gportuguese[vectors] @ {source}'")
+    get_ipython().run_line_magic(
+        "pip", f"install -q 'gportuguese[vectors] @ {source}'"
+    )
 
 # %%
 import matplotlib.pyplot as plt

@@ -138,7 +138,9 @@ train, valid = (
 )  # the same numbers, now as positions
 leaked = np.isin(valid, train).mean()
 seen = len(np.unique(train)) / num_documents
-print(f"{100 * leaked:.0f} % of the validation documents are also in the training set")
+print(
+    f"{100 * leaked:.0f} % of the validation documents are also in the training set"
+)
 print(f"{100 * seen:.0f} % of all documents are in the training set")
 
 # %% [markdown]

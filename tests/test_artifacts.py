@@ -185,7 +185,22 @@ def test_processes_that_hash_together_all_remember(large):
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(copy)]) for copy in copies]
     assert [process.wait() for process in processes] == [0] * len(copies)
-    assert set(map(str, copies)) <= set(hashes._read_hashes())
+    assert {hashes._identity(copy.stat())[0] for copy in copies} <= set(hashes._read_hashes())
+
+
+def test_the_cache_forgets_the_oldest_files(large, monkeypatch):
+    path, made = large
+    monkeypatch.setattr(hashes, "_CACHED_FILES", 2)
+    copies = [path, *(path.with_name(f"copy{number}") for number in range(2))]
+    for copy in copies[1:]:
+        copy.write_bytes(path.read_bytes())
+    for copy in copies:
+        hashes.remembered_hash(copy)
+    assert len(hashes._read_hashes()) == 2
+    made.clear()
+    for copy in reversed(copies):
+        hashes.remembered_hash(copy)
+    assert made == [path]
 
 
 def test_published_files_can_be_read_by_whom_the_umask_allows(tmp_path):
@@ -200,18 +215,31 @@ def test_published_files_can_be_read_by_whom_the_umask_allows(tmp_path):
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
 
-def test_a_large_file_of_a_stage_is_hashed_again_only_if_it_changed(large, tmp_path):
+def test_a_large_file_of_a_stage_is_hashed_once_unless_it_changes(large, tmp_path):
     path, made = large
     folder = tmp_path / f"x-{DIGEST}"
     with building(folder, resumable=False) as partial:
         path.rename(partial / "large")
         publish(partial, folder, {"digest": DIGEST})
-    made.clear()
     for _ in range(2):
         open_artifact(folder)
-    assert len(made) == 1
+    assert [each.name for each in made] == ["large"]
     changed = (folder / "large").stat().st_mtime_ns
     while (folder / "large").stat().st_mtime_ns == changed:
         (folder / "large").write_bytes(b"x" + (folder / "large").read_bytes()[1:])
     with pytest.raises(ArtifactError, match="large was changed"):
         open_artifact(folder)
+
+
+def test_a_hash_that_a_stage_already_knows_is_not_computed_again(large, tmp_path):
+    path, made = large
+    folder = tmp_path / f"x-{DIGEST}"
+    with building(folder, resumable=False) as partial:
+        path.rename(partial / "large")
+        hashes.remember((partial / "large").stat(), "known")
+        assert publish(partial, folder, {"digest": DIGEST}).manifest["files"]["large"] == {
+            "size": 2 << 20,
+            "sha256": "known",
+        }
+    open_artifact(folder)
+    assert made == []

@@ -10,7 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import LlamaConfig
 
-from gportuguese import causal_lm, learner, load_config, plan
+from gportuguese import Pipeline, causal_lm, learner, load_config, plan
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks import EpochOrder, TrainableGroups
 from gportuguese.config import asset_path
@@ -423,6 +423,21 @@ def test_the_plan_names_the_shipped_config_of_each_card(capsys):
     assert named["H200"] == "h100"
 
 
+def test_cards_that_lack_the_precision_do_not_fit(capsys):
+    words = [*WORDS, "--tokens", "1_000_000", "--no-measure", "--set", "train.precision=bf16"]
+    assert gpt_pt("plan", *words) == 0
+    (line,) = [row for row in capsys.readouterr().out.splitlines() if row.startswith("fits: ")]
+    assert line == "fits: A100, 40 GB; A100, 80 GB; H100, 80 GB; H200, 141 GB; RTX4090, 24 GB"
+
+
+def test_the_packaged_dump_is_counted_as_the_demo_tokenizes_it(tmp_path):
+    config = load_config(None, (f"runtime.artifacts_dir={tmp_path}", "train.epoch_tokens=null"))
+    planned = plan.make_schedule(config, None, None)
+    tokens = Pipeline(config).build("tokens", init_world(config.runtime))
+    assert planned.epoch_tokens == plan.make_schedule(config, tokens, None).epoch_tokens
+    assert "the corpus is not built" in planned.source
+
+
 def test_a_t4_has_no_bf16():
     device = next(each for each in DEVICES if each.name == "T4")
     assert "bf16" not in device.peaks
@@ -490,7 +505,7 @@ def test_cards_that_are_too_small_come_with_a_remedy_and_those_without_bf16_are_
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        ((), "the corpus is not built"),
+        (("--set", "dump={wiki: eswiki}"), "the corpus is not built"),
         (("--tokens", "0"), "--tokens 0: must be at least 1"),
         (("--tokens", "100"), "do not fill one optimizer step of 4 x 32 tokens"),
         (("--tokens", "9999", "--processes", "3"), "does not divide by 3 x runtime.micro_batch"),

@@ -10,9 +10,10 @@
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from gportuguese.config import Config, ConfigError, UserError, load_config
-from gportuguese.pipeline import Pipeline
-from gportuguese.world import init_world
+if TYPE_CHECKING:
+    from gportuguese.config import Config, ConfigError, UserError, load_config
+    from gportuguese.pipeline import Pipeline
+    from gportuguese.world import init_world
 
 if TYPE_CHECKING:
     from gportuguese.api import evaluate, generate, load_model, train
@@ -35,13 +36,20 @@ __all__ = [
 ]
 
 _MODULES = {
+    "Config": "config",
+    "ConfigError": "config",
+    "Pipeline": "pipeline",
+    "UserError": "config",
     "evaluate": "api",
     "generate": "api",
+    "init_world": "world",
+    "load_config": "config",
     "load_model": "api",
     "make_learner": "interactive",
     "train": "api",
 }
-"""Where the names live that load PyTorch; they are imported on first use."""
+"""Where the names live. They are imported on first use: some load PyTorch, and `gpt-pt` must be able to
+handle Ctrl+C from the first moment."""
 
 
 def __getattr__(name: str) -> object:

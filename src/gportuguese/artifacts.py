@@ -156,7 +156,7 @@ def publish(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artifact:
         if scratch in path.parents:
             continue
         name = path.relative_to(partial).as_posix()
-        files[name] = {"size": path.stat().st_size, "sha256": hash_file(path)}
+        files[name] = {"size": path.stat().st_size, "sha256": remembered_hash(path)}
     manifest = {**manifest, "files": files, "versions": _versions()}
     write_json(partial / MANIFEST, {**manifest, "checksum": digest_of(manifest)})
     shutil.rmtree(scratch, ignore_errors=True)

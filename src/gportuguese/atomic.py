@@ -14,7 +14,8 @@ def rename_whole(scratch: Path, folder: Path) -> None:
     """Syncs a folder to disk and then renames it, so that `folder` is complete or absent."""
     mode = 0o666 & ~_umask()
     for path in scratch.rglob("*"):
-        if path.is_file():  # safetensors writes files that only their owner may read
+        # safetensors writes files that only their owner may read
+        if path.is_file() and path.stat().st_mode & 0o777 != mode:
             path.chmod(mode)
         _sync(path)
     _sync(scratch)

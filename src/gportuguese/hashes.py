@@ -20,6 +20,7 @@ log = logging.getLogger("gportuguese")
 
 _CACHE_FROM_BYTES = 1 << 20  # smaller files are always hashed
 _SLOW_BYTES = 1 << 28  # larger files take seconds to hash
+_CACHED_FILES = 2000  # the cache forgets the oldest of more
 _SETTLED_NS = 3 * 10**9  # file times are coarse: do not cache hashes of newer files
 
 
@@ -41,37 +42,44 @@ def hash_file(path: Path) -> str:
 def remembered_hash(path: Path) -> str:
     """SHA-256 of a file in hex, from a cache if the file has not changed.
 
-    Like git, it compares path, size, times and inode. File times are coarse, so the hash of a file
-    changed in the last seconds is not cached. Small files are always hashed.
+    The cache compares device, inode, size and times, so a renamed file or folder is still known. Small
+    files are always hashed. Raises `UserError` if the file cannot be read.
     """
     try:
         stat = path.stat()
-        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-        key = str(path.resolve())
+        key, state = _identity(stat)
         cached = _read_hashes().get(key) if stat.st_size >= _CACHE_FROM_BYTES else None
-        if cached is not None and cached[0] == state:
-            return str(cached[1])
+        if cached is not None and cached[:-1] == state:
+            return str(cached[-1])
         if stat.st_size > _SLOW_BYTES:
             log.info("reading %s to compute its SHA-256", path)
         sha256 = hash_file(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror}") from error
-    is_settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS
-    if stat.st_size >= _CACHE_FROM_BYTES and is_settled:
-        with suppress(OSError, RuntimeError):  # without a cache, the file is hashed again next time
-            _remember_hash(key, [state, sha256])
+    remember(stat, sha256)
     return sha256
 
 
-def _remember_hash(key: str, value: list[Any]) -> None:
-    """Adds a hash to the cache, one process at a time, and forgets files that are gone."""
-    path = _hashes_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Path.exists raises for a folder that may not be read
-        kept = {n: each for n, each in _read_hashes().items() if os.path.exists(n)}  # noqa: PTH110
-        write_json(path, {**kept, key: value})
+def remember(stat: os.stat_result, sha256: str) -> None:
+    """Adds the hash of a large file to the cache; `stat` is from before it was read.
+
+    File times are coarse, so the hash of a file that changed in the last seconds is not added.
+    """
+    is_settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS
+    if stat.st_size < _CACHE_FROM_BYTES or not is_settled:
+        return
+    key, state = _identity(stat)
+    with suppress(OSError, RuntimeError):  # without a cache, the file is hashed again next time
+        path = _hashes_path()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.with_suffix(".lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)  # one process at a time
+            others = [item for item in _read_hashes().items() if item[0] != key]
+            write_json(path, {**dict(others[1 - _CACHED_FILES :]), key: [*state, sha256]})
+
+
+def _identity(stat: os.stat_result) -> tuple[str, list[int]]:
+    return f"{stat.st_dev}:{stat.st_ino}", [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns]
 
 
 def _hashes_path() -> Path:

@@ -142,20 +142,20 @@ class Pipeline:
         needed = self._needed(name)
         with world.main_first("the hashes of inputs"):  # the others find them in the cache
             self.folder(name)
-        for stage in self.stages():
-            folder = self.folder(stage.name)
-            is_built = folder is not None and folder.is_dir()
-            if stage.check is not None and stage.name in needed and not is_built:
+        missing = [s for s in self.stages() if s.name in needed and not self._is_built(s.name)]
+        for stage in missing:
+            if stage.check is not None:
                 stage.check(world, self._given)
+        for stage in missing:  # before anything is built, which may take hours
+            if stage.fetch is not None:
+                fetching = f"fetching files for {stage.name}"
+                with world.main_first(fetching), busy(fetching):
+                    stage.fetch(self.config)
         for stage in self.stages():
             if stage.name in needed:
                 self._build_stage(stage, world)
 
     def _build_stage(self, stage: Stage, world: World) -> None:
-        if stage.fetch is not None:
-            fetching = f"fetching files for {stage.name}"
-            with world.main_first(fetching), busy(fetching):
-                stage.fetch(self.config)
         folder = self.folder(stage.name)
         assert folder is not None
         with world.main_first(f"checking for {folder.name}"):
@@ -205,6 +205,10 @@ class Pipeline:
                 if world.is_main:
                     self._opened[stage.name] = artifacts.publish(partial, folder, manifest)
         log.info("%s: done in %.1f s", stage.name, time.monotonic() - start)
+
+    def _is_built(self, name: str) -> bool:
+        folder = self.folder(name)
+        return folder is not None and folder.is_dir()
 
     def _options(self, stage: Stage) -> dict[str, Any]:
         if not stage.takes_callbacks:

@@ -168,6 +168,12 @@ def _check_packages(world: World, config: Config) -> None:
     check_packages(config.align)
 
 
+def _check_formats(world: World, config: Config) -> None:
+    from gportuguese.export_formats import check_formats
+
+    check_formats(config)
+
+
 def _check_training(world: World, config: Config) -> None:
     plugins.check_plugins(config.train)
     with busy("loading PyTorch"):
@@ -249,6 +255,7 @@ STAGES = {
             settings=_section("export", "name", "align.base"),  # the card prints the last two
             outside=_dump_receipt,
             version=5,
+            check=_check_formats,
         ),
     )
 }

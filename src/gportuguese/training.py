@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from fastai.learner import Recorder
 
 from gportuguese import artifacts, atomic, causal_lm, corpus, tokenizer
 from gportuguese.artifacts import Artifact
@@ -97,6 +96,8 @@ def build(
     )
     if callbacks or metrics:
         learn.metrics = list(metrics)
+        from fastai.learner import Recorder  # after the callbacks, which silence its warnings
+
         learn.add_cbs([Recorder(), Logits(), *callbacks])
         if metrics and world.is_main:
             learn.add_cb(MetricsTable(out, table))

@@ -89,7 +89,44 @@ def test_bad_settings(tiny_overrides, capsys, override, message):
 
 def test_a_missing_gpu_is_reported_before_anything_is_built(tiny_overrides, capsys):
     assert gpt_pt("train", *sets((*tiny_overrides, "runtime.device=cuda:7"))) == 2
-    assert "runtime.device='cuda:7': no GPU 7, PyTorch" in capsys.readouterr().err
+    assert "device 'cuda:7': there is no GPU 7, PyTorch" in capsys.readouterr().err
+    assert not whole_folders(tiny_overrides)
+
+
+@pytest.mark.parametrize(
+    ("package", "settings", "message"),
+    [
+        ("onnxscript", ("export.formats=[onnx]",), "onnx needs onnxscript: pip install 'gport"),
+        ("gguf", ("export.formats=[bin, gguf-f16]",), "gguf-f16 needs gguf: pip install 'gport"),
+        ("gguf", ("align={base: ./b.gguf, method: mean}",), "b.gguf needs gguf: pip install 'gp"),
+    ],
+)
+def test_a_missing_package_is_reported_before_anything_is_built(
+    tiny_overrides, capsys, monkeypatch, tmp_path, package, settings, message
+):
+    (tmp_path / "b.gguf").write_bytes(b"GGUF")
+    monkeypatch.chdir(tmp_path)
+    for module in ("export_formats", "align_files"):
+        monkeypatch.setattr(f"gportuguese.{module}.find_spec", lambda name: name != package)
+    assert gpt_pt("export", *sets((*tiny_overrides, *settings))) == 2
+    assert message in capsys.readouterr().err
+    assert not whole_folders(tiny_overrides)
+
+
+def test_gguf_of_another_architecture_is_rejected_before_anything_is_built(
+    tiny_overrides, capsys, tmp_path
+):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    base = f"align={{base: {tmp_path}, method: mean}}"
+    words = sets((*tiny_overrides, base, "export.formats=[gguf-f16]"))
+    assert gpt_pt("export", *words) == 2
+    assert "gguf: supports only GPT-2, not llama" in capsys.readouterr().err
+    assert not whole_folders(tiny_overrides)
+
+
+def test_a_base_that_cannot_be_fetched_is_reported_before_anything_is_built(tiny_overrides, capsys):
+    assert gpt_pt("train", *sets((*tiny_overrides, "align={base: some/model, method: mean}"))) == 2
+    assert "cannot fetch 'some/model': the Hub is unreachable" in capsys.readouterr().err
     assert not whole_folders(tiny_overrides)
 
 
@@ -99,7 +136,7 @@ def test_a_missing_gpu_is_reported_before_anything_is_built(tiny_overrides, caps
         ("auto", 2, r"no GPU 2, PyTorch .* sees 2; start fewer processes \(--nproc-per-node\)"),
         ("cuda", 2, "no GPU 2"),
         ("cuda:0", 0, "would put 3 processes on one GPU; use cuda"),
-        ("tpu", 0, "use auto, cpu, cuda or cuda:N"),
+        ("tpu", 0, "must be auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_more_processes_than_gpus_are_rejected(monkeypatch, device, rank, message):

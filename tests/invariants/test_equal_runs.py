@@ -10,6 +10,8 @@ from gportuguese.epochs import read_epochs
 from gportuguese.optimizer import learning_rates, make_optimizer
 from tests.test_optimizer import needs_muon
 
+pytestmark = pytest.mark.usefixtures("built_stages")
+
 NO_DROPOUT = "align.base={layers: 3, width: 16, heads: 2, positions: 32, dropout: 0.0}"
 
 

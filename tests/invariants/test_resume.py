@@ -160,6 +160,7 @@ def start(overrides, **options):
     )
 
 
+ENDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 LONG = ("train.epoch_tokens=20480", "runtime.device=cpu")
 
 
@@ -180,6 +181,9 @@ def test_a_signal_saves_and_the_same_command_resumes(
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
     assert f"stopped by {stop.name}" in errors
+    assert errors.splitlines()[-1].startswith(
+        f"gpt-pt: {ENDS[stop]}; resume with: gpt-pt train --set "
+    )
     process = start(overrides)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors

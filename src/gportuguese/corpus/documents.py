@@ -57,6 +57,8 @@ def write_shards(section: CorpusConfig, shards: Path) -> Iterator[tuple[Path, di
 def document_files(section: CorpusConfig) -> list[Path]:
     """The files that `corpus.documents` means; raises `CorpusError` if there are none."""
     source = resolve_path(str(section.documents))
+    if not source.exists():
+        raise CorpusError(f"no documents at {source}: there is no such file or folder")
     paths = [path for path in _files_at(source) if _is_document(path)]
     if not paths:
         raise CorpusError(

@@ -85,6 +85,10 @@ def _fetch(section: DumpConfig, out: Path) -> dict[str, Any]:
         else:
             date, files = _find_run(host, section, out)
         fetched = [host.fetch(file, out / file.name) for file in files]
+    for file, each in zip(files, fetched, strict=True):
+        hashes.remember(
+            (out / file.name).stat(), each["sha256"]
+        )  # `publish` does not read it again
     return {
         "source": files[0].url,
         "path": files[0].name,

@@ -14,8 +14,9 @@ import torch
 
 from gportuguese import causal_lm
 from gportuguese.generation.batch import Batch
-from gportuguese.generation.sampling import GenerateError, Sampling, draw
+from gportuguese.generation.drawing import draw
 from gportuguese.generation.text import TextStream, TokenTexts
+from gportuguese.sampling import GenerateError, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

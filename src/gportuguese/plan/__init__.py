@@ -104,6 +104,7 @@ def make_plan(
         for phase, counted in zip(schedule.phases, phases, strict=True)
     )
     costs = [_cost(device, config.train, flops, processes) for device in DEVICES]
+    unable = {cost.device for cost in costs if cost.hours is None}  # for lack of a precision
     cpu = None
     if measure:
         with busy("timing this CPU"):
@@ -121,7 +122,11 @@ def make_plan(
             f"runtime.{name}" for name in ("compile", "tf32") if getattr(config.runtime, name)
         ),
         costs=tuple(costs),
-        fits=tuple(all_fits(lambda step: memory_of(step).peak_bytes, largest, processes)),
+        fits=tuple(
+            fit
+            for fit in all_fits(lambda step: memory_of(step).peak_bytes, largest, processes)
+            if fit.device not in unable
+        ),
         cpu=cpu,
     )
 

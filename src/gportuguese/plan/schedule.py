@@ -10,6 +10,9 @@ from gportuguese.config import Config, UserError
 # the notebook of GPorTuguese-2 (July 2020): 1.28 GB of training text, 4.9 bytes per token in an article
 _PTWIKI_2020_TOKENS = 261_000_000
 
+# of the packaged dump, cleaned and tokenized as in the demo
+_PACKAGED_TOKENS = {"package:demo-ptwiki.xml.bz2": 106_621}
+
 _EPOCH_TOKENS = "train.epoch_tokens"
 
 
@@ -106,6 +109,9 @@ def _corpus_tokens(
         return int(tokens.facts["tokens"]["train"]), f"counted in {tokens.folder}"
     if config.train.epoch_tokens is not None:
         return config.train.epoch_tokens, _EPOCH_TOKENS
+    if config.corpus.documents is None and config.dump.source in _PACKAGED_TOKENS:
+        number = _PACKAGED_TOKENS[config.dump.source]
+        return number, "the packaged articles with the demo's tokenizer; the corpus is not built"
     is_remote_ptwiki = config.dump.source is None and config.dump.wiki == "ptwiki"
     if is_remote_ptwiki and config.corpus.documents is None:
         return _PTWIKI_2020_TOKENS, (

@@ -19,7 +19,7 @@ from gportuguese import causal_lm
 from gportuguese.config import UserError
 from gportuguese.generation import Continuation, Sampling, Writer
 from gportuguese.generation.batch import Batch
-from gportuguese.generation.sampling import log_probabilities
+from gportuguese.generation.drawing import log_probabilities
 
 _log = logging.getLogger(__name__)
 
