@@ -137,10 +137,10 @@ def _without_comments(text: str) -> str:
     return "".join([*pieces, text[position:]])
 
 
-def parse(text: str, is_passed_over: Callable[[str], bool] | None = None) -> Nodes:
+def parse(text: str, is_skipped: Callable[[str], bool] | None = None) -> Nodes:
     """The text with its calls and parameters; comments go, opaque extensions stay as text.
 
-    A call that stands alone stays text if `is_passed_over(name)`: it is not read any further.
+    A call that stands alone stays text if `is_skipped(name)`: it is not read any further.
 
     >>> [call] = parse("{{a|[[b|c]]|d=e}}")
     >>> [part.whole() for part in call.parts]
@@ -156,9 +156,9 @@ def parse(text: str, is_passed_over: Callable[[str], bool] | None = None) -> Nod
         if start > position:
             nodes.append(text[position:start])
         position = token.end()
-        if mark == "{{" and is_passed_over and not stack and num_failed < _MAX_FAILED:
+        if mark == "{{" and is_skipped and not stack and num_failed < _MAX_FAILED:
             name = _NAME.match(text, position)
-            if name and is_passed_over(name[1]):
+            if name and is_skipped(name[1]):
                 end = _end_of_call(text, position)
                 if end:
                     nodes.append(text[start:end])
