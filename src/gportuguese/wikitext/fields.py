@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 
 from gportuguese.wikitext.languages import Language
+from gportuguese.wikitext.marks import HOLE
 
 _FIELD = re.compile(r"\{(?:([a-z]+):)?([^{}]*)\}")
 _GROUP = re.compile(r"\[([^\[\]]*)\]")
@@ -17,6 +18,8 @@ _ROMAN = tuple(zip(
     ("M", "CM", "D", "CD", "C", "XC", "L", "XL", "X", "IX", "V", "IV", "I"),
     strict=True,
 ))  # fmt: skip
+# second units, as in 5 ft 11 in
+_COMPOUND = frozenset((("ft", "in"), ("lb", "oz"), ("st", "lb"), ("mi", "yd"), ("h", "min")))
 # by the last argument of {{USS|Missouri|BB-63|2}}
 _SHIP_FORMATS = {"1": "{id}", "2": "{name}", "3": "{name} ({id})", "4": "{prefix} {id}",
                  "5": "{prefix} {id}", "6": "{prefix} {name}"}  # fmt: skip
@@ -63,12 +66,25 @@ class _Filling:
     def _value(self, kind: str | None, names: str) -> str:
         if kind == "measure":
             return self._measure(int(names))
+        if kind == "if":
+            condition, _, shown = names.partition("|")
+            inner, colon, rest = shown.partition(":")
+            if not self.values.get(condition):
+                return ""
+            return self._value(inner, rest) if colon else shown
         if kind == "all":
             return names.join(self._positional())
+        if kind == "article":
+            return self._article(names)
+        if kind == "age":
+            return _age(self._positional())
+        if kind == "hole":
+            return HOLE
         if kind == "fraction":
             return _fraction(self._positional())
         if kind == "ship":
-            return _ship([names, *self._positional()] if names else self._positional())
+            words = [value for name, value in self.values.items() if name.isdigit()]
+            return _ship([names, *words] if names else words)
         if kind == "called":
             return self.name
         value = self.ending if names == "*" else self._first(names)
@@ -83,7 +99,24 @@ class _Filling:
         return _roman(value) if kind == "roman" else value
 
     def _first(self, names: str) -> str:
-        return next((self.values[name] for name in names.split("|") if self.values.get(name)), "")
+        """The first argument that has a value; a name in quotes is a constant."""
+        for name in names.split("|"):
+            if name[:1] == "'":
+                return name.strip("'")
+            if value := self.values.get(name):
+                return value
+        return ""
+
+    def _article(self, names: str) -> str:
+        """The label of a link to another language's article: `lt`, `label`, or the first argument.
+
+        If the first argument is a language code, it is the first of `names`.
+        """
+        if label := self._first("lt|label"):
+            return label
+        first = self.values.get("1", "")
+        is_code = first in self.language.tongues and bool(self.values.get("2"))
+        return self._first(names) if is_code else first
 
     def _positional(self) -> list[str]:
         """The arguments without a name, in order, empty ones left out."""
@@ -96,7 +129,9 @@ class _Filling:
         while mark := _RANGES.get(values.get(str(place + 1), "")):
             text += mark + write(values.get(str(place + 2), ""))
             place += 2
-        return f"{text} {values.get(str(place + 1), '')}"
+        unit, more, second = (values.get(str(place + n), "") for n in (1, 2, 3))
+        text = f"{text} {unit}"
+        return f"{text} {more} {second}" if (unit, second) in _COMPOUND else text
 
 
 def _values(arguments: list[str]) -> dict[str, str]:
@@ -119,6 +154,17 @@ def _fraction(numbers: list[str]) -> str:
         return f"1/{numbers[0]}"
     *whole, above, below = numbers[:3] if len(numbers) > 1 else ("", "")
     return " ".join([*whole, f"{above}/{below}".strip("/")])
+
+
+def _age(numbers: list[str]) -> str:
+    """Whole years between two dates; a hole without a second date, as today's is unknown."""
+    if len(numbers) != 6 or not all(number.isdecimal() for number in numbers):
+        return HOLE
+    dates = [[int(number) for number in numbers[place : place + 3]] for place in (0, 3)]
+    if len(numbers[2]) == 4:  # day, month, year
+        dates = [date[::-1] for date in dates]
+    (year, *birthday), (later, *day) = dates
+    return str(later - year - (day < birthday))
 
 
 def _ship(words: list[str]) -> str:

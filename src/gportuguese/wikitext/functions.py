@@ -68,6 +68,7 @@ ERROR = re.compile(
 )
 _NUMERIC = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*")
 _EMPTY_PART = Part(None, [])
+_SINGULAR = (("1",), ("0", "1"))  # French counts zero as singular
 _MAX_PADDING = 500
 # modules that check a call and show nothing
 _SILENT_MODULES = ("check for unknown parameters", "check for deprecated parameters")
@@ -204,6 +205,8 @@ FUNCTIONS: dict[str, Function] = {
     "lcfirst": lambda a: _first(a)[:1].lower() + _first(a)[1:],
     "ucfirst": lambda a: _first(a)[:1].upper() + _first(a)[1:],
     "formatnum": _formatnum,
+    "plural": lambda a: a[1] if _first(a) in _SINGULAR[a.language.code == "fr"] else a[2] or a[1],
+    "#language": lambda a: a.language.tongues.get(_first(a).lower()),
     "padleft": lambda a: _pad(a, left=True),
     "padright": lambda a: _pad(a, left=False),
     "urlencode": _urlencode,

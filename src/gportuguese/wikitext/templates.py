@@ -7,9 +7,11 @@ import re
 from gportuguese.wikitext.fields import fill
 from gportuguese.wikitext.functions import ERROR, FUNCTIONS, TextArguments, magic_word
 from gportuguese.wikitext.languages import Language
+from gportuguese.wikitext.marks import HOLE
 from gportuguese.wikitext.names import template_name
 
 _NAME = re.compile(r"[^|{}\[\]<>]+(?=[|}\n])")
+_NUMBERS = ("formatnum", "#expr")
 _NOWIKI = re.compile(r"</?nowiki>")
 _MAX_LOOKUPS, _MAX_NAME = 20_000, 100  # kept: a wiki has more names, but few of them are common
 
@@ -92,4 +94,6 @@ def _function_words(head: str, arguments: list[str], language: Language, title: 
     if (known := FUNCTIONS.get(function.strip().lower())) is None:
         return ""
     words = known(TextArguments([first, *arguments], language)) or ""
-    return "" if ERROR.search(words) else _NOWIKI.sub("", words)
+    if ERROR.search(words) or (not words and function.lower() in _NUMBERS):
+        return HOLE  # a number that the dump does not have
+    return _NOWIKI.sub("", words)
