@@ -101,7 +101,7 @@ def test_a_file_that_changed_midway_is_refused_and_what_came_is_kept(host, tmp_p
         host.files["/x"] = CONTENT[::-1]
         with (
             Host(address, wait_seconds=0.001) as client,
-            pytest.raises(DumpError, match=r"changed since 1,000 bytes of it were fetched; remove"),
+            pytest.raises(DumpError, match=r"changed since 1,000 bytes of it were downloaded; remove"),
         ):
             client.fetch(file, tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == CONTENT[:1000]
@@ -252,7 +252,7 @@ def refuse_names(*_, **__):
     [
         ("http://127.0.0.1:9", "no connection (Connection refused)"),
         ("http://dumps.invalid", "the host's name cannot be resolved (is there a network?)"),
-        ("https://dumps.invalid", "the proxy fails: no connection (Connection refused)"),
+        ("https://dumps.invalid", "the proxy failed: no connection (Connection refused)"),
         ("https://LOOPBACK", "no secure connection ("),
     ],
 )

@@ -104,7 +104,7 @@ KINDS = {
     ],
     "end matter": [
         ("fr", "Texte.\n== Articles connexes ==\n* a", "Texte."),
-        ("pt", "Texto.\n== Ligações internas ==\n* a\n== Outros projetos ==\n* b", "Texto."),
+        ("pt", "Texto.\n== Ligações internas ==\n* a\n== Outros projetos ==\nFez mais.", "Texto.\nOutros projetos\nFez mais."),
         ("de", "Text.\n== Literatur und Weblinks ==\n* a\n== Belege ==\n* b", "Text."),
         ("es", "Texto.\n== Lecturas adicionales ==\n* a\n== Fuentes ==\n* b", "Texto."),
     ],

@@ -19,6 +19,7 @@ from gportuguese.wikitext.patterns import (
     PARAMETER,
     REF,
     TOKEN,
+    TOKEN_WITHOUT_COMMENT_ENDS,
     UNSHOWABLE,
     end_of_call,
 )
@@ -74,18 +75,21 @@ class _Parser:
         self.num_failed_skips = 0
 
     def run(self) -> str:
-        text, search, stack = self.text, TOKEN.search, self.stack
+        text, stack = self.text, self.stack
+        search = (TOKEN if "-->" in text else TOKEN_WITHOUT_COMMENT_ENDS).search
         position = 0
         while token := search(text, position):
-            pieces = stack[-1].pieces
-            if token.start() > position:
-                pieces.append(text[position : token.start()])
+            pieces, start = stack[-1].pieces, token.start()
+            if start > position:
+                pieces.append(text[position:start])
             position = token.end()
             kind = token.lastgroup
             if kind == "simple":
                 target, label = token.group(1, 2)
-                if not label or ":" in target:  # few links
+                if ":" in target or label == "":
                     label = link_words(target, label, self.language)
+                elif label is None:
+                    label = target.strip()
                 if "=" in label:
                     self._show(label)
                 else:
@@ -109,11 +113,12 @@ class _Parser:
         stack[-1].pieces.append(text[position:])
         while len(stack) > 1:
             self._give_up()
-        return join_pieces(stack[0].pieces).strip("\n").translate(RESTORE)
+        text = join_pieces(stack[0].pieces).strip("\n")
+        return text.translate(RESTORE) if EQUALS in text or BAR in text else text
 
     def _show(self, words: str) -> None:
         """Adds words that the page shows; their bars and equals signs split no argument."""
-        if len(self.stack) > 1:
+        if len(self.stack) > 1 and ("=" in words or "|" in words):
             words = words.translate(PROTECT)
         self.stack[-1].pieces.append(words)
 

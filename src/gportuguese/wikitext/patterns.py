@@ -12,8 +12,7 @@ _ALL = "*+" if sys.version_info >= (3, 11) else "*"
 _ATTRIBUTES = rf"""(?:\s(?:"[^"<]{{0,400}}"|'[^'<]{{0,400}}'|[^<>"']){_ALL})?"""
 # Each alternative begins with a literal, so that the search skips other text at C speed. The empty group
 # at its end names the alternative.
-TOKEN = re.compile(
-    rf"""
+_TOKEN = rf"""
       \[\[(?P<target>[^\[\]{{}}<>|\n]{_ALL})(?:\|(?P<label>[^\[\]{{}}<>|\n]{_ALL}))?\]\](?P<simple>)
     | \{{\{{(?P<inner>[^\[\]{{}}<>]{_ALL})\}}\}}(?!\}})(?P<call>)
     | \[\[(?P<link>)
@@ -26,9 +25,10 @@ TOKEN = re.compile(
     | -->(?P<comment_end>)
     | <su[bp]>(?P<raised>[^<>\[\]{{}}\n]{{0,40}})</su[bp]>(?P<power>)
     | </?(?P<name>[A-Za-z][A-Za-z0-9]{{0,20}})(?:{_ATTRIBUTES}|\b[^<>]{{0,400}})/?>(?P<tag>)
-    """,
-    re.VERBOSE,
-)
+    """
+TOKEN = re.compile(_TOKEN, re.VERBOSE)
+# at every hyphen, the search would try the end of a comment
+TOKEN_WITHOUT_COMMENT_ENDS = re.compile(_TOKEN.replace("| -->(?P<comment_end>)", ""), re.VERBOSE)
 # field lines of an infobox that is never closed
 FIELDS = re.compile(rf"[^\n]{_ALL}(?:\n\s{_ALL}[|}}!][^\n]{_ALL}){_ALL}")
 # not in <code><ref></code>, which is about the tag
