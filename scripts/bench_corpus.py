@@ -103,8 +103,7 @@ def ours(
     sets = [
         f"dump.source={dump}",
         f"runtime={{artifacts_dir: '{out}', num_workers: {processes}, device: cpu}}",
-        f"corpus={{min_chars: 1, dedup: {dedup}, templates: {templates}}}",
-        "corpus={valid_per_mille: 10, test_per_mille: 10}",
+        f"corpus={{min_chars: 1, dedup: {dedup}, templates: {templates}, valid_per_mille: 10}}",
         "tokenizer.vocab_size=50257",
     ]
     words = [sys.executable, "-m", "gportuguese", stage]

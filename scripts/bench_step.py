@@ -55,11 +55,12 @@ class Shape:
     block: int = 1024
 
     def flops(self, tokens: int) -> float:
-        """Six per parameter and token, plus attention; the tied embeddings count once, as the head."""
-        block = 12 * self.width**2 + 13 * self.width
-        rows = self.vocab + self.block + 2
-        parameters = self.layers * block + rows * self.width
-        return tokens * (6 * parameters + 12 * self.layers * self.width * self.block)
+        """The FLOPs of a training step."""
+        from gportuguese.plan.flops import (
+            gpt2_flops,
+        )  # only now: other programs are timed without us
+
+        return tokens * gpt2_flops(self.layers, self.width, self.vocab, self.block)
 
 
 @dataclass(frozen=True)
@@ -387,9 +388,11 @@ def ours(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
         EpochOrder,
         EpochTable,
         Meter,
-        TensorBoardLog,
+        TensorBoard,
+        TrackerLog,
         TrainableGroups,
     )
+    from gportuguese.loaders import Loaders
     from gportuguese.tokens import BlockLoader
     from gportuguese.world import init_world, keep_freed_memory
 
@@ -424,8 +427,8 @@ def ours(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
     loader = BlockLoader(
         ids, shape.block, case.batch, seed=0, multiple=case.batch * case.passes, pin_memory=pinned
     )
-    loaders = learner.Loaders(loader, loader, torch.device(world.device))
-    learn = learner.make_learner(model, loaders, config, world)
+    loaders = Loaders(loader, loader, torch.device(world.device))
+    learn = learner.make_phase_learner(model, loaders, config, world)
     scratch = Path(tempfile.mkdtemp())
     bytes_V = torch.ones(shape.vocab, device=world.device)
     table = EpochTable(scratch, bytes_V, learn.step_loss, [], [], lambda *_: None, world)
@@ -444,7 +447,7 @@ def ours(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
             minutes=1e6,
             world=world,
         ),
-        TensorBoardLog(scratch, table, 0),
+        TrackerLog(TensorBoard(scratch), table, learn.step_loss, 0),
         Meter(lambda *_, **__: None, table, learn.guard),
     ]
     learner.fit_phase(learn, config.train.phases[-1], config.train, cbs)

@@ -28,6 +28,7 @@ from fastai.callback.core import Callback
 
 from gportuguese import causal_lm, learner, load_config
 from gportuguese.callbacks import EpochOrder, TrainableGroups
+from gportuguese.loaders import Loaders
 from gportuguese.plan import (
     count_memory,
     cpu_step_seconds,
@@ -81,14 +82,14 @@ def measure(overrides: tuple[str, ...], num_steps: int, is_mapped: bool) -> None
     shape = read_shape(config)
     batch = section.global_batch_size
     ids = np.random.default_rng(0).integers(0, shape.vocab_size, num_steps * batch * block_size + 1)
-    loaders = learner.Loaders(
+    loaders = Loaders(
         BlockLoader(ids, block_size, config.runtime.micro_batch_size, seed=0, multiple=batch),
         BlockLoader(ids, block_size, config.runtime.micro_batch_size, num_blocks=batch),
         torch.device("cpu"),
     )
     before = psutil.Process().memory_info().rss
     model = make_model(shape)
-    learn = learner.make_learner(model, loaders, config, world)
+    learn = learner.make_phase_learner(model, loaders, config, world)
     phase, times = section.phases[0], StepTimes()
     groups = causal_lm.parameter_groups(model)
     cbs = [TrainableGroups(groups, phase.trainable_groups), EpochOrder(0), times]

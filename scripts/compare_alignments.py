@@ -37,8 +37,9 @@ import torch
 from torch.nn import functional
 
 from gportuguese import Pipeline, causal_lm, init_world, load_config, tokenizer
-from gportuguese.artifacts import hash_file
 from gportuguese.config import AlignConfig
+from gportuguese.hashes import hash_file
+from gportuguese.optimizer import decay_flags
 from gportuguese.precision import autocast, check_precision
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
 
@@ -68,7 +69,7 @@ def bits_per_byte(model, batches, token_bytes_V, precision: str) -> float:
 
 def optimizer_of(model, rate: float) -> torch.optim.Optimizer:
     """AdamW with the settings of a small GPT-2, without weight decay of biases and norms."""
-    decays = causal_lm.decay_flags(model)
+    decays = decay_flags(model)
     groups = [
         {"params": [p for p in model.parameters() if decays[id(p)] == flag], "weight_decay": decay}
         for flag, decay in ((True, 0.1), (False, 0.0))

@@ -243,7 +243,7 @@ def tests(args) -> None:
 
     Warnings are not errors here, because the library versions differ from CI's.
     """
-    words = [sys.executable, "-m", "pytest", "-m", "gpu", args.tests, "-v"]
+    words = [sys.executable, "-m", "pytest", "-m", "gpu", args.tests, "-v", "-n", "0"]
     words += ["-p", "no:cacheprovider", "--no-header", "--tb=short", "-W", "default", "-k"]
     halves = [
         subprocess.Popen([*words, which], cwd=ROOT, stdout=subprocess.PIPE)

@@ -15,7 +15,7 @@ packages=(
   fastai fastcore fastdownload fastprogress fasttransform "plum-dispatch<2.10" beartype cloudpickle
   scikit-learn narwhals joblib threadpoolctl
   wikiextractor gensim smart-open wrapt rensa gguf
-  starlette uvicorn h11 httpx2 httpcore2 truststore pytest-timeout
+  starlette uvicorn h11 httpx2 httpcore2 truststore pytest-timeout pytest-xdist execnet
   python-fasthtml itsdangerous oauthlib python-multipart beautifulsoup4 soupsieve
 )
 limit=55000000  # 60 MB can be copied at once, the source tree included

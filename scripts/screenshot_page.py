@@ -13,7 +13,7 @@ from pathlib import Path
 
 from playwright.sync_api import sync_playwright
 
-from gportuguese.generate import Writer
+from gportuguese.generation import Writer
 from gportuguese.serve import Engine, Limits, describe, make_server
 
 FIGURES = Path(__file__).parents[1] / "docs" / "figures"

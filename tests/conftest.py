@@ -1,8 +1,10 @@
 """Shared fixtures: a tiny dump, the settings of a run that takes seconds, and two small models."""
 
+import atexit
 import bz2
 import logging
 import os
+import shutil
 import signal
 import tempfile
 from contextlib import contextmanager
@@ -11,10 +13,16 @@ from pathlib import Path
 import pytest
 
 os.environ["HF_HUB_OFFLINE"] = "1"
-# keep the cache of file hashes apart from the user's own
-os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gportuguese-tests-")
+# On a busy machine, threads that wait for each other spin: a step of a tiny model takes ten times the CPU time.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+if "PYTEST_XDIST_WORKER" not in os.environ:
+    # keep the caches of file hashes and fonts apart from the user's own; workers share them
+    os.environ["XDG_CACHE_HOME"] = tempfile.mkdtemp(prefix="gportuguese-tests-")
+    atexit.register(shutil.rmtree, os.environ["XDG_CACHE_HOME"], ignore_errors=True)
 
 from hypothesis import settings
+
+from gportuguese.world import _num_cores
 
 settings.register_profile("ci", derandomize=True, deadline=None, max_examples=60)
 settings.load_profile("ci")
@@ -23,6 +31,15 @@ settings.load_profile("ci")
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).parents[2] / "shared" / "data"
+
+
+def pytest_xdist_auto_num_workers(config):
+    """A worker per core for the default run. Chosen tests run in this process, where output and pdb are at hand."""
+    is_whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    # CUDA tests share one GPU; slow tests measure time and memory
+    is_default = "not gpu" in config.option.markexpr
+    return _num_cores() if is_whole and is_default else 0
+
 
 WORDS = [
     "o",
@@ -98,6 +115,24 @@ def tiny_overrides(tiny_dump, tmp_path):
     return tiny_settings(tiny_dump, tmp_path / "artifacts")
 
 
+@pytest.fixture(scope="session")
+def tiny_stages(tiny_dump, tmp_path_factory):
+    """An artifacts folder with the stages up to `align` of `tiny_overrides`."""
+    from gportuguese import Pipeline, init_world, load_config
+
+    folder = tmp_path_factory.mktemp("stages")
+    config = load_config(None, tiny_settings(tiny_dump, folder))
+    for stage in ("tokens", "align"):
+        Pipeline(config).build(stage, init_world(config.runtime))
+    return folder
+
+
+@pytest.fixture
+def built_stages(tiny_stages, tmp_path):
+    """Copies `tiny_stages` into the artifacts folder of `tiny_overrides`."""
+    return shutil.copytree(tiny_stages, tmp_path / "artifacts")
+
+
 def recorded_progress(monkeypatch, module):
     """What each `track` of a module is told: amounts, and whether an earlier run did them."""
     reports = []
@@ -123,7 +158,7 @@ def tiny_settings(dump, artifacts):
         "tokenizer={vocab_size: 300, min_frequency: 2}",
         "tokens={block_size: 32}",
         "align={base: {layers: 3, width: 16, heads: 2, positions: 32, dropout: 0.1}, method: random}",
-        "train={global_batch_size: 8, epoch_tokens: 2048, valid_tokens: 512, tensorboard: false, "
+        "train={global_batch_size: 8, epoch_tokens: 2048, valid_tokens: 512, tracker: none, "
         "phases: [{name: embeddings, epochs: 1, trainable_groups: 1, lr_max: 0.01, lr_ratio: 1}, "
         "{name: all, epochs: 2, trainable_groups: 4, lr_max: 0.01, lr_ratio: 2}]}",
         "evaluate={tokens: 512, prompts: [o rio], sample_tokens: 8}",
@@ -134,7 +169,7 @@ def tiny_settings(dump, artifacts):
 def writer():
     """The small English model shipped with the package."""
     from gportuguese.config import asset_path
-    from gportuguese.generate import Writer
+    from gportuguese.generation import Writer
 
     return Writer.load(asset_path("english-nano"), "cpu")
 
@@ -145,7 +180,7 @@ def llama(writer):
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
-    from gportuguese.generate import Writer
+    from gportuguese.generation import Writer
 
     torch.manual_seed(0)
     config = LlamaConfig(

@@ -7,7 +7,7 @@ import sys
 import threading
 import time
 
-from gportuguese import generate
+from gportuguese import generation
 from gportuguese.config import asset_path
 from gportuguese.serve import About, Engine, Limits, make_server
 
@@ -33,13 +33,13 @@ def serving(writer, token=None, hosts=("*",), about=None, **limits):
 
 def slow_down(monkeypatch):
     """Gives each token 20 ms, so that there is time to see a text being written."""
-    draw = generate.draw
+    draw = generation.draw
 
     def slow_draw(*arguments):
         time.sleep(0.02)
         return draw(*arguments)
 
-    monkeypatch.setattr(generate, "draw", slow_draw)
+    monkeypatch.setattr(generation, "draw", slow_draw)
 
 
 @contextlib.contextmanager

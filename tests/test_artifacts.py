@@ -4,11 +4,10 @@ import json
 import os
 import subprocess
 import sys
-import time
 
 import pytest
 
-from gportuguese import artifacts
+from gportuguese import UserError, artifacts, hashes
 from gportuguese.artifacts import ArtifactError, building, open_artifact, publish
 
 DIGEST = "0123456789ab"
@@ -106,9 +105,9 @@ def test_other_errors_pass_through(tmp_path):
 def large(tmp_path, monkeypatch):
     """A file large enough for the hash cache, and a list that records every file hashed."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(artifacts, "_SETTLED_NS", 0)
-    made, real = [], artifacts.hash_file
-    monkeypatch.setattr(artifacts, "hash_file", lambda path: made.append(path) or real(path))
+    monkeypatch.setattr(hashes, "_SETTLED_NS", 0)
+    made, real = [], hashes.hash_file
+    monkeypatch.setattr(hashes, "hash_file", lambda path: made.append(path) or real(path))
     path = tmp_path / "large"
     path.write_bytes(bytes(2 << 20))
     return path, made
@@ -116,44 +115,44 @@ def large(tmp_path, monkeypatch):
 
 def test_a_file_is_hashed_again_only_if_it_changed(large):
     path, made = large
-    first = artifacts.remembered_hash(path)
-    assert artifacts.remembered_hash(path) == first
+    first = hashes.remembered_hash(path)
+    assert hashes.remembered_hash(path) == first
     assert len(made) == 1
     stat = path.stat()
-    time.sleep(0.01)
-    with path.open("r+b") as file:  # same size, and the old time is restored below
-        file.write(b"x")
-    os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    second = artifacts.remembered_hash(path)
+    while path.stat().st_ctime_ns == stat.st_ctime_ns:  # the clock of file times ticks every few ms
+        with path.open("r+b") as file:  # same size, and the old time is restored
+            file.write(b"x")
+        os.utime(path, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    second = hashes.remembered_hash(path)
     assert second != first
     other = path.with_name("other")
     other.write_bytes(bytes(2 << 20))
     other.replace(path)
-    assert artifacts.remembered_hash(path) == first
+    assert hashes.remembered_hash(path) == first
     assert len(made) == 3
 
 
 def test_the_hash_of_a_file_changed_just_now_is_not_cached(large, monkeypatch):
     path, made = large
-    monkeypatch.setattr(artifacts, "_SETTLED_NS", 60 * 10**9)
+    monkeypatch.setattr(hashes, "_SETTLED_NS", 60 * 10**9)
     for _ in range(2):
-        artifacts.remembered_hash(path)
+        hashes.remembered_hash(path)
     assert len(made) == 2
 
 
 @pytest.mark.parametrize("content", ["{", "[]", "null"])
 def test_a_damaged_hash_cache_is_ignored(large, content):
     path, made = large
-    first = artifacts.remembered_hash(path)
-    artifacts._hashes_path().write_text(content, encoding="utf-8")
-    assert artifacts.remembered_hash(path) == first
+    first = hashes.remembered_hash(path)
+    hashes._hashes_path().write_text(content, encoding="utf-8")
+    assert hashes.remembered_hash(path) == first
     assert len(made) == 2
 
 
 def test_without_a_cache_folder_files_are_hashed_every_time(large, monkeypatch):
     path, made = large
     monkeypatch.setenv("XDG_CACHE_HOME", str(path))  # a file
-    assert artifacts.remembered_hash(path) == artifacts.remembered_hash(path)
+    assert hashes.remembered_hash(path) == hashes.remembered_hash(path)
     assert len(made) == 2
 
 
@@ -171,8 +170,8 @@ def test_an_installed_package_does_not_name_the_commit_of_another_repository(mon
 
 
 def test_an_unreadable_file_is_named(tmp_path):
-    with pytest.raises(artifacts.ArtifactError, match="cannot read .*gone: No such file"):
-        artifacts.remembered_hash(tmp_path / "gone")
+    with pytest.raises(UserError, match="cannot read .*gone: No such file"):
+        hashes.remembered_hash(tmp_path / "gone")
 
 
 def test_processes_that_hash_together_all_remember(large):
@@ -181,12 +180,27 @@ def test_processes_that_hash_together_all_remember(large):
     for copy in copies:
         copy.write_bytes(path.read_bytes())
     code = (
-        "import sys; from pathlib import Path; from gportuguese import artifacts; "
-        "artifacts._SETTLED_NS = -(10**18); artifacts.remembered_hash(Path(sys.argv[1]))"
+        "import sys; from pathlib import Path; from gportuguese import hashes; "
+        "hashes._SETTLED_NS = -(10**18); hashes.remembered_hash(Path(sys.argv[1]))"
     )
     processes = [subprocess.Popen([sys.executable, "-c", code, str(copy)]) for copy in copies]
     assert [process.wait() for process in processes] == [0] * len(copies)
-    assert set(map(str, copies)) <= set(artifacts._read_hashes())
+    assert {hashes._identity(copy.stat())[0] for copy in copies} <= set(hashes._read_hashes())
+
+
+def test_the_cache_forgets_the_oldest_files(large, monkeypatch):
+    path, made = large
+    monkeypatch.setattr(hashes, "_CACHED_FILES", 2)
+    copies = [path, *(path.with_name(f"copy{number}") for number in range(2))]
+    for copy in copies[1:]:
+        copy.write_bytes(path.read_bytes())
+    for copy in copies:
+        hashes.remembered_hash(copy)
+    assert len(hashes._read_hashes()) == 2
+    made.clear()
+    for copy in reversed(copies):
+        hashes.remembered_hash(copy)
+    assert made == [path]
 
 
 def test_published_files_can_be_read_by_whom_the_umask_allows(tmp_path):
@@ -199,3 +213,33 @@ def test_published_files_can_be_read_by_whom_the_umask_allows(tmp_path):
     finally:
         os.umask(mask)
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
+
+
+def test_a_large_file_of_a_stage_is_hashed_once_unless_it_changes(large, tmp_path):
+    path, made = large
+    folder = tmp_path / f"x-{DIGEST}"
+    with building(folder, resumable=False) as partial:
+        path.rename(partial / "large")
+        publish(partial, folder, {"digest": DIGEST})
+    for _ in range(2):
+        open_artifact(folder)
+    assert [each.name for each in made] == ["large"]
+    changed = (folder / "large").stat().st_mtime_ns
+    while (folder / "large").stat().st_mtime_ns == changed:
+        (folder / "large").write_bytes(b"x" + (folder / "large").read_bytes()[1:])
+    with pytest.raises(ArtifactError, match="large was changed"):
+        open_artifact(folder)
+
+
+def test_a_hash_that_a_stage_already_knows_is_not_computed_again(large, tmp_path):
+    path, made = large
+    folder = tmp_path / f"x-{DIGEST}"
+    with building(folder, resumable=False) as partial:
+        path.rename(partial / "large")
+        hashes.remember((partial / "large").stat(), "known")
+        assert publish(partial, folder, {"digest": DIGEST}).manifest["files"]["large"] == {
+            "size": 2 << 20,
+            "sha256": "known",
+        }
+    open_artifact(folder)
+    assert made == []

@@ -16,8 +16,9 @@ from transformers import (
 
 from gportuguese import base, causal_lm, tokenizer
 from gportuguese.callbacks import TrainableGroups
-from gportuguese.causal_lm import ModelError, count_parameters, decay_flags, parameter_groups
+from gportuguese.causal_lm import ModelError, count_parameters, parameter_groups
 from gportuguese.config import Architecture, asset_path
+from gportuguese.optimizer import decay_flags
 
 # PyTorch 2.14: torch.compile itself reads `.grad` of an input that is not a leaf
 NON_LEAF = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor")

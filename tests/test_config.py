@@ -139,6 +139,15 @@ def test_problems_of_a_set_flag_name_the_flag(override, message):
     assert "demo.yaml" not in str(caught.value)
 
 
+def test_a_long_value_is_cut_in_the_error():
+    long = "word " * 500
+    for override in (f"train.seed={long}", f"train.phases={long}", f"runtime={long}", long):
+        with pytest.raises(ConfigError) as caught:
+            load_config(None, (override,))
+        assert all(len(line) < 200 for line in str(caught.value).splitlines())
+        assert str(caught.value).startswith(f"--set {override[:60]}")
+
+
 def test_problems_of_the_file_and_of_flags_are_listed_separately(tmp_path):
     path = write(tmp_path, "name: x\ntrain: {sed: 1, eps: small}\n")
     with pytest.raises(ConfigError) as caught:

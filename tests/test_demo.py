@@ -17,7 +17,7 @@ def test_transfer_beats_random_weights_and_the_loss_falls_every_epoch(tmp_path):
                 "runtime.device=cpu",
                 "train.epoch_tokens=8192",
                 "train.valid_tokens=4096",
-                "train.tensorboard=false",
+                "train.tracker=none",
                 f"align.method={method}",
             ),
         )

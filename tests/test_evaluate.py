@@ -5,6 +5,8 @@ import pytest
 from gportuguese import Pipeline, init_world, load_config
 from gportuguese.epochs import epochs_markdown, read_epochs
 
+pytestmark = pytest.mark.usefixtures("built_stages")
+
 
 def test_report_repeats_the_table_and_measures_both_sets(tiny_overrides):
     config = load_config(None, (*tiny_overrides, "train.valid_tokens=null", "evaluate.tokens=null"))

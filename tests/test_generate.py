@@ -1,5 +1,6 @@
 """Compares texts with transformers' `generate()`, and runs the real command."""
 
+import json
 import signal
 import subprocess
 import sys
@@ -11,9 +12,9 @@ from hypothesis import strategies as st
 
 from gportuguese import cli
 from gportuguese.config import asset_path
-from gportuguese.generate import GenerateError, Sampling
-from gportuguese.generate.sampling import log_probabilities
-from gportuguese.generate.text import StopCutter
+from gportuguese.generation import GenerateError, Sampling
+from gportuguese.generation.drawing import log_probabilities
+from gportuguese.generation.text import StopCutter
 
 MODEL = str(asset_path("english-nano"))
 PROMPTS = ["The history of the city", "In", "", "He was born in the United States of"]
@@ -185,7 +186,7 @@ def test_a_process_with_unfinished_streams_exits_without_errors(writer):
     """Streams that were closed, never read to the end, or left by an exception."""
     code = """
 import sys
-from gportuguese.generate import Sampling, Writer
+from gportuguese.generation import Sampling, Writer
 writer = Writer.load(sys.argv[1], "cpu")
 print(writer.next_word("He was born in the United"))
 closed = writer.stream("A", Sampling(max_new_tokens=250))
@@ -255,7 +256,15 @@ def test_options_may_stand_anywhere(writer, capsys):
             ["--temperature", "-1", MODEL, "In"],
             "gpt-pt: temperature must be at least 0, not -1.0\n",
         ),
-        ([MODEL, "--tok-k", "1", "In"], "unrecognized arguments: --tok-k"),
+        (["--top-k", "-3", "absent", "In"], "gpt-pt: top_k must be at least 0, not -3\n"),
+        (
+            ["--top-p", "2", "absent", "In"],
+            "gpt-pt: top_p must be above 0 and at most 1, not 2.0\n",
+        ),
+        (["--temperature", "nan", "absent", "In"], "temperature must be at least 0, not nan\n"),
+        (["--device", "gpu", "absent", "In"], "'gpu' must be auto, cpu, cuda or cuda:N\n"),
+        (["--stop", "", "absent", "In"], "gpt-pt: a stop string must not be empty\n"),
+        ([MODEL, "--tok-k", "1", "In"], "no option --tok-k; did you mean --top-k?\n"),
         (["--top-k", "1"], "gpt-pt: no train at artifacts; run: gpt-pt train\n"),
     ],
 )
@@ -264,6 +273,43 @@ def test_errors_name_the_invalid_argument(words, message, capsys):
         cli.main(["generate", *words])
     assert caught.value.code == 2
     assert message in capsys.readouterr().err
+
+
+def test_wrong_options_are_rejected_before_pytorch_is_loaded():
+    code = (
+        "import sys; from gportuguese.cli import main\n"
+        "try: main(['generate', 'no/such/model', 'In', '--temperature', '-1'])\n"
+        "finally: print('torch' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (2, "False\n")
+    assert done.stderr == "gpt-pt: temperature must be at least 0, not -1.0\n"
+
+
+def test_answers_as_json_lines(writer, capsys):
+    words = ["--max-new-tokens", "5", "--temperature", "0", "--json"]
+    for prompts in (["In"], ["In", "He said:\n“"]):
+        lines = generate(capsys, MODEL, *prompts, *words).splitlines()
+        wanted = [writer.write(p, Sampling(max_new_tokens=5, top_k=1)) for p in prompts]
+        assert [json.loads(line) for line in lines] == [
+            {"prompt": prompt, "text": text, "tokens": 5, "finish": "length"}
+            for prompt, text in zip(prompts, wanted, strict=True)
+        ]
+    line = json.loads(generate(capsys, MODEL, "In", "--json", "--next-word"))
+    assert line == {"prompt": "In", "text": writer.next_word("In")}
+
+
+def test_on_a_terminal_prompts_are_bold(capsys, monkeypatch):
+    words = [MODEL, "In", "He was", "--max-new-tokens", "2", "--temperature", "0"]
+    plain = generate(capsys, *words)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    shown = generate(capsys, *words)
+    bold = "\x1b[1m{}\x1b[0m"
+    assert shown == plain.replace("He was", bold.format("He was")).replace(
+        "In", bold.format("In"), 1
+    )
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,8 @@ from gportuguese.config import PhaseConfig, TrainConfig
 from gportuguese.loss import HeadLoss
 from gportuguese.world import WorldError
 
+pytestmark = pytest.mark.usefixtures("built_stages")
+
 
 def prepared(overrides, *more):
     """Learner, parameter groups and config of a run that is ready to fit."""
@@ -18,7 +20,9 @@ def prepared(overrides, *more):
     world, pipeline = init_world(config.runtime), Pipeline(config)
     tokens, aligned = pipeline.build("tokens", world), pipeline.build("align", world)
     model = causal_lm.load(aligned.folder)
-    learn = learner.make_learner(model, learner.make_loaders(config, tokens, world), config, world)
+    learn = learner.make_phase_learner(
+        model, learner.make_loaders(config, tokens, world), config, world
+    )
     return learn, causal_lm.parameter_groups(model), config
 
 
@@ -147,10 +151,11 @@ def test_compile_with_an_old_pytorch_is_rejected_before_anything_is_built(
 ):
     monkeypatch.delattr(torch.compiler, "is_exporting", raising=False)
     monkeypatch.setattr(torch, "__version__", "2.6.0")
-    config = load_config(None, (*tiny_overrides, "runtime.compile=true"))
+    new = f"runtime.artifacts_dir={tmp_path / 'new'}"
+    config = load_config(None, (*tiny_overrides, new, "runtime.compile=true"))
     pipeline, world = Pipeline(config), init_world(config.runtime)
     with pytest.raises(WorldError, match=r"needs PyTorch 2\.7 or later, .* this is 2\.6\.0"):
         pipeline.build("train", world)
-    assert not (tmp_path / "artifacts").exists()
+    assert not (tmp_path / "new").exists()
     with pytest.raises(WorldError, match=r"set runtime\.compile=false"):
         learner.find_rate(config, {}, tmp_path / "lr.png", world)

@@ -43,12 +43,23 @@ def test_a_stage_is_found_by_any_folder_of_its_run(run):
             assert find_stage(str(place), name) == stages[name]
 
 
+def test_a_stage_below_the_working_folder_has_a_short_path(run, monkeypatch):
+    _, stages = run
+    monkeypatch.chdir(stages["train"].parents[1])
+    folder = Path(stages["train"].parent.name, stages["train"].name)
+    assert find_stage(stages["train"].parent.name, "train") == folder
+    monkeypatch.chdir(stages["train"])
+    assert find_stage(".", "train") == stages["train"]
+
+
 @pytest.mark.parametrize("name", ["train-2024", "export-0123456789ab"])
 def test_an_artifacts_folder_may_be_named_like_a_stage(run, tmp_path, name):
     _, stages = run
     root = tmp_path / name
     root.mkdir()
-    with pytest.raises(LocateError, match=f"no train of {root}; run: gpt-pt train"):
+    with pytest.raises(
+        LocateError, match=f"no finished `train` stage in {root}; run: gpt-pt train"
+    ):
         find_stage(str(root), "train")
     for stage in ("train", "export"):
         (root / stages[stage].name).symlink_to(stages[stage])
@@ -63,7 +74,18 @@ def test_an_artifacts_folder_may_be_named_like_a_stage(run, tmp_path, name):
         ("{corpus}/nothing/at/all", "nothing/at/all does not exist; pass a model folder"),
         ("./here", "here does not exist"),
         ("{yaml}", "my.yaml is a file; pass a model folder, or select a run by --config"),
-        ("Era uma vez", "no local folder Era uma vez, and 'Era uma vez' is neither a path nor"),
+        ("{empty}", "no model in .*/empty: it holds neither a trained run .* run: gpt-pt train"),
+        (
+            "Era uma vez",
+            "there is no folder 'Era uma vez' in .*; to train a model here, run: gpt-p",
+        ),
+        (
+            "artifacts",
+            "there is no folder 'artifacts' in .*, and models on the Hub have ids such as",
+        ),
+        ("artifacts/", "artifacts does not exist"),
+        ("artifacts/train-0123456789ab", "artifacts/train-0123456789ab does not exist"),
+        ("gpt2", "no local folder gpt2, and cannot fetch 'gpt2': the Hub is unreachable"),
         ("some/model", "no local folder some/model, and cannot fetch 'some/model': the Hub is"),
     ],
 )
@@ -72,7 +94,9 @@ def test_an_argument_that_is_not_a_model_is_rejected_with_advice(
 ):
     _, stages = run
     (tmp_path / "my.yaml").write_text("name: my\n", encoding="utf-8")
-    given = source.format(corpus=stages["corpus"], yaml=tmp_path / "my.yaml")
+    (tmp_path / "empty").mkdir()
+    places = {"yaml": tmp_path / "my.yaml", "empty": tmp_path / "empty"}
+    given = source.format(corpus=stages["corpus"], **places)
     assert gpt_pt("generate", given) == 2  # before it waits for prompts
     error = capsys.readouterr().err
     assert re.search(message, error)
@@ -96,7 +120,9 @@ def test_several_runs_in_a_folder_are_an_error_that_lists_them(tmp_path):
         find_stage(str(tmp_path), "train")
     with pytest.raises(LocateError, match="holds 2 `export` stages"):
         find_stage(str(tmp_path / "train-000000000000"), "export")
-    with pytest.raises(LocateError, match=r"no export of .*-000000000001; run: gpt-pt export .*1"):
+    with pytest.raises(
+        LocateError, match=r"no finished `export` stage of .*-0{11}1; run: gpt-pt export .*1"
+    ):
         find_stage(str(tmp_path / "train-000000000001"), "export")
     assert find_model(str(tmp_path / "train-000000000001")).parent.name == "train-000000000001"
 
@@ -121,8 +147,9 @@ def test_export_accepts_the_folder_of_a_run(run, capsys, monkeypatch):
     assert said.out.strip() == str(stages["export"])
     assert f"run: {stages['train']}" in said.err
     assert f" gpt-pt push {stages['export']} --repo USER/NAME --dry-run\n" in said.err
-    assert gpt_pt("push", str(stages["export"]), "--repo", "anna/x", "--dry-run") == 0
-    capsys.readouterr()
+    push = ("push", str(stages["export"]), "--repo", "anna/x")
+    assert gpt_pt(*push, "--private", "--dry-run") == 0
+    assert f"next: gpt-pt {' '.join(push)} --private\n" in capsys.readouterr().err
     assert gpt_pt("export", str(stages["train"].parent), "--set", "export.formats=[bin]") == 0
     assert (Path(capsys.readouterr().out.strip()) / "pytorch_model.bin").is_file()
 
@@ -134,12 +161,42 @@ def test_export_of_a_folder_never_trains(run, capsys):
     assert not list(stages["train"].parent.glob("train-*.partial"))
 
 
+@pytest.mark.parametrize("command", ["export", "push"])
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ("some/model", "some/model does not exist; export and push take a run's artifacts folder"),
+        ("{model}", "english-nano is a model without a run; .* run: hf upload USER/NAME /.*nano"),
+        ("{file}", "manifest.json is a file; export and push take a run's artifacts folder"),
+        ("{empty}", "no finished `.*` stage in .*empty; run: gpt-pt "),
+    ],
+)
+def test_export_and_push_say_what_they_take(run, tmp_path, capsys, command, given, message):
+    _, stages = run
+    places = {"file": stages["train"] / "manifest.json", "empty": tmp_path / "empty"}
+    places["empty"].mkdir()
+    words = [given.format(model=asset_path("english-nano"), **places)]
+    words += ["--repo", "anna/x"] if command == "push" else []
+    assert gpt_pt(command, *words) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
 @pytest.mark.parametrize("command", ["export", "push", "serve"])
 def test_a_folder_and_a_config_together_are_rejected(run, capsys, command):
     _, stages = run
     repo = ["--repo", "anna/x"] if command == "push" else []
     assert gpt_pt(command, str(stages["train"]), "--config", "my.yaml", *repo) == 2
     assert "leave out --config" in capsys.readouterr().err
+
+
+def test_a_run_of_another_version_is_reported(run, monkeypatch):
+    _, stages = run
+    artifact = locate.artifacts.read_manifest(stages["train"])
+    artifact.manifest["config"]["train"]["old_key"] = 1
+    monkeypatch.setattr(locate.artifacts, "read_manifest", lambda folder: artifact)
+    message = r"(?s)was built by another version of gportuguese; .*train.old_key: unknown key"
+    with pytest.raises(LocateError, match=message):
+        locate.config_of_run(stages["train"], ())
 
 
 def test_the_config_of_a_run_can_be_read_from_its_manifest(run):

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from gportuguese import Pipeline, artifacts, init_world, load_config
+from gportuguese import Pipeline, atomic, init_world, load_config
 from gportuguese.config import CorpusConfig
 from gportuguese.corpus import pool, workers
 from gportuguese.corpus.definitions import write_definitions
@@ -177,7 +177,7 @@ def test_a_piece_whose_templates_cannot_be_read_ends_the_run(
 def test_every_scratch_file_is_synced_to_disk_before_it_has_its_name(job, monkeypatch):
     synced = []
     monkeypatch.setattr(
-        artifacts, "_sync", lambda path: synced.append((path.name, path.stat().st_size))
+        atomic, "_sync", lambda path: synced.append((path.name, path.stat().st_size))
     )
     piece = next(reader.pieces_of(job.path))
     workers.clean_piece(job, piece, {}, SimpleNamespace(value=0), None)

@@ -71,6 +71,8 @@ def test_an_error_removes_the_bars_of_suspended_generators(terminal):
 
 INTERRUPTED = """
 from gportuguese import cli
+from gportuguese.cli import status
+from gportuguese.config import UserError
 from gportuguese.progress import track
 
 def items():
@@ -81,14 +83,12 @@ def run(args):
     for _ in items():
         raise {error}
 
-cli._RUN["status"] = run
+status.run = run
 cli.main(["status"])
 """
 
 
-@pytest.mark.parametrize(
-    ("error", "code"), [("KeyboardInterrupt", 130), ("cli.UserError('stop')", 2)]
-)
+@pytest.mark.parametrize(("error", "code"), [("KeyboardInterrupt", 130), ("UserError('stop')", 2)])
 def test_a_command_shows_the_cursor_again_before_it_reports_an_error(error, code):
     ours, theirs = pty.openpty()
     words = [sys.executable, "-c", INTERRUPTED.format(error=error)]
@@ -171,7 +171,7 @@ class Steps:
 
 def test_start_up_and_validation_do_not_distort_the_time_left(monkeypatch):
     now, notes = [0.0], []
-    monkeypatch.setattr("gportuguese.callbacks.epoch_table.time.monotonic", lambda: now[0])
+    monkeypatch.setattr("gportuguese.callbacks.meter.time.monotonic", lambda: now[0])
     learn = Steps(num_blocks=6)
     table = SimpleNamespace(phase="all", times=[EpochTime(0, 0.0, 30.0)])
     guard = SimpleNamespace(running_loss=5.0)

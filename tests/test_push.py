@@ -456,7 +456,7 @@ def test_a_receipt_that_cannot_be_written_does_not_hide_the_push(pushed, exporte
         raise OSError(28, "No space left on device")
 
     receipt = pushed()
-    monkeypatch.setattr(push.artifacts, "write_json", full)
+    monkeypatch.setattr(push.atomic, "write_json", full)
     with pytest.raises(
         PushError, match=f"{receipt.commit}, but cannot write the receipt .*No space"
     ):

@@ -8,7 +8,7 @@ import pytest
 from huggingface_hub import EvalResult, ModelCardData
 
 from gportuguese import Pipeline, init_world, load_config
-from gportuguese.generate import Writer
+from gportuguese.generation import Writer
 from gportuguese.serve import describe, model_name
 
 

@@ -10,7 +10,7 @@ import httpx
 import pytest
 import torch
 
-from gportuguese.generate import Sampling
+from gportuguese.generation import Sampling
 from gportuguese.serve import About
 from tests.live_server import serving, serving_process, slow_down
 

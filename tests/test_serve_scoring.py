@@ -11,7 +11,7 @@ import torch
 
 from gportuguese import metrics
 from gportuguese.config import asset_path
-from gportuguese.generate import Sampling
+from gportuguese.generation import Sampling
 from tests.live_server import serving
 
 pytestmark = [pytest.mark.slow, pytest.mark.network, pytest.mark.timeout(600)]

@@ -1,9 +1,11 @@
 import pytest
 import torch
 
-from gportuguese import Pipeline, causal_lm, init_world, load_config, loss, train
+from gportuguese import Pipeline, causal_lm, init_world, load_config, loss, training
 from gportuguese.epochs import read_epochs
 from tests.test_causal_lm import needs_compile
+
+pytestmark = pytest.mark.usefixtures("built_stages")
 
 
 def run(overrides, *more):
@@ -90,7 +92,7 @@ def test_a_run_stopped_while_publishing_does_not_train_again(tiny_overrides, mon
     with pytest.raises(KeyboardInterrupt):
         run(tiny_overrides)
     monkeypatch.setattr(artifacts, "publish", real)
-    monkeypatch.setattr(train, "fit_phase", None)  # nothing is left to fit
+    monkeypatch.setattr(training, "fit_phase", None)  # nothing is left to fit
     rows = read_epochs(run(tiny_overrides).folder / "epochs.csv")
     assert [row.epoch for row in rows] == [0, 1, 2, 3]
 
@@ -99,7 +101,7 @@ def test_weights_are_copied_if_the_file_system_has_no_hard_links(tiny_overrides,
     def refuse(source, target):
         raise PermissionError(1, "no links here")
 
-    monkeypatch.setattr(train.os, "link", refuse)
+    monkeypatch.setattr(training.os, "link", refuse)
     folder = run(tiny_overrides).folder
     weights = "model.safetensors"
     copied, kept = folder / "model" / weights, folder / "phases/2-all" / weights

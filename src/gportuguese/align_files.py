@@ -6,7 +6,7 @@ import logging
 from importlib.util import find_spec
 from pathlib import Path
 
-from gportuguese import artifacts
+from gportuguese import hashes
 from gportuguese.config import (
     METHODS,
     AlignConfig,
@@ -46,7 +46,14 @@ def methods_of(section: AlignConfig) -> list[str]:
 
 
 def check_packages(section: AlignConfig) -> None:
-    """Raises `AlignError` if a method trains vectors and gensim is not installed."""
+    """Raises `AlignError` if a package is missing: gensim to train vectors, gguf to read a .gguf base."""
+    if isinstance(section.base, str) and section.base.endswith(".gguf"):
+        missing = [name for name in ("gguf", "accelerate") if not find_spec(name)]
+        if missing:
+            raise AlignError(
+                f"align.base={section.base} needs {' and '.join(missing)}: "
+                "pip install 'gportuguese[gguf]'"
+            )
     needing = [name for name in methods_of(section) if name in METHODS and METHODS[name].vectors]
     if needing and not isinstance(section.base, Architecture) and not find_spec("gensim"):
         raise AlignError(
@@ -83,8 +90,8 @@ def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
 def hash_resources(section: AlignConfig) -> str:
     """Digest of the contents of the files that the method reads."""
     files = resource_files(section)
-    return artifacts.digest_of(
-        {key: [artifacts.remembered_hash(path) for path in paths] for key, paths in files.items()}
+    return hashes.digest_of(
+        {key: [hashes.remembered_hash(path) for path in paths] for key, paths in files.items()}
     )
 
 

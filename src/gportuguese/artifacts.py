@@ -7,14 +7,11 @@ from __future__ import annotations
 
 import errno
 import fcntl
-import hashlib
 import json
-import logging
 import os
 import platform
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -22,19 +19,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+from gportuguese.atomic import rename_whole, write_json
 from gportuguese.config import UserError
-
-log = logging.getLogger("gportuguese")
+from gportuguese.hashes import digest_of, hash_file, remembered_hash
 
 MANIFEST = "manifest.json"
-HASHED = "hashed"
-"""Fact of a stage that hashed large files itself: SHA-256 by name. Opening the stage does not hash them
-again while their modification time is unchanged."""
 SCRATCH = "scratch"  # folder for temporary files of a resumable stage, deleted on publishing
 _MIN_FREE_BYTES = 1 << 20  # with less free space, any error is reported as a full disk
-_CACHE_FROM_BYTES = 1 << 20  # smaller files are always hashed
-_SLOW_BYTES = 1 << 28  # larger files take seconds to hash
-_SETTLED_NS = 3 * 10**9  # file times are coarse: do not cache hashes of newer files
 _PACKAGES = ("gportuguese", "torch", "transformers", "tokenizers", "fastai", "datasets")
 
 
@@ -58,78 +49,6 @@ class Artifact:
     def facts(self) -> dict[str, Any]:
         """The numbers that the stage counted and measured."""
         return dict(self.manifest["facts"])
-
-
-def digest_of(value: Any) -> str:
-    """Twelve hex digits of SHA-256 over the canonical JSON of `value`."""
-    text = json.dumps(value, sort_keys=True, ensure_ascii=False, separators=(",", ":"))
-    return hashlib.sha256(text.encode()).hexdigest()[:12]
-
-
-def hash_file(path: Path) -> str:
-    """SHA-256 of a file in hex."""
-    sha = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            sha.update(chunk)
-    return sha.hexdigest()
-
-
-def remembered_hash(path: Path) -> str:
-    """SHA-256 of a file in hex, from a cache if the file has not changed.
-
-    Like git, it compares path, size, times and inode. File times are coarse, so the hash of a file
-    changed in the last seconds is not cached. Small files are always hashed.
-    """
-    try:
-        stat = path.stat()
-        state = [stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino]
-        key = str(path.resolve())
-        cached = _read_hashes().get(key) if stat.st_size >= _CACHE_FROM_BYTES else None
-        if cached is not None and cached[0] == state:
-            return str(cached[1])
-        if stat.st_size > _SLOW_BYTES:
-            log.info("reading %s to compute its SHA-256", path)
-        sha256 = hash_file(path)
-    except OSError as error:
-        raise ArtifactError(f"cannot read {path}: {error.strerror}") from error
-    is_settled = time.time_ns() - max(stat.st_mtime_ns, stat.st_ctime_ns) > _SETTLED_NS
-    if stat.st_size >= _CACHE_FROM_BYTES and is_settled:
-        with suppress(OSError, RuntimeError):  # without a cache, the file is hashed again next time
-            _remember_hash(key, [state, sha256])
-    return sha256
-
-
-def _remember_hash(key: str, value: list[Any]) -> None:
-    """Adds a hash to the cache, one process at a time, and forgets files that are gone."""
-    path = _hashes_path()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.with_suffix(".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        # Path.exists raises for a folder that may not be read
-        kept = {n: each for n, each in _read_hashes().items() if os.path.exists(n)}  # noqa: PTH110
-        write_json(path, {**kept, key: value})
-
-
-def _hashes_path() -> Path:
-    folder = os.environ.get("XDG_CACHE_HOME") or "~/.cache"
-    return Path(folder).expanduser() / "gportuguese" / "hashes.json"
-
-
-def _read_hashes() -> dict[str, Any]:
-    try:
-        hashes = json.loads(_hashes_path().read_text(encoding="utf-8"))
-    except (OSError, ValueError, RuntimeError):  # missing, damaged, or no home folder
-        return {}
-    return hashes if isinstance(hashes, dict) else {}
-
-
-def hash_files(paths: list[Path]) -> str:
-    """SHA-256 over the names and contents of files in one folder, in the given order."""
-    sha = hashlib.sha256()
-    for path in paths:
-        sha.update(f"{path.name}\0{remembered_hash(path)}\n".encode())
-    return sha.hexdigest()
 
 
 def read_manifest(folder: Path) -> Artifact:
@@ -169,10 +88,7 @@ def open_artifact(folder: Path) -> Artifact:
         path = folder / name
         if name not in found:
             raise ArtifactError(f"{path} is missing; {again}")
-        stat = path.stat()
-        if listed.get("mtime_ns") == stat.st_mtime_ns and listed["size"] == stat.st_size:
-            continue
-        if stat.st_size != listed["size"] or hash_file(path) != listed["sha256"]:
+        if path.stat().st_size != listed["size"] or remembered_hash(path) != listed["sha256"]:
             raise ArtifactError(
                 f"{path} was changed after it was built: its digest does not match {MANIFEST}; "
                 f"{again}"
@@ -236,14 +152,11 @@ def publish(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artifact:
     """
     files: dict[str, dict[str, Any]] = {}
     scratch = partial / SCRATCH
-    hashed = manifest.get("facts", {}).get(HASHED, {})
     for path in sorted(path for path in partial.rglob("*") if path.is_file()):
         if scratch in path.parents:
             continue
         name = path.relative_to(partial).as_posix()
-        files[name] = {"size": path.stat().st_size, "sha256": hashed.get(name) or hash_file(path)}
-        if name in hashed:
-            files[name]["mtime_ns"] = path.stat().st_mtime_ns
+        files[name] = {"size": path.stat().st_size, "sha256": remembered_hash(path)}
     manifest = {**manifest, "files": files, "versions": _versions()}
     write_json(partial / MANIFEST, {**manifest, "checksum": digest_of(manifest)})
     shutil.rmtree(scratch, ignore_errors=True)
@@ -273,50 +186,6 @@ def broken_seal(folder: Path) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         return f"{folder} is damaged ({type(error).__name__}: {error})"
     return ""
-
-
-def rename_whole(scratch: Path, folder: Path) -> None:
-    """Syncs a folder to disk and then renames it, so that `folder` is complete or absent."""
-    mode = 0o666 & ~_umask()
-    for path in scratch.rglob("*"):
-        if path.is_file():  # safetensors writes files that only their owner may read
-            path.chmod(mode)
-        _sync(path)
-    _sync(scratch)
-    scratch.rename(folder)
-    _sync(folder.parent)
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON through a temporary file, so that `path` never holds a partial file."""
-    with replacing(path) as scratch:
-        scratch.write_text(json.dumps(value, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-
-
-@contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yields the path of a temporary file, then syncs that file to disk and renames it to `path`.
-
-    Even after a power loss `path` is complete or absent.
-    """
-    scratch = path.with_name(path.name + ".tmp")
-    yield scratch
-    _sync(scratch)
-    scratch.replace(path)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _versions() -> dict[str, str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gportuguese import artifacts
+from gportuguese import hashes
 from gportuguese.config import Architecture, UserError, resolve_path
 
 _SETTINGS = ("*.json", "merges.txt", "vocab.txt", "tokenizer.model")
@@ -84,8 +84,8 @@ def identity_of(base: str | Architecture, download: bool) -> str | None:
     if path is None:
         return None
     if path.is_file():
-        return artifacts.remembered_hash(path)
+        return hashes.remembered_hash(path)
     # only files that loading reads: a README or other files must not change the hash
     weights = next(filter(None, (sorted(path.glob(pattern)) for pattern in _WEIGHTS)), [])
     settings = {file for pattern in _SETTINGS for file in path.glob(pattern)}
-    return artifacts.hash_files(sorted({*settings, *weights}))
+    return hashes.hash_files((file.name, file) for file in sorted({*settings, *weights}))

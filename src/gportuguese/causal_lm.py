@@ -286,16 +286,6 @@ def block_list(model: nn.Module) -> nn.ModuleList:
     raise ModelError(f"{type(model).__name__}: no list of {depth} blocks found")
 
 
-def decay_flags(model: nn.Module) -> dict[int, bool]:
-    """Whether weight decay applies to each parameter, by its `id`; false for biases and norms."""
-    flags = {}
-    for module in model.modules():
-        is_norm = "norm" in type(module).__name__.lower()
-        for name, parameter in module.named_parameters(recurse=False):
-            flags[id(parameter)] = not (is_norm or name == "bias")
-    return flags
-
-
 def count_parameters(parameters: Any) -> int:
     """Number of scalars in unique parameters."""
-    return sum(size for size in {id(p): p.numel() for p in parameters}.values())
+    return sum({id(p): p.numel() for p in parameters}.values())

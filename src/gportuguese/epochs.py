@@ -114,7 +114,7 @@ def epochs_table(markdown: str) -> Table:
 
 
 def draw_curves(rows: list[EpochRow], picture: Path) -> None:
-    """Loss and accuracy on the validation set after every epoch, as a PNG."""
+    """Draws loss and accuracy on the validation set after every epoch, as a PNG."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 

@@ -1,10 +1,13 @@
-"""The fastai `Learner` of a run: loaders, optimizer, callbacks, one fit, and the rate finder."""
+"""The fastai `Learner` of a run: optimizer, callbacks, one fit, and the rate finder.
+
+`interactive.py` extends it for notebooks.
+"""
 
 from __future__ import annotations
 
 import tempfile
 import warnings
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,13 +23,9 @@ from gportuguese.callbacks import (
 
 # isort: split
 # imported after the callbacks, which silence fastai's import warnings
+import numpy as np
 import torch
-from fastai.callback.core import (
-    Callback,
-    CancelEpochException,
-    CancelFitException,
-    TrainEvalCallback,
-)
+from fastai.callback.core import Callback, CancelEpochException, TrainEvalCallback
 from fastai.callback.schedule import valley  # importing it also gives Learner its fit_one_cycle
 from fastai.learner import Learner, Recorder
 from fastai.optimizer import OptimWrapper
@@ -36,31 +35,51 @@ from gportuguese.artifacts import Artifact
 from gportuguese.callbacks.resume import Position
 from gportuguese.causal_lm import prepare_model
 from gportuguese.config import Config, PhaseConfig, TrainConfig
+from gportuguese.loaders import Loaders, make_loaders
 from gportuguese.loss import HeadLoss
-from gportuguese.optimizer import learning_rates, make_optimizer
+from gportuguese.optimizer import by_decay, learning_rates, make_optimizer
 from gportuguese.precision import check_machine
 from gportuguese.progress import Advance, track
-from gportuguese.tokens import BlockLoader, load_ids
 from gportuguese.world import World, WorldError, keep_freed_memory, seed_everything
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from transformers import PreTrainedModel
 
 
 _FINDER_STEPS = 100
 
 
-@dataclass
-class Loaders:
-    """The part of fastai's `DataLoaders` that its `Learner` uses."""
+class GroupedOptimizer(OptimWrapper):
+    """fastai's wrapper for an optimizer with two groups, with and without decay, per parameter group.
 
-    train: BlockLoader
-    valid: BlockLoader
-    device: torch.device
-    n_inp: int = 1
+    Rates and `freeze_to` count the model's four parameter groups: `slice(1e-5, 1e-3)` spreads over
+    four, and `freeze_to(-2)` trains the last two. A weight decay is set only where it applies.
+    """
 
-    def __getitem__(self, index: int) -> BlockLoader:
-        return (self.train, self.valid)[index]
+    def __repr__(self) -> str:
+        return f"{type(self.opt).__name__} (two groups per parameter group: with and without decay)"
+
+    def set_hyper(self, name: str, value: Any) -> None:
+        """Sets a hyper-parameter: one number, a slice, or a list of four or of eight."""
+        num_groups = causal_lm.NUM_GROUPS
+        if isinstance(value, slice):
+            first, last = value.start, value.stop
+            value = (
+                np.geomspace(first, last, num_groups)
+                if first
+                else [last / 10] * (num_groups - 1) + [last]
+            )
+        if name == "wd":
+            value = [rate if decays else 0.0 for rate, decays in by_decay([value] * num_groups)]
+        elif np.ndim(value) == 1 and len(value) == num_groups:
+            value = [each for each, _ in by_decay(value)]
+        super().set_hyper(name, value)
+
+    def freeze_to(self, n: int) -> None:
+        """Freezes all parameter groups before group `n`."""
+        super().freeze_to(2 * n)
+        self.frozen_idx = n % causal_lm.NUM_GROUPS
 
 
 class PhaseLearner(Learner):
@@ -89,51 +108,26 @@ class PhaseLearner(Learner):
     def all_batches(self) -> None:
         """Runs the loader's remaining batches, numbered from the start of the epoch."""
         self.n_iter = len(self.dl)
-        for number, batch in enumerate(self.dl, self.dl.first_batch):
+        for number, batch in enumerate(self.dl, getattr(self.dl, "first_batch", 0)):
             self.one_batch(number, batch)
+
+    def leave(self) -> None:
+        """Ends autocast and unwraps the model; call it after every fit, even if the fit raised."""
+        self.precision.leave()
+        if self.data_parallel is not None:
+            self.data_parallel.unwrap()
 
     def _set_device(self, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tuple(part.to(self.dls.device, non_blocking=True) for part in batch)
 
 
-def make_loaders(config: Config, tokens: Artifact, world: World) -> Loaders:
-    """This process's share of the training and validation batches, each one micro-batch."""
-    section, block_size = config.train, config.tokens.block_size
-
-    def blocks(num_tokens: int | None) -> int | None:
-        return None if num_tokens is None else num_tokens // block_size
-
-    common: dict[str, Any] = {
-        "block_size": block_size,
-        "batch_size": config.runtime.micro_batch_size,
-        "rank": world.rank,
-        "num_ranks": world.num_ranks,
-        "pin_memory": world.device != "cpu",
-    }
-    dtype = tokens.facts["dtype"]
-    return Loaders(
-        train=BlockLoader(
-            load_ids(tokens.folder, "train", dtype),
-            seed=section.seed,
-            num_blocks=blocks(section.epoch_tokens),
-            multiple=section.global_batch_size,
-            **common,
-        ),
-        valid=BlockLoader(
-            load_ids(tokens.folder, "valid", dtype),
-            num_blocks=blocks(section.valid_tokens),
-            **common,
-        ),
-        device=torch.device(world.device),
-    )
-
-
-def make_learner(
+def make_phase_learner(
     model: PreTrainedModel,
     loaders: Loaders,
     config: Config,
     world: World,
-    guard_type: type[Guard] = Guard,
+    kind: type[PhaseLearner] = PhaseLearner,
+    loss_kind: type[HeadLoss] = HeadLoss,
 ) -> PhaseLearner:
     """The `Learner` of a run with the callbacks that every fit needs.
 
@@ -150,14 +144,14 @@ def make_learner(
             f"{world.num_ranks} processes with runtime.micro_batch_size="
             f"{runtime.micro_batch_size} each; lower the micro-batch or start fewer processes"
         )
-    loss = HeadLoss(
+    loss = loss_kind(
         model,
         chunk_rows=runtime.loss_rows,
         vocab_multiple=runtime.vocab_multiple,
         compile=runtime.compile,
     )
     step_loss = StepLoss(passes, world)
-    guard = guard_type(
+    guard = Guard(
         step_loss,
         section.grad_clip,
         section.max_loss_rise,
@@ -173,15 +167,16 @@ def make_learner(
     ]
     if world.num_ranks > 1:
         cbs.append(DataParallel(passes, torch.device(world.device)))
-    learn = PhaseLearner(
+    learn = kind(
         loaders,
         model,
         loss_func=loss,
-        opt_func=OptimWrapper(
+        opt_func=GroupedOptimizer(
             opt=make_optimizer(model, causal_lm.parameter_groups(model), section)
         ),
         cbs=cbs,
         default_cbs=False,
+        moms=section.momentums,
         wd_bn_bias=True,  # weight decay is set per group by make_optimizer
         train_bn=False,  # norms of a frozen group are frozen too
     )
@@ -216,9 +211,7 @@ def fit_phase(
             "same command resumes"
         ) from error
     finally:
-        learn.precision.leave()
-        if learn.data_parallel is not None:
-            learn.data_parallel.unwrap()
+        learn.leave()
 
 
 class _FinderMeter(Callback):
@@ -233,27 +226,14 @@ class _FinderMeter(Callback):
         self.advance(1, f"loss {self.guard.running_loss:.3f}, lr {self.opt.hypers[-1]['lr']:.1e}")
 
 
-class _FinderGuard(Guard):
-    """Clips gradients as in training; ends the search when loss or gradients are not finite."""
-
-    name = "guard"
-
-    def stop(self, *_: float) -> None:
-        raise CancelFitException
-
-
 def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world: World) -> float:
     """The learning rate that fastai's `lr_find` suggests for the first phase; draws the curve."""
-    from matplotlib.figure import Figure
-
     check_machine(world.device, config)
     keep_freed_memory()
     seed_everything(config.train.seed, 0)
-    # the search must reach rates at which the loss jumps
-    config = replace(config, train=replace(config.train, max_loss_rise=None))
     model = causal_lm.load(inputs["align"].folder)
     loaders = make_loaders(config, inputs["tokens"], world)
-    learn = make_learner(model, loaders, config, world, _FinderGuard)
+    learn = make_phase_learner(model, loaders, config, world)
     groups = causal_lm.parameter_groups(model)
     phase = config.train.phases[0]
     learn.add_cbs([Recorder(), TrainableGroups(groups, phase.trainable_groups)])
@@ -265,10 +245,37 @@ def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world:
             suggest_funcs=(valley,),
             show_plot=False,
         )
-    axes = (figure := Figure(figsize=(7, 4))).subplots()
-    axes.plot(learn.recorder.lrs, [float(loss) for loss in learn.recorder.losses])
-    axes.axvline(suggestion.valley, color="tab:red", label=f"suggested: {suggestion.valley:.1e}")
-    axes.set(xscale="log", xlabel="learning rate", ylabel="training loss (nats per token)")
-    axes.legend()
-    figure.savefig(picture, dpi=120, bbox_inches="tight")
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4), layout="constrained")
+    draw_search(figure.subplots(), learn.recorder, {"suggested": suggestion.valley})
+    figure.savefig(picture, dpi=120)
     return float(suggestion.valley)
+
+
+def draw_search(axes: Axes, recorder: Recorder, suggestions: Mapping[str, float]) -> None:
+    """Draws the smoothed loss of a rate search and marks suggested rates on the curve.
+
+    The last steps, in which the loss leaves the picture, are cut off.
+    """
+    rates = np.asarray(recorder.lrs)
+    losses = np.asarray([float(loss) for loss in recorder.losses])
+    low, start = np.nanmin(losses), losses[: max(len(losses) // 10, 1)].max()
+    shown = losses <= start + (start - low)
+    axes.plot(rates[shown], losses[shown], color="tab:blue", label="smoothed training loss")
+    for (name, rate), color in zip(
+        suggestions.items(), ("red", "green", "orange", "purple"), strict=False
+    ):
+        loss = np.interp(np.log(rate), np.log(rates), losses)
+        axes.plot(rate, loss, "o", color=f"tab:{color}", markersize=9, label=f"{name}: {rate:.1e}")
+    axes.set(
+        xscale="log",
+        yscale="log",
+        title="Learning-rate search",
+        xlabel="learning rate",
+        ylabel="loss (nats per token)",
+    )
+    axes.yaxis.set_major_formatter("{x:.3g}")
+    axes.yaxis.set_minor_formatter("{x:.3g}")
+    axes.grid(alpha=0.3, which="both")
+    axes.legend()

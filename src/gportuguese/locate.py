@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import logging
+import re
 import time
 from pathlib import Path
 
 from gportuguese import artifacts, base
-from gportuguese.config import Config, UserError, config_of, resolve_path
+from gportuguese.config import Config, ConfigError, UserError, config_of, resolve_path
 
 log = logging.getLogger("gportuguese")
 
 _DIGEST = "[0-9a-f]" * 12
+_IDS_WITHOUT_USER = ("gpt2", "gpt2-medium", "gpt2-large", "gpt2-xl", "distilgpt2")
+"""Models of the Hub's first years. Any other name without a user is a folder that is missing here."""
+_NEEDS_A_RUN = (
+    "export and push take a run's artifacts folder or a stage in it, not a model from the Hub, because "
+    "the card is written from the run's manifests"
+)
 
 
 class LocateError(UserError):
@@ -31,16 +38,33 @@ def find_model(source: str) -> Path:
         folder = stage / "model" if (stage / "model" / "config.json").is_file() else stage
         if not (folder / "config.json").is_file():
             raise LocateError(
-                f"no model in {path}; pass an artifacts folder, a stage folder such as "
-                "train-0123456789ab, a folder that transformers can load, or a Hub id"
+                f"no model in {path}: it holds neither a trained run (train-0123456789ab) nor a model "
+                "that transformers can load (config.json); to train one, run: gpt-pt train"
             )
-    elif path.exists() or source.startswith(("package:", ".", "/", "~")) or source.count("/") > 1:
+    elif path.exists() or _is_path(source):
         problem = "is a file" if path.exists() else "does not exist"
         raise LocateError(f"{path} {problem}; pass a model folder, or select a run by --config")
-    else:
+    elif "/" in source or source in _IDS_WITHOUT_USER:
         folder = _from_hub(source)
+    else:
+        raise LocateError(
+            f"there is no folder {source!r} in {Path.cwd()}, and models on the Hub have ids such as "
+            "user/name; to train a model here, run: gpt-pt train"
+        )
     log.info("model: %s", folder)
     return folder
+
+
+def _is_path(source: str) -> bool:
+    """Whether an argument that does not exist must be a path, because it cannot be a Hub id."""
+    first, _, rest = source.partition("/")
+    return (
+        source.startswith(("package:", ".", "/", "~"))
+        or "/" in rest
+        or source.endswith("/")
+        or ("/" in source and Path(first).is_dir())
+        or re.search(rf"-{_DIGEST}$", source) is not None  # artifacts/train-0123456789ab
+    )
 
 
 def find_stage(source: str, name: str) -> Path:
@@ -50,11 +74,16 @@ def find_stage(source: str, name: str) -> Path:
     stage, or the `model` folder of `train`. Raises `UserError` if there is no such stage, or more
     than one.
     """
-    path = resolve_path(source).resolve()
+    folder, here = _stage_of(resolve_path(source).resolve(), name), Path.cwd()
+    return folder.relative_to(here) if here in folder.parents else folder  # short in messages
+
+
+def _stage_of(path: Path, name: str) -> Path:
     if path.name == "model" and (path.parent / artifacts.MANIFEST).is_file():
         path = path.parent
     if not path.is_dir():
-        raise LocateError(f"{path} is not a folder; pass a run's artifacts folder or a stage in it")
+        problem = "is a file" if path.exists() else "does not exist"
+        raise LocateError(f"{path} {problem}; {_NEEDS_A_RUN}")
     # the name alone does not tell: an artifacts folder may be called train-2024
     stage = next((each for each in ("train", "export") if path in _stages(path.parent, each)), None)
     if stage == name:
@@ -63,19 +92,31 @@ def find_stage(source: str, name: str) -> Path:
         return path.with_name(f"train-{artifacts.read_manifest(path).manifest['inputs']['train']}")
     if (stage, name) == ("train", "export"):
         return _only_stage(path.parent, "export", of=path)
+    if (path / "config.json").is_file():
+        raise LocateError(
+            f"{path} is a model without a run; {_NEEDS_A_RUN}. To upload the folder as it is, run: "
+            f"hf upload USER/NAME {path}"
+        )
     return _only_stage(path, name)
 
 
 def config_of_run(folder: Path, overrides: tuple[str, ...]) -> Config:
     """The config that a stage folder was built from, with `section.key=value` overrides.
 
-    Raises `LocateError` if the manifest has no config.
+    Raises `LocateError` if the manifest has no config, or that of another version.
     """
     tree = artifacts.read_manifest(folder).manifest.get("config")
     if tree is None:
         raise LocateError(f"the manifest of {folder} has no config; pass the run's --config")
     tree["runtime"]["artifacts_dir"] = str(folder.parent)
-    return config_of(tree, overrides, f"the config of {folder}")
+    try:
+        config_of(tree, (), str(folder))
+    except ConfigError as error:
+        raise LocateError(
+            f"{folder} was built by another version of gportuguese; use that version, or pass the "
+            f"run's --config to build it again. Settings that this version does not know:\n{error}"
+        ) from error
+    return config_of(tree, overrides, str(folder))
 
 
 def _stages(root: Path, name: str) -> list[Path]:
@@ -93,7 +134,9 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
         ]
     if not found:
         where = f" {of or root}" if name == "export" else ""
-        raise LocateError(f"no {name} of {of or root}; run: gpt-pt {name}{where}")
+        raise LocateError(
+            f"no finished `{name}` stage {'of' if of else 'in'} {of or root}; run: gpt-pt {name}{where}"
+        )
     if len(found) > 1:
         built = {folder: folder.stat().st_mtime for folder in found}
         lines = [

@@ -59,13 +59,25 @@ class HeadLoss:
         self.chunk_rows, self.cached_rows, self.compile = chunk_rows, cached_rows, compile
         self.padding = -len(self.head.weight) % vocab_multiple
         self.nats_BT = self.correct_BT = torch.empty(0, 0)
-        self.is_taken_out = is_head_last(model) if head_is_last is None else head_is_last
+        self.can_take_out = is_head_last(model) if head_is_last is None else head_is_last
+        self.take_out()
+
+    def take_out(self) -> None:
+        """Makes the model skip its head, if the head is the last thing that it applies."""
+        self.is_taken_out = self.can_take_out
         if self.is_taken_out:
             self.head.forward = lambda hidden_BTD: hidden_BTD
 
     def release(self) -> None:
-        """Makes the model apply its head again."""
+        """Makes the model apply its head again; this loss then expects logits."""
         vars(self.head).pop("forward", None)
+        self.is_taken_out = False
+
+    def logits(self, input_BTX: torch.Tensor) -> torch.Tensor:
+        """The logits `[B, T, V]` of what `loss_input` returned."""
+        if not self.is_taken_out:
+            return input_BTX
+        return linear(input_BTX.to(self.head.weight.dtype), self.head.weight, self.head.bias)
 
     def __call__(self, input_BTX: torch.Tensor, targets_BT: torch.Tensor) -> torch.Tensor:
         """The mean over all tokens, a float32 scalar; `input_BTX` comes from `loss_input`."""

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 import torch
+from torch import nn
 
 from gportuguese import causal_lm
 from gportuguese.causal_lm import ParameterGroups
@@ -27,6 +28,16 @@ def by_decay(per_group: Iterable[T]) -> list[tuple[T, bool]]:
     return [(each, decays) for each in per_group for decays in (True, False)]
 
 
+def decay_flags(model: nn.Module) -> dict[int, bool]:
+    """Whether weight decay applies to each parameter, by its `id`; false for biases and norms."""
+    flags = {}
+    for module in model.modules():
+        is_norm = "norm" in type(module).__name__.lower()
+        for name, parameter in module.named_parameters(recurse=False):
+            flags[id(parameter)] = not (is_norm or name == "bias")
+    return flags
+
+
 def learning_rates(phase: PhaseConfig) -> list[float]:
     """Peak rates of the optimizer's groups: geometric over the parameter groups."""
     rates = np.geomspace(phase.lr_max / phase.lr_ratio, phase.lr_max, causal_lm.NUM_GROUPS)
@@ -41,10 +52,10 @@ def make_optimizer(
     Muon trains the weight-decayed matrices inside the blocks; AdamW trains the rest. Raises
     `OptimizerError` if Muon is missing in this PyTorch or does not fit the model.
     """
-    decay_flags = causal_lm.decay_flags(model)
+    decaying = decay_flags(model)
     groups: list[dict[str, Any]] = [
         {
-            "params": [p for p in group if decay_flags[id(p)] == decays],
+            "params": [p for p in group if decaying[id(p)] == decays],
             "weight_decay": section.weight_decay if decays else 0.0,
             "muon": decays and group is not parameter_groups.outside_blocks,
         }

@@ -5,16 +5,18 @@ from __future__ import annotations
 import importlib
 import logging
 import time
+from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-from gportuguese import artifacts
+from gportuguese import artifacts, hashes, plugins
 from gportuguese.artifacts import Artifact, ArtifactError
-from gportuguese.config import Config, as_tree
+from gportuguese.config import Config, as_tree, checked
 from gportuguese.progress import busy
 from gportuguese.stages import STAGES, Stage
-from gportuguese.world import World
+from gportuguese.world import World, init_world
 
 log = logging.getLogger("gportuguese")
 
@@ -31,10 +33,23 @@ class StageStatus:
 
 
 class Pipeline:
-    """The stages of one config and their folders."""
+    """The stages of one config and their folders.
+
+    The config is checked as one from YAML is; raises `ConfigError` that lists all problems.
+
+    >>> from gportuguese import load_config
+    >>> pipeline = Pipeline(load_config("demo"))
+    >>> [status.state for status in pipeline.status()][-1]
+    'missing'
+    >>> corpus = pipeline.build("corpus")  # builds `dump` first
+    >>> corpus.facts["documents"]
+    {'train': 57, 'valid': 8, 'test': 8}
+    """
 
     def __init__(self, config: Config) -> None:
-        self.config = config
+        self.config = self._given = checked(config)
+        self._callbacks: Sequence[Any] = ()
+        self._metrics: Sequence[Any] = ()
         self._root = Path(config.runtime.artifacts_dir)
         self._folders: dict[str, Path] = {}
         self._opened: dict[str, Artifact] = {}
@@ -49,7 +64,7 @@ class Pipeline:
             identity = STAGES[name].identity(self.config, self.folder)
             if identity is None:
                 return None
-            self._folders[name] = self._root / f"{name}-{artifacts.digest_of(identity)}"
+            self._folders[name] = self._root / f"{name}-{hashes.digest_of(identity)}"
         return self._folders[name]
 
     def status(self) -> list[StageStatus]:
@@ -84,36 +99,71 @@ class Pipeline:
         is_built = folder is not None and folder.is_dir()
         return artifacts.read_manifest(folder) if folder is not None and is_built else None
 
-    def build(self, name: str, world: World) -> Artifact:
-        """Builds a stage and any missing stages before it; finished stages are reused."""
+    def build(
+        self,
+        name: str,
+        world: World | None = None,
+        *,
+        callbacks: Sequence[Any] = (),
+        metrics: Sequence[Any] = (),
+    ) -> Artifact:
+        """Builds a stage and any missing stages before it; finished stages are reused.
+
+        Args:
+            name: A stage, such as `corpus` or `train`.
+            world: The resources of this process; by default those of `config.runtime`.
+            callbacks: fastai callbacks for the `train` stage, which runs one fit for each phase.
+            metrics: fastai metrics, or functions of logits `[B, T, V]` and targets `[B, T]`. Their
+                values go to `metrics.csv`.
+
+        Returns:
+            The finished folder. Its `facts` are what the stage counted and measured.
+
+        Raises:
+            UserError: A setting, an input or the machine does not allow it.
+        """
+        if callbacks or metrics:
+            self._set_callbacks(name, callbacks, metrics)
+        world = world or init_world(self.config.runtime)
         with busy("checking finished stages"):
             self._build(name, world)
             return self.open(name)
+
+    def _set_callbacks(self, name: str, callbacks: Sequence[Any], metrics: Sequence[Any]) -> None:
+        """Keeps callbacks for the stage that takes them, and their names for its digest."""
+        if not any(STAGES[each].takes_callbacks for each in self._needed(name)):
+            raise plugins.PluginError(f"callbacks and metrics run in train, which {name} precedes")
+        names = (*self._given.train.callbacks, *map(plugins.name_of, callbacks))
+        self.config = replace(self._given, train=replace(self._given.train, callbacks=names))
+        self._callbacks, self._metrics = callbacks, metrics
+        self._folders, self._opened = {}, {}
 
     def _build(self, name: str, world: World) -> None:
         needed = self._needed(name)
         with world.main_first("the hashes of inputs"):  # the others find them in the cache
             self.folder(name)
-        for stage in self.stages():
-            folder = self.folder(stage.name)
-            is_built = folder is not None and folder.is_dir()
-            if stage.check is not None and stage.name in needed and not is_built:
-                stage.check(world, self.config)
+        missing = [s for s in self.stages() if s.name in needed and not self._is_built(s.name)]
+        for stage in missing:
+            if stage.check is not None:
+                stage.check(world, self._given)
+        for stage in missing:  # before anything is built, which may take hours
+            if stage.fetch is not None:
+                fetching = f"fetching files for {stage.name}"
+                with world.main_first(fetching), busy(fetching):
+                    stage.fetch(self.config)
         for stage in self.stages():
             if stage.name in needed:
                 self._build_stage(stage, world)
 
     def _build_stage(self, stage: Stage, world: World) -> None:
-        if stage.fetch is not None:
-            fetching = f"fetching files for {stage.name}"
-            with world.main_first(fetching), busy(fetching):
-                stage.fetch(self.config)
         folder = self.folder(stage.name)
         assert folder is not None
         with world.main_first(f"checking for {folder.name}"):
             is_done = folder.is_dir()
         if is_done:
             log.info("%s: already done, %s", stage.name, folder)
+            if stage.takes_callbacks and (self._callbacks or self._metrics):
+                log.warning("callbacks and metrics did not run; remove %s to train again", folder)
         elif stage.is_shared:
             self._make(stage, folder, world)
         else:
@@ -135,8 +185,8 @@ class Pipeline:
                 else:
                     partial = artifacts.partial_of(folder)
             with busy(stage.name):
-                module = importlib.import_module(f"gportuguese.{stage.name}")
-                facts = module.build(self.config, inputs, partial, world)
+                module = importlib.import_module(f"gportuguese.{stage.module or stage.name}")
+                facts = module.build(self.config, inputs, partial, world, **self._options(stage))
             manifest = {
                 "stage": stage.name,
                 "version": stage.version,
@@ -155,6 +205,16 @@ class Pipeline:
                 if world.is_main:
                     self._opened[stage.name] = artifacts.publish(partial, folder, manifest)
         log.info("%s: done in %.1f s", stage.name, time.monotonic() - start)
+
+    def _is_built(self, name: str) -> bool:
+        folder = self.folder(name)
+        return folder is not None and folder.is_dir()
+
+    def _options(self, stage: Stage) -> dict[str, Any]:
+        if not stage.takes_callbacks:
+            return {}
+        named = plugins.load_callbacks(self._given.train.callbacks)
+        return {"callbacks": [*named, *self._callbacks], "metrics": self._metrics}
 
     def _needed(self, name: str) -> set[str]:
         inputs = STAGES[name].used_inputs(self.config)

@@ -1,4 +1,8 @@
-"""Pushes an exported folder to the Hugging Face Hub as one commit, with retries."""
+"""Pushes an exported folder to the Hugging Face Hub as one commit, with retries.
+
+huggingface_hub retries the parts of an upload and skips those that the Hub's storage has. It sends the commit
+only once and waits for the response without a limit, so this module compares, commits and retries.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +13,19 @@ import time
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
-from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 from huggingface_hub import CommitOperationAdd, HfApi, get_session, get_token
-from huggingface_hub.errors import (
-    DeviceCodeError,
-    HfHubHTTPError,
-    OIDCError,
-)
+from huggingface_hub.errors import DeviceCodeError, HfHubHTTPError, OIDCError
 from huggingface_hub.hf_api import RepoFile
 
-# lazy exports, which mypy does not see
+# The HTTP library whose errors huggingface_hub raises: httpx2 at present, httpx before. It exports
+# either under this name, but lazily, so mypy does not see it.
 from huggingface_hub.utils import httpx, parse_ratelimit_headers  # type: ignore[attr-defined]
 from huggingface_hub.utils.sha import git_hash
 
-from gportuguese import artifacts
+from gportuguese import artifacts, atomic
 from gportuguese.config import UserError
 
 log = logging.getLogger("gportuguese")
@@ -34,11 +34,13 @@ _T = TypeVar("_T")
 
 _TRIES = 6
 _TIMEOUT_SECONDS = 300.0  # without receiving a byte; a large commit may take the Hub a minute
+_LONGEST_WAIT = 600.0  # seconds, if the Hub asks for more
 # 409 and 412: someone else committed in the meantime, so compare and commit again
 _TRANSIENT = (408, 409, 412, 429, 500, 502, 503, 504)
 _CONNECTION_LOSS = (httpx.TimeoutException, httpx.NetworkError, httpx.RemoteProtocolError)
 # huggingface_hub raises RuntimeError for uploads, ValueError for a bad README or response
 _FAILURES = (httpx.HTTPError, OSError, RuntimeError, ValueError)
+_AGAIN = "run again later: files that have arrived are not sent again"
 _ADVICE = {
     401: "run `hf auth login`, or set HF_TOKEN to a token with write access",
     402: "see {endpoint}/settings/billing",
@@ -55,8 +57,7 @@ class PushError(UserError):
     """The Hub is unreachable or rejects the push, or the folder is not an export."""
 
 
-@dataclass(frozen=True)
-class PlannedFile:
+class PlannedFile(NamedTuple):
     """A file as it should be on the Hub."""
 
     name: str
@@ -64,15 +65,6 @@ class PlannedFile:
     content: Path | bytes
     size: int
     sha256: str
-
-    def is_same(self, there: RepoFile) -> bool:
-        """Whether the Hub's file has this content. Large files have a SHA-256, others git's SHA-1."""
-        if there.lfs is not None:
-            return bool(there.lfs.sha256 == self.sha256)
-        if there.size != self.size:
-            return False
-        content = self.content if isinstance(self.content, bytes) else self.content.read_bytes()
-        return bool(there.blob_id == git_hash(content))
 
 
 @dataclass(frozen=True)
@@ -109,9 +101,9 @@ def plan(folder: Path, repo: str) -> list[PlannedFile]:
         for name, facts in sorted(manifest["files"].items())
     }
     if manifest["section"]["repo"] is None:
-        text = (folder / "README.md").read_text(encoding="utf-8")
         # exports of older versions do not record their placeholder; their cards stay unchanged
         placeholder = manifest["facts"].get("repo")
+        text = (folder / "README.md").read_text(encoding="utf-8")
         content = text.replace(f'("{placeholder}")', f'("{repo}")').encode()
         sha256 = hashlib.sha256(content).hexdigest()
         files["README.md"] = PlannedFile("README.md", content, len(content), sha256)
@@ -122,14 +114,12 @@ def listing(
     files: list[PlannedFile], repo: str, *, private: bool = False, revision: str | None = None
 ) -> str:
     """The files as text: one line per file with its size, and the total."""
-    return "\n".join(
-        [
-            f"to {repo}, branch {revision or 'main'}, in one commit, unless the Hub already has them"
-            + (" (private):" if private else ":"),
-            *(f"{file.size:15,}  {file.name}" for file in files),
-            f"{sum(file.size for file in files):15,}  bytes in {len(files)} files",
-        ]
+    where = (
+        f"to {repo}, branch {revision or 'main'}, in one commit, unless the Hub already has them"
     )
+    lines = [f"{file.size:15,}  {file.name}" for file in files]
+    total = f"{sum(file.size for file in files):15,}  bytes in {len(files)} files"
+    return "\n".join([where + (" (private):" if private else ":"), *lines, total])
 
 
 def push(
@@ -154,7 +144,7 @@ def push(
     api = HfApi(endpoint=endpoint, token=token, library_name="gportuguese")
     sent: set[str] = set()
 
-    def prepare() -> None:
+    def compare_and_commit() -> str:
         # None uses the organization's default, which may be private
         api.create_repo(repo, private=private or None, exist_ok=True)
         if private and api.model_info(repo).private is False:
@@ -164,8 +154,6 @@ def push(
             )
         if branch != "main":
             api.create_branch(repo, branch=branch, exist_ok=True)
-
-    def compare_and_commit() -> str:
         # An attempt may have succeeded even if its response was lost, so each compares first. If it
         # succeeds only after the comparison, the head moves and the Hub rejects our parent commit.
         head = str(api.model_info(repo, revision=branch).sha)
@@ -174,23 +162,22 @@ def push(
             return head
         sent.update(file.name for file in missing)
         log.info("%s: sending %d of %d files", repo, len(missing), len(files))
-        return api.create_commit(
+        commit = api.create_commit(
             repo,
             [CommitOperationAdd(file.name, file.content) for file in missing],
             commit_message=f"Push {folder.resolve().name}",
             revision=branch,
             parent_commit=head,
         ).oid
+        # the Hub silently drops files that match the repository's .gitignore
+        if absent := _missing(api, repo, files, commit):
+            raise PushError(
+                f"{folder / absent[0].name} is not in commit {commit} of {repo}; check the "
+                "repository's .gitignore, and whether the file was changed during the push"
+            )
+        return commit
 
-    retry = partial(_retry, repo, api.endpoint, token, sleep)
-    retry(prepare)
-    commit = retry(compare_and_commit)
-    # the Hub silently drops files that match the repository's .gitignore
-    if absent := retry(partial(_missing, api, repo, files, commit)):
-        raise PushError(
-            f"{folder / absent[0].name} is not in commit {commit} of {repo}; check the "
-            "repository's .gitignore, and whether the file was changed during the push"
-        )
+    commit = _retry(compare_and_commit, repo, api.endpoint, token, sleep)
     listed = {file.name: {"size": file.size, "sha256": file.sha256} for file in files}
     url = f"{api.endpoint}/{repo}/tree/{commit}"
     return Receipt(repo, branch, commit, url, tuple(sorted(sent)), listed)
@@ -199,12 +186,12 @@ def push(
 def write_receipt(folder: Path, receipt: Receipt) -> Path:
     """Writes the receipt next to the export folder, one file per branch, and returns its path."""
     folder = folder.resolve()
-    branch = [] if receipt.revision == "main" else [receipt.revision]
-    where = "/".join([receipt.repo, *branch]).replace("/", "--")  # like the Hub's cache
+    branch = "" if receipt.revision == "main" else f"/{receipt.revision}"
+    where = f"{receipt.repo}{branch}".replace("/", "--")  # like the Hub's cache
     path = folder.with_name(f"push-{folder.name.rpartition('-')[2]}-{where}.json")
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
-        artifacts.write_json(path, {**asdict(receipt), "time": now})
+        atomic.write_json(path, {**asdict(receipt), "time": now})
     except OSError as error:
         raise PushError(
             f"pushed to {receipt.url}, but cannot write the receipt {path}: {error.strerror}"
@@ -230,25 +217,33 @@ def _missing(api: HfApi, repo: str, files: list[PlannedFile], commit: str) -> li
     """The files that are missing or different in a commit."""
     found = api.get_paths_info(repo, [file.name for file in files], revision=commit)
     there = {entry.path: entry for entry in found if isinstance(entry, RepoFile)}
-    return [f for f in files if not (f.name in there and f.is_same(there[f.name]))]
+    return [file for file in files if not _is_same(file, there.get(file.name))]
+
+
+def _is_same(file: PlannedFile, there: RepoFile | None) -> bool:
+    """Whether the Hub has a file's content. It lists large files with SHA-256, others with git's SHA-1."""
+    if there is None or there.size != file.size:
+        return False
+    if there.lfs is not None:
+        return bool(there.lfs.sha256 == file.sha256)
+    content = file.content if isinstance(file.content, bytes) else file.content.read_bytes()
+    return bool(there.blob_id == git_hash(content))
 
 
 def _retry(
-    repo: str, endpoint: str, token: str, sleep: Callable[[float], None], call: Callable[[], _T]
+    call: Callable[[], _T], repo: str, endpoint: str, token: str, sleep: Callable[[float], None]
 ) -> _T:
     """The result of `call`, retried while the Hub is overloaded or unreachable."""
     tries = 0
     while True:
         session = get_session()
-        # by default, the client waits forever on a dead connection
-        if session.timeout == httpx.Timeout(None):
+        if session.timeout == httpx.Timeout(None):  # it would wait forever on a dead connection
             session.timeout = _TIMEOUT_SECONDS
         try:
             return call()
         except _FAILURES as error:
+            reason, advice, wait = _explain(error, endpoint, token, 2.0**tries)
             tries += 1
-            reason, advice = _explain(error, endpoint, token)
-            wait = _wait_seconds(error, tries)
             if wait is None or tries == _TRIES:
                 # not chained: the client's message may quote the token
                 raise PushError(f"cannot push to {repo}: {reason}; {advice}") from None
@@ -256,48 +251,31 @@ def _retry(
         sleep(wait)
 
 
-def _wait_seconds(error: Exception, tries: int) -> float | None:
-    """Seconds to wait before the next try; None if retrying cannot help.
+def _explain(
+    error: BaseException, endpoint: str, token: str, wait: float
+) -> tuple[str, str, float | None]:
+    """The reason of a failure, without the token; what to do; and the seconds to wait before a retry.
 
-    The Hub may ask for a time; otherwise the wait doubles with every try.
-
-    >>> _wait_seconds(httpx.ConnectError("refused"), tries=3)
-    4.0
+    The Hub may ask for another time than `wait`. None if a retry cannot help.
     """
-    wait, cause = 2.0 ** (tries - 1), _cause(error)
-    if not isinstance(cause, HfHubHTTPError):
-        # during an outage, proxies answer with HTML instead of JSON
-        is_transient = isinstance(cause, (*_CONNECTION_LOSS, json.JSONDecodeError))
-        return wait if is_transient else None
-    if cause.response.status_code not in _TRANSIENT:
-        return None
-    headers = cause.response.headers
-    limit = parse_ratelimit_headers(headers)
-    if limit is not None and limit.remaining == 0:
-        wait = float(limit.reset_in_seconds)
-    if headers.get("Retry-After", "").isdigit():
-        wait = float(headers["Retry-After"])
-    return min(wait, 600.0)
-
-
-def _explain(error: Exception, endpoint: str, token: str) -> tuple[str, str]:
-    """The reason of a failure, without the token, and what to do about it."""
-    cause = _cause(error)
-    what, text, advice = type(cause).__name__, str(cause), "fix that and run again"
-    again = "run again later: files that have arrived are not sent again"
-    if isinstance(cause, HfHubHTTPError):
-        status = cause.response.status_code
-        what, text = f"{endpoint} responded with {status}", cause.server_message or ""
-        advice = _ADVICE.get(status, again if status in _TRANSIENT else advice)
-        advice = advice.format(endpoint=endpoint)
-    elif isinstance(cause, _CONNECTION_LOSS):
-        what, advice = f"no connection to {endpoint}: {what}", f"check the network and {again}"
-    text = " ".join(text.replace(token, "***").split())[:300]
-    return f"{what} ({text})" if text else what, advice
-
-
-def _cause(error: BaseException) -> BaseException:
-    """The Hub's response or connection loss behind an error, otherwise the root of its chain."""
+    # the Hub's response or the connection loss behind an error, otherwise the root of its chain
     while not isinstance(error, (HfHubHTTPError, *_CONNECTION_LOSS)) and error.__cause__:
         error = error.__cause__
-    return error
+    what, text, advice = type(error).__name__, str(error), "fix that and run again"
+    # during an outage, proxies answer with HTML instead of JSON
+    is_transient = isinstance(error, (*_CONNECTION_LOSS, json.JSONDecodeError))
+    if isinstance(error, HfHubHTTPError):
+        status, headers = error.response.status_code, error.response.headers
+        is_transient = status in _TRANSIENT
+        what, text = f"{endpoint} responded with {status}", error.server_message or ""
+        advice = _ADVICE.get(status, _AGAIN if is_transient else advice).format(endpoint=endpoint)
+        limit = parse_ratelimit_headers(headers)
+        if limit is not None and limit.remaining == 0:
+            wait = float(limit.reset_in_seconds)
+        if headers.get("Retry-After", "").isdigit():
+            wait = float(headers["Retry-After"])
+    elif isinstance(error, _CONNECTION_LOSS):
+        what, advice = f"no connection to {endpoint}: {what}", f"check the network and {_AGAIN}"
+    text = " ".join(text.replace(token, "***").split())[:300]
+    reason = f"{what} ({text})" if text else what
+    return reason, advice, min(wait, _LONGEST_WAIT) if is_transient else None

@@ -1,6 +1,7 @@
 """The stages in order, with their inputs and what identifies their results. Does not import torch.
 
-The code of a stage is the module `gportuguese.<name>`. The name of its folder holds a digest of its
+The code of a stage is the module `gportuguese.<name>`, except that `gportuguese.train` and
+`gportuguese.evaluate` are functions of the Python API. The name of its folder holds a digest of its
 identity.
 """
 
@@ -13,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gportuguese import artifacts, base, dump
+from gportuguese import artifacts, base, dump, hashes, plugins
 from gportuguese.config import Config, as_tree
 from gportuguese.progress import busy
 from gportuguese.wikitext import hash_tables
@@ -37,11 +38,13 @@ def _digest(folder: Path) -> str | None:
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """One stage of the pipeline. Its module defines `build`."""
+    """One stage of the pipeline."""
 
     name: str
     about: str
     """Help text of its command."""
+    module: str = ""
+    """The module in this package that defines its `build`; empty if it has the stage's name."""
     settings: Callable[[Config], dict[str, Any]]
     """The settings that affect its result."""
     inputs: tuple[str, ...] = ()
@@ -54,6 +57,8 @@ class Stage:
     """Bump it if a code change alters the result for the same config and inputs."""
     resumable: bool = False
     """Whether it can resume after an interrupted run."""
+    takes_callbacks: bool = False
+    """Whether its `build` accepts fastai callbacks and metrics."""
     is_shared: bool = False
     """Whether all processes of torchrun build it together. The main process builds other stages."""
     fetch: Callable[[Config], object] | None = None
@@ -92,14 +97,15 @@ def _section(*keys: str) -> Callable[[Config], dict[str, Any]]:
 
 
 def _dump_settings(config: Config) -> dict[str, Any]:
-    # a local file is identified by its content, not by these settings
-    return _section("dump")(config) if dump.is_remote(config.dump) else {}
+    # a local file is identified by its content, and every mirror has the same files
+    section = _section("dump")(config) if dump.is_remote(config.dump) else {}
+    return {key: value for key, value in section.items() if key != "mirror"}
 
 
 def _dump_file(config: Config, folders: Folders) -> Hashes:
     if dump.is_remote(config.dump):
         return {}
-    return {"content": artifacts.remembered_hash(dump.local_path(config.dump))}
+    return {"content": hashes.remembered_hash(dump.local_path(config.dump))}
 
 
 def _dump_content(folder: Path) -> str | None:
@@ -140,6 +146,14 @@ def _base_and_resources(config: Config, folders: Folders) -> Hashes:
     }
 
 
+def _train_settings(config: Config) -> dict[str, Any]:
+    section = _section("train", "tokens.block_size")(config)
+    del section["tracker"]  # it only logs
+    named = plugins.digest_settings(section.pop("callbacks"))
+    # runs from before `tracker` hashed `tensorboard`; the default keeps their digests
+    return {**section, "tensorboard": True, **named}
+
+
 def _dump_receipt(config: Config, folders: Folders) -> Hashes:
     """The dump's folder: the card prints its facts, which differ between a download and a local file."""
     if not STAGES["dump"].is_used(config):
@@ -154,7 +168,14 @@ def _check_packages(world: World, config: Config) -> None:
     check_packages(config.align)
 
 
-def _check_machine(world: World, config: Config) -> None:
+def _check_formats(world: World, config: Config) -> None:
+    from gportuguese.export_formats import check_formats
+
+    check_formats(config)
+
+
+def _check_training(world: World, config: Config) -> None:
+    plugins.check_plugins(config.train)
     with busy("loading PyTorch"):
         from gportuguese.precision import check_machine
 
@@ -210,16 +231,19 @@ STAGES = {
         Stage(
             name="train",
             about="train the model, running missing earlier stages first",
+            module="training",
             inputs=("corpus", "align", "tokens"),
-            settings=_section("train", "tokens.block_size"),
+            settings=_train_settings,
             version=3,
             resumable=True,
             is_shared=True,
-            check=_check_machine,
+            takes_callbacks=True,
+            check=_check_training,
         ),
         Stage(
             name="evaluate",
             about="measure the trained model and write the report",
+            module="evaluation",
             inputs=("corpus", "train", "tokens"),
             settings=_section("evaluate"),
             version=3,
@@ -231,6 +255,7 @@ STAGES = {
             settings=_section("export", "name", "align.base"),  # the card prints the last two
             outside=_dump_receipt,
             version=4,
+            check=_check_formats,
         ),
     )
 }

@@ -5,12 +5,12 @@ Shapes: B sequences, T tokens of a block.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -89,6 +89,18 @@ def bytes_per_token(bpe: Any) -> np.ndarray:
     return lengths
 
 
+def joined_ids(bpe: Any, texts: Iterable[str]) -> np.ndarray:
+    """The token ids of documents as the stage joins them, int64, in memory.
+
+    >>> joined_ids(tokenizer, ["A", "B"]).tolist()
+    [34, 4095, 35, 4095]
+    """
+    encodings = tokenizer.plain_backend(bpe).encode_batch_fast(
+        list(texts), add_special_tokens=False
+    )
+    return np.array([id for e in encodings for id in (*e.ids, bpe.eos_token_id)], np.int64)
+
+
 def load_ids(folder: Path, split: Split, dtype: str) -> np.ndarray:
     """The token ids of a split, memory-mapped."""
     path = folder / f"{split}.bin"
@@ -132,6 +144,8 @@ class BlockLoader:
     num_ranks: int = 1
     """This loader yields one of every `num_ranks` batches, the one at index `rank`."""
     pin_memory: bool = False
+    n_inp: ClassVar[int] = 1
+    """fastai: how many parts of a batch are inputs."""
     epoch: int = field(default=0, init=False)
     first_batch: int = field(default=0, init=False)
     """The batch at which iteration starts; set it to resume an epoch."""
@@ -152,6 +166,19 @@ class BlockLoader:
     def __len__(self) -> int:
         num_batches = -(-self.epoch_blocks // self.batch_size)
         return -(-(num_batches - self.rank) // self.num_ranks)
+
+    @property
+    def bs(self) -> int:
+        """fastai's name of the batch size."""
+        return self.batch_size
+
+    def one_batch(self) -> tuple[torch.Tensor, torch.Tensor]:
+        """The next batch, without taking it from the epoch."""
+        return self._read(self.block_indices(self.epoch), self.first_batch)
+
+    def new(self, **_: object) -> BlockLoader:
+        """The same blocks in file order, as fastai's `get_preds` asks for them."""
+        return replace(self, seed=None)
 
     def block_indices(self, epoch: int) -> np.ndarray:
         """The blocks of an epoch in order, int64 `[epoch_blocks]`."""

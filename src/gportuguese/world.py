@@ -7,7 +7,6 @@ import datetime
 import functools
 import os
 import random
-import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from gportuguese.config import RuntimeConfig, UserError
+from gportuguese.config.schema import DEVICE
 
 if TYPE_CHECKING:
     import torch
@@ -188,18 +188,17 @@ def _resolve_device(device: str, local_rank: int = 0, num_ranks: int = 1) -> str
     available = torch.cuda.is_available()
     if device == "auto" and not available:
         return "cpu"
-    if not re.fullmatch(r"auto|cuda(:\d+)?", device):
-        raise WorldError(f"runtime.device={device!r}: use auto, cpu, cuda or cuda:N")
+    if problem := DEVICE.problem(device):
+        raise WorldError(f"device {device!r} {problem}")
     number = device.partition(":")[2]
     if number and num_ranks > 1:
-        raise WorldError(
-            f"runtime.device={device!r} would put {num_ranks} processes on one GPU; use cuda"
-        )
+        raise WorldError(f"device {device!r} would put {num_ranks} processes on one GPU; use cuda")
     index, count = int(number or local_rank), torch.cuda.device_count() if available else 0
     if index >= count:
-        hint = "; start fewer processes (--nproc-per-node)" if num_ranks > 1 else ""
+        hint = "start fewer processes (--nproc-per-node)" if num_ranks > 1 else "use cpu or auto"
         raise WorldError(
-            f"runtime.device={device!r}: no GPU {index}, PyTorch {torch.__version__} sees {count}{hint}"
+            f"device {device!r}: there is no GPU {index}, PyTorch {torch.__version__} sees {count}; "
+            f"{hint}"
         )
     return f"cuda:{index}"
 

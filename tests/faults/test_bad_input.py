@@ -15,7 +15,7 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
-from gportuguese import Pipeline, artifacts, init_world, load_config, train, world
+from gportuguese import Pipeline, artifacts, init_world, load_config, training, world
 from gportuguese.callbacks import TrainableGroups
 from gportuguese.callbacks.epoch_table import EpochTable
 from gportuguese.callbacks.guard import TrainingStopped
@@ -89,7 +89,44 @@ def test_bad_settings(tiny_overrides, capsys, override, message):
 
 def test_a_missing_gpu_is_reported_before_anything_is_built(tiny_overrides, capsys):
     assert gpt_pt("train", *sets((*tiny_overrides, "runtime.device=cuda:7"))) == 2
-    assert "runtime.device='cuda:7': no GPU 7, PyTorch" in capsys.readouterr().err
+    assert "device 'cuda:7': there is no GPU 7, PyTorch" in capsys.readouterr().err
+    assert not whole_folders(tiny_overrides)
+
+
+@pytest.mark.parametrize(
+    ("package", "settings", "message"),
+    [
+        ("onnxscript", ("export.formats=[onnx]",), "onnx needs onnxscript: pip install 'gport"),
+        ("gguf", ("export.formats=[bin, gguf-f16]",), "gguf-f16 needs gguf: pip install 'gport"),
+        ("gguf", ("align={base: ./b.gguf, method: mean}",), "b.gguf needs gguf: pip install 'gp"),
+    ],
+)
+def test_a_missing_package_is_reported_before_anything_is_built(
+    tiny_overrides, capsys, monkeypatch, tmp_path, package, settings, message
+):
+    (tmp_path / "b.gguf").write_bytes(b"GGUF")
+    monkeypatch.chdir(tmp_path)
+    for module in ("export_formats", "align_files"):
+        monkeypatch.setattr(f"gportuguese.{module}.find_spec", lambda name: name != package)
+    assert gpt_pt("export", *sets((*tiny_overrides, *settings))) == 2
+    assert message in capsys.readouterr().err
+    assert not whole_folders(tiny_overrides)
+
+
+def test_gguf_of_another_architecture_is_rejected_before_anything_is_built(
+    tiny_overrides, capsys, tmp_path
+):
+    (tmp_path / "config.json").write_text('{"model_type": "llama"}', encoding="utf-8")
+    base = f"align={{base: {tmp_path}, method: mean}}"
+    words = sets((*tiny_overrides, base, "export.formats=[gguf-f16]"))
+    assert gpt_pt("export", *words) == 2
+    assert "gguf: supports only GPT-2, not llama" in capsys.readouterr().err
+    assert not whole_folders(tiny_overrides)
+
+
+def test_a_base_that_cannot_be_fetched_is_reported_before_anything_is_built(tiny_overrides, capsys):
+    assert gpt_pt("train", *sets((*tiny_overrides, "align={base: some/model, method: mean}"))) == 2
+    assert "cannot fetch 'some/model': the Hub is unreachable" in capsys.readouterr().err
     assert not whole_folders(tiny_overrides)
 
 
@@ -99,7 +136,7 @@ def test_a_missing_gpu_is_reported_before_anything_is_built(tiny_overrides, caps
         ("auto", 2, r"no GPU 2, PyTorch .* sees 2; start fewer processes \(--nproc-per-node\)"),
         ("cuda", 2, "no GPU 2"),
         ("cuda:0", 0, "would put 3 processes on one GPU; use cuda"),
-        ("tpu", 0, "use auto, cpu, cuda or cuda:N"),
+        ("tpu", 0, "must be auto, cpu, cuda or cuda:N"),
     ],
 )
 def test_more_processes_than_gpus_are_rejected(monkeypatch, device, rank, message):
@@ -162,6 +199,7 @@ class PoisonedLoss(Callback):
             self.weights = [p.detach().clone() for p in self.learn.model.parameters()]
 
 
+@pytest.mark.usefixtures("built_stages")
 @pytest.mark.parametrize(
     ("precision", "times", "step"),
     [("fp32", torch.nan, 2), ("fp16", torch.nan, 2), ("fp32", 3.0, 14)],
@@ -179,13 +217,13 @@ def test_a_bad_loss_stops_before_the_step_and_names_the_documents(
         ),
     )
     poison = PoisonedLoss(times, step + 10 * (times == 3.0))
-    real, held = train.fit_phase, {}
+    real, held = training.fit_phase, {}
 
     def poisoned(learn, phase, section, cbs):
         held.update(learn=learn)
         real(learn, phase, section, [*cbs, poison] if phase.name == "all" else cbs)
 
-    monkeypatch.setattr(train, "fit_phase", poisoned)
+    monkeypatch.setattr(training, "fit_phase", poisoned)
     pipeline = Pipeline(config)
     with pytest.raises(TrainingStopped, match="stopped before the weights changed") as caught:
         pipeline.build("train", init_world(config.runtime))
@@ -199,6 +237,7 @@ def test_a_bad_loss_stops_before_the_step_and_names_the_documents(
     assert not pipeline.folder("train").exists()
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_a_late_loss_check_keeps_the_weights_too(tiny_overrides):
     """As on a GPU, where the host reads the result one step later."""
     learn, groups, config = prepared(tiny_overrides, "runtime.micro_batch_size=8")
@@ -210,24 +249,26 @@ def test_a_late_loss_check_keeps_the_weights_too(tiny_overrides):
         assert torch.equal(kept, now)
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_a_late_loss_check_comes_before_the_checkpoint_of_its_step(tiny_overrides, monkeypatch):
     """Otherwise, a resumed run would start after the bad step."""
     often = ("runtime.micro_batch_size=8", "runtime.checkpoint_minutes=1e-9")
     config = load_config(None, (*tiny_overrides, *often))
-    real = train.fit_phase
+    real = training.fit_phase
 
     def poisoned(learn, phase, section, cbs):
         learn.guard.is_late = True
         real(learn, phase, section, [*cbs, PoisonedLoss(torch.nan)])
 
-    monkeypatch.setattr(train, "fit_phase", poisoned)
+    monkeypatch.setattr(training, "fit_phase", poisoned)
     pipeline = Pipeline(config)
     with pytest.raises(TrainingStopped, match="step 3: the loss is nan"):
         pipeline.build("train", init_world(config.runtime))
-    folder = artifacts.partial_of(pipeline.folder("train")) / train.CHECKPOINTS
+    folder = artifacts.partial_of(pipeline.folder("train")) / training.CHECKPOINTS
     assert newest(folder).position.step == 2
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_a_loss_jump_also_stops_the_resumed_run(tiny_overrides, monkeypatch):
     """The checkpoint holds the mean loss, so the same step is rejected again."""
     settings = (
@@ -235,18 +276,19 @@ def test_a_loss_jump_also_stops_the_resumed_run(tiny_overrides, monkeypatch):
         "train={epoch_tokens: 5120, max_loss_rise: 3.0}",
     )
     config = load_config(None, (*tiny_overrides, *settings))
-    real = train.fit_phase
+    real = training.fit_phase
 
     def poisoned(learn, phase, section, cbs):
         poison = [PoisonedLoss(3.0, 25)] if phase.name == "all" else []
         real(learn, phase, section, [*cbs, *poison])
 
-    monkeypatch.setattr(train, "fit_phase", poisoned)
+    monkeypatch.setattr(training, "fit_phase", poisoned)
     for _ in range(2):
         with pytest.raises(TrainingStopped, match=r"epoch 2 of this phase, step 6: the loss is"):
             Pipeline(config).build("train", init_world(config.runtime))
 
 
+@pytest.mark.usefixtures("built_stages")
 @pytest.mark.parametrize(
     ("epoch", "message"),
     [(0, "the base model does not work in this precision"), (1, "this phase is not kept")],
@@ -267,6 +309,7 @@ def test_the_error_of_a_nan_validation_loss_names_no_documents(
     assert "The batch held" not in str(caught.value)
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_an_out_of_memory_error_comes_with_advice(tiny_overrides, monkeypatch):
     learn, groups, config = prepared(tiny_overrides)
 
@@ -288,6 +331,7 @@ class PoisonedGradient(Callback):
             next(p for p in self.learn.model.parameters() if p.grad is not None).grad[0] = torch.inf
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_infinite_gradients_stop_before_the_step(tiny_overrides):
     learn, groups, config = prepared(tiny_overrides, "runtime.micro_batch_size=8")
     phase = config.train.phases[0]
@@ -299,6 +343,7 @@ def test_infinite_gradients_stop_before_the_step(tiny_overrides):
     assert all(torch.isfinite(p).all() for p in learn.model.parameters())
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_a_stopped_run_leaves_autocast(tiny_overrides):
     learn, groups, config = prepared(tiny_overrides, "train.precision=bf16")
     cbs = [TrainableGroups(groups, 4), PoisonedLoss(torch.nan)]

@@ -14,6 +14,8 @@ from gportuguese.tokens import BlockLoader
 from tests.invariants.test_equal_runs import NO_DROPOUT, build, elsewhere
 from tests.test_cli import sets
 
+pytestmark = pytest.mark.usefixtures("built_stages")
+
 
 def torchrun(overrides, processes=2, **options):
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", str(processes)]

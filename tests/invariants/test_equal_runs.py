@@ -5,10 +5,12 @@ import torch
 from fastai.learner import Recorder
 from torch.nn.functional import cross_entropy
 
-from gportuguese import Pipeline, causal_lm, init_world, load_config, train
+from gportuguese import Pipeline, causal_lm, init_world, load_config, training
 from gportuguese.epochs import read_epochs
 from gportuguese.optimizer import learning_rates, make_optimizer
 from tests.test_optimizer import needs_muon
+
+pytestmark = pytest.mark.usefixtures("built_stages")
 
 NO_DROPOUT = "align.base={layers: 3, width: 16, heads: 2, positions: 32, dropout: 0.0}"
 
@@ -65,7 +67,7 @@ def test_a_run_stopped_in_the_second_phase_ends_like_an_uninterrupted_one(
     tiny_overrides = (*tiny_overrides, f"train.precision={precision}")
     straight = build(elsewhere(tiny_overrides, tmp_path / "straight"))
     stopped = elsewhere(tiny_overrides, tmp_path / "stopped")
-    real, fits = train.fit_phase, []
+    real, fits = training.fit_phase, []
 
     def fit_then_stop(learn, phase, section, cbs):
         if phase.name == "all":
@@ -74,11 +76,11 @@ def test_a_run_stopped_in_the_second_phase_ends_like_an_uninterrupted_one(
         fits.append(phase.name)
         real(learn, phase, section, cbs)
 
-    monkeypatch.setattr(train, "fit_phase", fit_then_stop)
+    monkeypatch.setattr(training, "fit_phase", fit_then_stop)
     with pytest.raises(type(stop)):
         build(stopped)
     assert fits == ["embeddings"]
-    monkeypatch.setattr(train, "fit_phase", real)
+    monkeypatch.setattr(training, "fit_phase", real)
     resumed = build(stopped)
     assert (resumed / "epochs.csv").read_bytes() == (straight / "epochs.csv").read_bytes()
     weights = "model/model.safetensors"
@@ -94,7 +96,7 @@ def test_fastai_learner_equals_a_bare_pytorch_loop(tiny_overrides, name):
     twin, _, _ = prepared(tiny_overrides, *settings)
     phase = config.train.phases[-1]
     learn.add_cb(Recorder())
-    train.fit_phase(learn, phase, config.train, [])
+    training.fit_phase(learn, phase, config.train, [])
     rates, moments = learn.recorder.hps["lr"], learn.recorder.hps["mom"]
     model, loader = twin.model, twin.dls.train
     if name == "adamw":  # Muon rounds to bf16 and amplifies a gradient's last bit

@@ -1,6 +1,8 @@
 """A run that was stopped and resumed produces the same bytes as an uninterrupted one."""
 
+import functools
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,12 +12,15 @@ import pytest
 import torch
 from fastai.callback.core import Callback
 
-from gportuguese import Pipeline, artifacts, load_config, train
+from gportuguese import Pipeline, artifacts, load_config, training
 from gportuguese.callbacks.resume import newest
-from gportuguese.train import CHECKPOINTS
-from tests.invariants.test_equal_runs import build, elsewhere
+from gportuguese.training import CHECKPOINTS
+from tests.conftest import tiny_settings
+from tests.invariants.test_equal_runs import build
 from tests.test_cli import sets
 from tests.test_optimizer import needs_muon
+
+pytestmark = pytest.mark.usefixtures("built_stages")
 
 OFTEN = "runtime.checkpoint_minutes=1e-9"  # after every step
 
@@ -35,14 +40,14 @@ class StopAt(Callback):
 
 
 def stop_in_last_phase(monkeypatch, number, error):
-    real = train.fit_phase
+    real = training.fit_phase
 
     def fit(learn, phase, section, cbs):
         stop = [StopAt(number, error)] if phase.name == "all" else []
         real(learn, phase, section, [*cbs, *stop])
 
-    monkeypatch.setattr(train, "fit_phase", fit)
-    return lambda: monkeypatch.setattr(train, "fit_phase", real)
+    monkeypatch.setattr(training, "fit_phase", fit)
+    return lambda: monkeypatch.setattr(training, "fit_phase", real)
 
 
 def partial_train(overrides):
@@ -55,9 +60,12 @@ def assert_same(one, two):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 
-@pytest.fixture
-def straight(tiny_overrides, tmp_path):
-    return lambda *more: build(elsewhere(tiny_overrides, tmp_path / "straight"), *more)
+@pytest.fixture(scope="module")
+def straight(tiny_dump, tiny_stages, tmp_path_factory):
+    """Returns the folder of an uninterrupted run with more settings; runs each once."""
+    folder = tmp_path_factory.mktemp("straight") / "artifacts"
+    shutil.copytree(tiny_stages, folder)
+    return functools.cache(lambda *more: build(tiny_settings(tiny_dump, folder), *more))
 
 
 # two epochs of 16 passes (8 steps) and 4 validation batches each
@@ -151,6 +159,7 @@ def start(overrides, **options):
     )
 
 
+ENDS = {signal.SIGINT: "interrupted", signal.SIGTERM: "terminated"}
 LONG = ("train.epoch_tokens=20480", "runtime.device=cpu")
 
 
@@ -171,6 +180,9 @@ def test_a_signal_saves_and_the_same_command_resumes(
     _, errors = process.communicate(timeout=120)
     assert process.returncode == code, errors
     assert f"stopped by {stop.name}" in errors
+    assert errors.splitlines()[-1].startswith(
+        f"gpt-pt: {ENDS[stop]}; resume with: gpt-pt train --set "
+    )
     process = start(overrides)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors

@@ -1,7 +1,8 @@
 """The callbacks of a run, with their orders.
 
 Trainable groups -5, data order -4, data parallel -3, loss input 0, accumulation 6, step loss 7,
-precision 10, guard and clipping 12, one-cycle 60, checkpoints 65, epoch table 70, logs 75, meter 80.
+precision 10, guard and clipping 12, logits 20, recorder 50, one-cycle and most of fastai's own 60,
+checkpoints 65, epoch table 70, metrics table 71, tracker 75, meter 80.
 """
 
 import warnings
@@ -13,13 +14,16 @@ with warnings.catch_warnings():
     import fastai.basics  # noqa: F401
 
 from gportuguese.callbacks.accumulation import Accumulation
-from gportuguese.callbacks.data_order import EpochOrder
-from gportuguese.callbacks.epoch_table import EpochTable, Meter, TensorBoardLog
+from gportuguese.callbacks.data_order import EpochOrder, NextEpoch
+from gportuguese.callbacks.epoch_table import EpochTable
+from gportuguese.callbacks.extra_metrics import Logits, MetricsTable, TokenMetrics
 from gportuguese.callbacks.guard import Guard, StepLoss
-from gportuguese.callbacks.loss_input import LossInput
+from gportuguese.callbacks.loss_input import HeadInLoss, LossInput
+from gportuguese.callbacks.meter import Meter
 from gportuguese.callbacks.parallel import DataParallel
 from gportuguese.callbacks.precision import Precision
 from gportuguese.callbacks.resume import Checkpoints
+from gportuguese.callbacks.trackers import TensorBoard, TrackerLog, open_tracker
 from gportuguese.callbacks.unfreezing import TrainableGroups
 
 __all__ = [
@@ -29,10 +33,17 @@ __all__ = [
     "EpochOrder",
     "EpochTable",
     "Guard",
+    "HeadInLoss",
+    "Logits",
     "LossInput",
     "Meter",
+    "MetricsTable",
+    "NextEpoch",
     "Precision",
     "StepLoss",
-    "TensorBoardLog",
+    "TensorBoard",
+    "TokenMetrics",
+    "TrackerLog",
     "TrainableGroups",
+    "open_tracker",
 ]

@@ -18,3 +18,13 @@ class EpochOrder(Callback):
 
     def before_epoch(self) -> None:
         self.learn.dls.train.epoch = self.first_epoch + self.learn.epoch
+
+
+class NextEpoch(Callback):
+    """Makes every epoch continue in the data where the last one ended, across fits."""
+
+    order = 70
+    run_valid = False
+
+    def after_train(self) -> None:
+        self.learn.dls.train.epoch += 1

@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import torch
-from fastai.callback.core import Callback
+from fastai.callback.core import Callback, CancelFitException
 
 from gportuguese.config import UserError
 from gportuguese.world import World
@@ -65,6 +65,8 @@ class Guard(Callback):
     Reading the result in every step would synchronize with the GPU. With `is_late` the host reads
     it one step later; meanwhile the optimizer's kernel leaves the weights unchanged (`found_inf`,
     which fused AdamW supports).
+
+    fastai's rate finder must reach rates at which the loss jumps: there, a bad step ends the search.
     """
 
     order = 12
@@ -100,6 +102,13 @@ class Guard(Callback):
         mean, self.num_steps = state["mean"], state["num_steps"]
         self.mean = None if mean is None else torch.tensor(mean, device=self.learn.dls.device)
 
+    @property
+    def _is_search(self) -> bool:
+        return hasattr(self.learn, "lr_finder")
+
+    def before_fit(self) -> None:
+        self.pending = None  # of a fit that was interrupted
+
     def after_fit(self) -> None:
         self.num_steps, self.mean = 0, None
 
@@ -110,8 +119,9 @@ class Guard(Callback):
         loss = self.step_loss.value
         mean = loss if self.mean is None else self.mean
         is_bad = ~(torch.isfinite(norm) & torch.isfinite(loss))
-        if self.max_loss_rise is not None and self.num_steps >= self._SETTLING_STEPS:
-            is_bad |= loss > mean + self.max_loss_rise
+        rise = None if self._is_search else self.max_loss_rise
+        if rise is not None and self.num_steps >= self._SETTLING_STEPS:
+            is_bad |= loss > mean + rise
         self._keep(torch.stack([is_bad.float(), loss, mean, norm.float()]))
         if self.is_late:
             self.learn.opt.opt.found_inf = is_bad.float()
@@ -150,6 +160,8 @@ class Guard(Callback):
 
     def stop(self, epoch: int, step: int, loss: float, mean: float, norm: float) -> None:
         """Raises `TrainingStopped` with the bad step's loss, running mean and gradient norm."""
+        if self._is_search:
+            raise CancelFitException
         raise TrainingStopped(
             f"epoch {epoch + 1} of this phase, step {step + 1}: the loss is {loss:.4g} (running mean "
             f"{mean:.4g}), the norm of the gradients {norm:.4g}; stopped before the weights "

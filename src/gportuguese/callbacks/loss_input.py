@@ -14,3 +14,15 @@ class LossInput(Callback):
 
     def after_pred(self) -> None:
         self.learn.pred = loss_input(self.learn.pred)
+
+
+class HeadInLoss(Callback):
+    """Moves the model's head into the loss for the time of a fit or a validation."""
+
+    order = -8
+
+    def before_fit(self) -> None:
+        self.learn.loss_func.take_out()
+
+    def after_fit(self) -> None:
+        self.learn.loss_func.release()

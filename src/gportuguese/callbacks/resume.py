@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from fastai.callback.core import Callback
 
-from gportuguese import artifacts, causal_lm
+from gportuguese import artifacts, atomic, causal_lm
 from gportuguese.callbacks.epoch_table import EpochTable
 from gportuguese.callbacks.guard import Guard
 from gportuguese.epochs import EpochRow, EpochTime
@@ -60,6 +60,7 @@ class Checkpoints(Callback):
     """
 
     order = 65
+    remove_on_fetch = True  # `get_preds` inside a fit is no validation
 
     def __init__(
         self,
@@ -142,7 +143,7 @@ class Checkpoints(Callback):
         causal_lm.save(self.model, scratch)
         torch.save(state, scratch / _STATE)
         artifacts.seal(scratch)
-        artifacts.rename_whole(scratch, self.folder / name)
+        atomic.rename_whole(scratch, self.folder / name)
         for old in _folders(self.folder)[:-_KEPT]:
             shutil.rmtree(old)
 
@@ -173,7 +174,7 @@ class Checkpoint:
 
     @property
     def rows(self) -> tuple[list[EpochRow], list[EpochTime]]:
-        """The epoch table when it was saved."""
+        """Rows and times of the epoch table at the checkpoint."""
         rows = [EpochRow(**row) for row in self.state["rows"]]
         return rows, [EpochTime(**times) for times in self.state["times"]]
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 import shlex
-import sys
 from pathlib import Path
 
+from gportuguese.cli.output import note
 from gportuguese.stages import STAGES
 
 
@@ -45,4 +45,4 @@ def following(
 def show_following(lines: list[str]) -> None:
     """Prints the commands on standard error, so that standard output holds only the result."""
     for index, line in enumerate(lines):
-        print("next:" if index == 0 else "     ", line, file=sys.stderr)
+        note(f"{'next:' if index == 0 else '     '} {line}")

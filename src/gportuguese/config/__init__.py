@@ -1,6 +1,13 @@
 """The configuration of a run: schema, loading and checks."""
 
-from gportuguese.config.loading import as_tree, asset_path, config_of, load_config, resolve_path
+from gportuguese.config.loading import (
+    as_tree,
+    asset_path,
+    checked,
+    config_of,
+    load_config,
+    resolve_path,
+)
 from gportuguese.config.methods import METHODS
 from gportuguese.config.schema import (
     AlignConfig,
@@ -36,6 +43,7 @@ __all__ = [
     "UserError",
     "as_tree",
     "asset_path",
+    "checked",
     "config_of",
     "load_config",
     "resolve_path",

@@ -19,6 +19,8 @@ from gportuguese.config.relations import broken_relations
 from gportuguese.config.schema import Config, ConfigError
 from gportuguese.config.shipped import configs_folder, find_config
 
+_MAX_SHOWN = 60  # characters of a value in an error message
+
 
 class _Loader(yaml.SafeLoader):
     """YAML 1.1, except that `1e-3` is a number and a key that stands twice is an error."""
@@ -69,6 +71,20 @@ def config_of(tree: dict[str, Any], overrides: tuple[str, ...], source: str) -> 
     if rejected or problems:
         raise ConfigError(_with_origins(source, tree, overrides, rejected))
     return typing.cast(Config, config)
+
+
+def checked(config: Config) -> Config:
+    """A config built in Python, checked as one from YAML is.
+
+    Raises `ConfigError` that lists all problems.
+
+    >>> from gportuguese.config import TrainConfig
+    >>> checked(Config(name="mine", train=TrainConfig(seed=-1)))
+    Traceback (most recent call last):
+    gportuguese.config.schema.ConfigError: the config 'mine':
+      - train.seed: -1 must be at least 0
+    """
+    return config_of(as_tree(config), (), f"the config {config.name!r}")
 
 
 def _apply(tree: dict[str, Any], override: str) -> str | None:
@@ -144,7 +160,7 @@ def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         found = len(problems)
         value = _parse(arguments[0], value, where, problems)
         if len(problems) == found and (problem := arguments[1].problem(value)):
-            problems.append(f"{where}: {value!r} {problem}")
+            problems.append(f"{where}: {_shown(value)} {problem}")
         return value
     if origin in (types.UnionType, typing.Union):
         if value is None and type(None) in arguments:
@@ -158,11 +174,13 @@ def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         if value is False and "off" in arguments:  # YAML 1.1 reads `off` as false
             return "off"
         if value not in arguments:
-            problems.append(f"{where}: {value!r} is not one of {', '.join(map(repr, arguments))}")
+            problems.append(
+                f"{where}: {_shown(value)} is not one of {', '.join(map(repr, arguments))}"
+            )
         return value
     if origin is tuple:
         if not isinstance(value, list):
-            problems.append(f"{where}: expected a list, got {value!r}")
+            problems.append(f"{where}: expected a list, got {_shown(value)}")
             return ()
         items = [
             _parse(arguments[0], item, f"{where}[{index}]", problems)
@@ -176,13 +194,19 @@ def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
     if type(value) is not kind:
-        problems.append(f"{where}: expected {kind.__name__}, got {value!r}")
+        problems.append(f"{where}: expected {kind.__name__}, got {_shown(value)}")
     return value
+
+
+def _shown(value: Any) -> str:
+    """A value as Python writes it, cut if it is long."""
+    text = repr(value)
+    return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 4]} ..."
 
 
 def _parse_section(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
     if not isinstance(value, dict):
-        problems.append(f"{where or 'config'}: expected a section, got {value!r}")
+        problems.append(f"{where or 'config'}: expected a section, got {_shown(value)}")
         return None
     hints = typing.get_type_hints(kind, include_extras=True)
     values: dict[str, Any] = {}

@@ -11,7 +11,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Literal
 
-from gportuguese.artifacts import replacing
+from gportuguese.atomic import replacing
 from gportuguese.dump.reader import Piece, RawPage
 from gportuguese.wikitext.definitions import Kind, kind_of
 from gportuguese.wikitext.names import definition_key, template_name

@@ -6,7 +6,6 @@ Only the columns `text`, `title` and `id` are read.
 from __future__ import annotations
 
 import gzip
-import hashlib
 import json
 import logging
 import os
@@ -17,7 +16,7 @@ from itertools import groupby, islice
 from pathlib import Path
 from typing import Any
 
-from gportuguese import artifacts
+from gportuguese import hashes
 from gportuguese.config import CorpusConfig, resolve_path
 from gportuguese.corpus.cleaning import Document, Dropped
 from gportuguese.corpus.pool import CorpusError
@@ -51,6 +50,8 @@ def write_shards(section: CorpusConfig, shards: Path) -> Iterator[tuple[Path, di
 def document_files(section: CorpusConfig) -> list[Path]:
     """The files at `corpus.documents`; raises `CorpusError` if there are none."""
     source = resolve_path(str(section.documents))
+    if not source.exists():
+        raise CorpusError(f"no documents at {source}: there is no such file or folder")
     paths = [path for path in _files_at(source) if _is_document(path)]
     if not paths:
         raise CorpusError(
@@ -71,11 +72,8 @@ def document_name(path: Path, section: CorpusConfig) -> str:
 
 def hash_documents(section: CorpusConfig) -> str:
     """SHA-256 over the names and contents of the files."""
-    sha = hashlib.sha256()
-    for path in document_files(section):
-        name = document_name(path, section)
-        sha.update(f"{name}\0{artifacts.remembered_hash(path)}\n".encode())
-    return sha.hexdigest()
+    files = document_files(section)
+    return hashes.hash_files((document_name(path, section), path) for path in files)
 
 
 def read_own(section: CorpusConfig) -> Iterator[Document | Dropped]:

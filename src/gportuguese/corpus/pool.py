@@ -10,10 +10,12 @@ with the same bytes.
 from __future__ import annotations
 
 import multiprocessing
+import sys
 import time
+import types
 from collections import Counter, deque
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
 from typing import Any, Literal
@@ -98,6 +100,17 @@ def _is_here(job: Job, piece: Piece) -> bool:
     return is_complete(unpacked) or read_summary(shard_path(job.shards, piece.number)) is not None
 
 
+@contextmanager
+def _without_main() -> Iterator[None]:
+    """Hides the program's main module: a spawned process imports it again, and would build again."""
+    main = sys.modules["__main__"]
+    sys.modules["__main__"] = types.ModuleType("__main__")
+    try:
+        yield
+    finally:
+        sys.modules["__main__"] = main
+
+
 class _Worker:
     """A process, its task, and the place of its current page."""
 
@@ -106,7 +119,8 @@ class _Worker:
         self.connection, theirs = context.Pipe()
         self.page = context.Value("q", 0, lock=False)
         self.process = context.Process(target=work, args=(job, theirs, self.page), daemon=True)
-        self.process.start()
+        with _without_main():
+            self.process.start()
         theirs.close()
         self.task: _Task | None = None
         self.seen, self.since = -1, time.monotonic()

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from gportuguese.artifacts import replacing
+from gportuguese.atomic import replacing
 from gportuguese.config import CorpusConfig
 from gportuguese.corpus.cleaning import Document, Dropped
 from gportuguese.corpus.duplicates import band_keys, fingerprint

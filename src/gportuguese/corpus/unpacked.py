@@ -10,7 +10,7 @@ import struct
 from collections.abc import Iterable
 from pathlib import Path
 
-from gportuguese.artifacts import replacing
+from gportuguese.atomic import replacing
 from gportuguese.dump.reader import RawPage
 
 _CODEC = "lz4"

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gportuguese import artifacts
+from gportuguese import artifacts, atomic, hashes
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, DumpConfig, resolve_path
 from gportuguese.dump.reader import DumpError, RawPage, dump_language, read_header, read_pages
@@ -54,8 +54,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     receipt["language"] = dump_language(path)  # raises if the file is no dump
     receipt["size"] = path.stat().st_size
     if not is_remote(section):
-        receipt["sha256"] = artifacts.remembered_hash(path)
-    artifacts.write_json(out / "receipt.json", receipt)
+        receipt["sha256"] = hashes.remembered_hash(path)
+    atomic.write_json(out / "receipt.json", receipt)
     return receipt
 
 
@@ -85,14 +85,16 @@ def _fetch(section: DumpConfig, out: Path) -> dict[str, Any]:
         else:
             date, files = _find_run(host, section, out)
         fetched = [host.fetch(file, out / file.name) for file in files]
-    hashed = {file.name: each["sha256"] for file, each in zip(files, fetched, strict=True)}
+    for file, each in zip(files, fetched, strict=True):
+        hashes.remember(
+            (out / file.name).stat(), each["sha256"]
+        )  # `publish` does not read it again
     return {
         "source": files[0].url,
         "path": files[0].name,
         "date": date,
         "fetched": fetched,
         "sha256": fetched[0]["sha256"],
-        artifacts.HASHED: hashed,
     }
 
 
@@ -113,5 +115,5 @@ def _find_run(host: Host, section: DumpConfig, out: Path) -> tuple[str, list[Rem
                 if path != scratch:
                     path.unlink()
     date, files = host.find_run(section)
-    artifacts.write_json(begun, {"date": date})
+    atomic.write_json(begun, {"date": date})
     return date, files

@@ -14,7 +14,7 @@ from typing import Any
 import requests
 from urllib3.exceptions import HTTPError
 
-from gportuguese import artifacts
+from gportuguese import atomic
 from gportuguese.config import DumpConfig
 from gportuguese.dump.connection import MAX_RETRIES, TIMEOUTS, in_words, patient_session
 from gportuguese.dump.reader import DumpError
@@ -224,7 +224,7 @@ def _check_same_file(
             f"{file.url} changed since {have:,} bytes of it were downloaded; remove {path} to start again"
         )
     if begun != version:
-        artifacts.write_json(_state(path), version)
+        atomic.write_json(_state(path), version)
 
 
 def _total(answer: requests.Response) -> int | None:

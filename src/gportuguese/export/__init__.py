@@ -15,7 +15,8 @@ from gportuguese import causal_lm, tokenizer
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config
 from gportuguese.export import card, gguf, onnx
-from gportuguese.export.checking import ExportError, check, prompts_of
+from gportuguese.export.checking import check, prompts_of
+from gportuguese.export_formats import ExportError
 from gportuguese.world import World
 
 __all__ = ["ExportError", "build"]

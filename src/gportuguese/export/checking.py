@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gportuguese import causal_lm
-from gportuguese.config import UserError
+from gportuguese.export_formats import ExportError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -24,10 +24,6 @@ _TOLERANCE = {
 }
 """Largest allowed difference of log-probabilities, in nats."""
 _SAME_TOKENS = ("safetensors", "bin", "onnx", "gguf-f32")  # must agree on the most likely tokens
-
-
-class ExportError(UserError):
-    """A format cannot be written, or differs from the model."""
 
 
 def prompts_of(

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from gportuguese import tokenizer as tokenizers
-from gportuguese.export.checking import ExportError
+from gportuguese.export_formats import ExportError, gguf_needs_gpt2
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -28,10 +28,7 @@ def write(model: PreTrainedModel, folder: Path, path: Path, kind: str) -> None:
     gguf = _package()
     config = model.config
     if config.model_type != "gpt2":
-        raise ExportError(
-            f"gguf: supports only GPT-2, not {config.model_type}; to convert the exported folder, "
-            "use llama.cpp's convert_hf_to_gguf.py"
-        )
+        raise gguf_needs_gpt2(config.model_type)
     writer = gguf.GGUFWriter(path, "gpt2")
     writer.add_block_count(config.n_layer)
     writer.add_context_length(config.n_positions)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from gportuguese.export.checking import ExportError
+from gportuguese.export_formats import ExportError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel

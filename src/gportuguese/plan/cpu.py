@@ -1,10 +1,8 @@
-"""What this machine's CPU can do, measured now on a cut-down model of the config's own width."""
+"""The speed of this machine's CPU, measured on a model of the config's width with few blocks."""
 
 from __future__ import annotations
 
 import copy
-import dataclasses
-import itertools
 import statistics
 import time
 from collections.abc import Callable
@@ -19,7 +17,7 @@ from gportuguese.config import Config
 from gportuguese.loss import HeadLoss, loss_input
 from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.schedule import Step
-from gportuguese.plan.shape import cut_model
+from gportuguese.plan.shape import make_model
 from gportuguese.precision import DTYPES, autocast, product_flops
 from gportuguese.world import World, keep_freed_memory
 
@@ -35,7 +33,7 @@ _LONGEST_PASS = 5.0  # seconds that a pass may take by the rate of the product
 
 @dataclass(frozen=True)
 class CpuSpeed:
-    """Seconds of the parts of a step."""
+    """Measured seconds of the parts of a step."""
 
     product_flops: float
     """FLOP/s of a square matrix product in the precision."""
@@ -53,7 +51,7 @@ class CpuSpeed:
 
 
 def cpu_step_seconds(cpu: CpuSpeed, step: Step, shape: Any) -> float:
-    """Seconds of an optimizer step of one process on this machine's CPU."""
+    """Seconds of one optimizer step of one process on this machine's CPU."""
     num_blocks = int(shape.num_hidden_layers)
     runs = np.array_split(np.arange(num_blocks), causal_lm.NUM_GROUPS - 1)
     trained = sum(len(run) for run in runs[causal_lm.NUM_GROUPS - step.trainable_groups :])
@@ -64,16 +62,17 @@ def cpu_step_seconds(cpu: CpuSpeed, step: Step, shape: Any) -> float:
 
 
 def measure_cpu(config: Config, shape: Any, step: Step) -> CpuSpeed | None:
-    """Times passes and updates of the model cut to few blocks and few tokens; takes seconds.
+    """Times passes and updates of a model with few blocks, few tokens and a small vocabulary.
 
-    Two depths give the cost of a block and of the rest, so a model of any depth follows; so it is
-    with the head, whose cost grows with the vocabulary. None where that would take minutes, such as
-    in fp16, or with Muon in bf16, on a CPU that has none.
+    Two depths give the cost of a block and of the rest, and from these follows a model of any depth. The
+    cost of the head grows with the vocabulary. Takes seconds. Returns None if a pass would take too long,
+    such as in fp16, or with Muon (which computes in bf16), on a CPU without them.
     """
     keep_freed_memory()
     rate = product_flops(DTYPES[step.precision], _PRODUCT)
     small = copy.copy(shape)
     small.vocab_size = min(shape.vocab_size, _VOCABULARY)
+    small.num_hidden_layers = _BLOCKS
     weights = small.vocab_size * shape.hidden_size + _BLOCKS * 12 * shape.hidden_size**2
     rows = int(min(max(_PASS_SECONDS * rate / (6 * weights), _ROWS[0]), _ROWS[1]))
     length = min(step.block_size, rows)
@@ -112,29 +111,21 @@ class _Timed:
 
     def __init__(self, config: Config, shape: Any, step: Step, shape_BT: tuple[int, int]) -> None:
         self.precision = step.precision
-        self.model, self.blocks = cut_model(shape, _BLOCKS)
-        for tensor in itertools.chain(self.model.parameters(), self.model.buffers()):
-            if tensor.is_floating_point():
-                tensor.detach().normal_(std=0.02)
-        runtime = dataclasses.replace(config.runtime, activation_checkpointing=False)
-        causal_lm.prepare_model(
-            self.model, dataclasses.replace(config, runtime=runtime), World("cpu", 1)
-        )
-        if step.activation_checkpointing:  # of these blocks, which are fewer than a model has
-            causal_lm.checkpoint_activations(self.blocks)
+        self.model = make_model(shape).train()
+        self.blocks = causal_lm.block_list(self.model)
+        causal_lm.prepare_model(self.model, config, World("cpu", 1))
         self.loss = HeadLoss(
-            self.model.train(), chunk_rows=step.loss_rows, vocab_multiple=step.vocab_multiple
+            self.model, chunk_rows=step.loss_rows, vocab_multiple=step.vocab_multiple
         )
         self.ids_BT = torch.randint(shape.vocab_size, shape_BT)
         self.hidden_BTD = torch.randn(*shape_BT, shape.hidden_size, requires_grad=True)
-        in_blocks = {id(p) for p in self.blocks.parameters()}
-        rest = [p for p in self.model.parameters() if id(p) not in in_blocks]
+        rest = causal_lm.parameter_groups(self.model).outside_blocks
         self.groups: list[list[torch.nn.Parameter]] = [[*self.blocks[0].parameters()], rest]
         self.optimizers = [
             make_optimizer(self.model, groups, config.train)
             for groups in (
                 causal_lm.ParameterGroups(self.groups[0], [], [], []),
-                causal_lm.ParameterGroups([], [], [], self.groups[1]),
+                causal_lm.ParameterGroups([], [], [], rest),
             )
         ]
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import bisect
 import dataclasses
 import os
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from itertools import combinations
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -19,25 +18,14 @@ from gportuguese.plan.schedule import Step
 PROGRAM_BYTES = 830_000_000
 """Resident set of the program before it has a model: Python, PyTorch, transformers, fastai."""
 FIRST_STEP_BYTES = 130_000_000
-"""What the libraries load and set up in the first step, with however small a model (torch 2.14)."""
+"""What the libraries load and set up in the first step, however small the model (torch 2.14)."""
 HEAP_FACTOR = 1.3
-"""Heap over the tensors on it, on the CPU: freed tensors leave gaps that later ones do not fill, and
-`world.keep_freed_memory` gives none back. Measured 1.1 to 1.55 on nine steps of nano to GPT-2 small;
+"""Heap in relation to the tensors on it, on the CPU. Freed tensors leave gaps that later ones do not
+fill, and `world.keep_freed_memory` keeps them. Measured 1.1 to 1.55 on nine steps of nano to GPT-2 small;
 with a mapping for each tensor, at half the speed, there are no gaps (scripts/check_plan.py)."""
-_FEWER_ROWS = 1024  # of logits at a time; much less costs time
 _MEMINFO = Path("/proc/meminfo")
-Count = Callable[[Step], tuple[int, float]]
-"""The peak bytes of a step's tensors, and its FLOPs per token."""
-
-
-@dataclass(frozen=True)
-class Remedy:
-    """Settings of `runtime` under which a step fits."""
-
-    settings: dict[str, int | bool]
-    peak_bytes: int
-    flops_ratio: float
-    """FLOPs of a step with them over those without."""
+PeakBytes = Callable[[Step], int]
+"""The peak bytes of a step's tensors."""
 
 
 @dataclass(frozen=True)
@@ -47,10 +35,10 @@ class Fit:
     device: str
     memory_bytes: int
     free_bytes: int | None
-    """Free now, of a memory of this machine."""
+    """Free now; only known for memory of this machine."""
     needed_bytes: int
-    remedies: tuple[Remedy, ...]
-    """Ways to make it fit, where it does not."""
+    remedy: dict[str, int | bool] | None
+    """Settings of `runtime` with which it fits; empty if it fits anyway, None if nothing helps."""
 
 
 def needed_bytes(kind: str, peak_bytes: int) -> int:
@@ -60,58 +48,43 @@ def needed_bytes(kind: str, peak_bytes: int) -> int:
     return CONTEXT_BYTES + peak_bytes
 
 
-def all_fits(count: Count, steps: dict[str, Step], processes: int) -> list[Fit]:
+def all_fits(peak_bytes: PeakBytes, steps: dict[str, Step], processes: int) -> list[Fit]:
     """Whether the step of each kind of device fits into every card and into this machine."""
     fits = []
     for kind, name, memory, free in _memories():
-        if kind == "cpu":
-            memory //= processes
-        step = steps[kind]
-        needed = needed_bytes(kind, count(step)[0])
+        room, step = memory // processes if kind == "cpu" else memory, steps[kind]
 
-        def is_enough(peak: int, kind: str = kind, memory: int = memory) -> bool:
-            return needed_bytes(kind, peak) <= memory
+        def is_enough(step: Step, kind: str = kind, room: int = room) -> bool:
+            return needed_bytes(kind, peak_bytes(step)) <= room
 
-        ways = [] if needed <= memory else remedies(count, step, is_enough)
-        fits.append(Fit(name, memory, free, needed, tuple(ways)))
+        needed = needed_bytes(kind, peak_bytes(step))
+        fits.append(
+            Fit(name, room, free, needed, {} if needed <= room else remedy(step, is_enough))
+        )
     return fits
 
 
-def remedies(count: Count, step: Step, fits: Callable[[int], bool]) -> list[Remedy]:
-    """The ways to bring the peak of `step` to bytes that fit, with the fewest settings changed.
+def remedy(step: Step, fits: Callable[[Step], bool]) -> dict[str, int | bool] | None:
+    """The largest micro-batch that fits, with activation checkpointing only if it has to be.
 
-    A smaller micro-batch is the largest that fits and divides the sequences of a step.
+    A smaller micro-batch takes more passes for the same step. Checkpointing computes the blocks twice.
     """
     sequences = step.micro_batch_size * step.passes
-    levers: dict[str, list[int]] = {
-        "micro_batch_size": [
-            n for n in range(step.micro_batch_size - 1, 0, -1) if sequences % n == 0
-        ]
-    }
-    if min(step.loss_rows, step.micro_batch_size * step.block_size) > _FEWER_ROWS:
-        levers["loss_rows"] = [_FEWER_ROWS]
-    if not step.activation_checkpointing:
-        levers["activation_checkpointing"] = [True]
+    sizes = [n for n in range(1, step.micro_batch_size + 1) if sequences % n == 0]
+    for again in sorted({step.activation_checkpointing, True}):
 
-    def attempts(names: tuple[str, ...]) -> Iterator[Remedy]:
-        first, *others = names
-        for value in levers[first]:
-            settings: dict[str, Any] = {first: value, **{name: levers[name][0] for name in others}}
-            size = settings.get("micro_batch_size", step.micro_batch_size)
-            changed = dataclasses.replace(step, passes=sequences // size, **settings)
-            peak, flops = count(changed)
-            if fits(peak):
-                yield Remedy(settings, peak, flops / count(step)[1])
+        def is_too_large(size: int, again: bool = again) -> bool:
+            smaller = dataclasses.replace(step, micro_batch_size=size, passes=sequences // size)
+            return not fits(dataclasses.replace(smaller, activation_checkpointing=again))
 
-    for number in range(1, len(levers) + 1):
-        found = [next(attempts(names), None) for names in combinations(levers, number)]
-        if any(found):
-            return [remedy for remedy in found if remedy is not None]
-    return []
+        if number := bisect.bisect_left(sizes, True, key=is_too_large):
+            settings = {"micro_batch_size": sizes[number - 1], "activation_checkpointing": again}
+            return {key: value for key, value in settings.items() if value != getattr(step, key)}
+    return None
 
 
 def _memories() -> Iterator[tuple[str, str, int, int | None]]:
-    """Kind, name, bytes in all and free now: cards, then the RAM and the GPUs of this machine."""
+    """Kind, name, bytes in all and bytes free now: cards, then the RAM and the GPUs of this machine."""
     for device in DEVICES:
         for gigabytes in device.memory_gb:
             yield "cuda", device.name, 10**9 * gigabytes, None

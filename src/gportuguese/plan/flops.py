@@ -15,6 +15,18 @@ from gportuguese.plan.schedule import Step
 from gportuguese.plan.shape import head_columns, make_model
 
 
+def gpt2_flops(layers: int, width: int, vocab_size: int, block_size: int) -> int:
+    """FLOPs per training token of a GPT-2 with everything trainable.
+
+    Six for each weight of a product, and twelve for each layer, column and token of attention.
+
+    >>> gpt2_flops(layers=12, width=768, vocab_size=50257, block_size=1024)
+    854438400
+    """
+    weights = layers * 12 * width**2 + vocab_size * width
+    return 6 * weights + 12 * layers * width * block_size
+
+
 @dataclass(frozen=True)
 class StepFlops:
     """The arithmetic of one optimizer step of one process."""
@@ -30,24 +42,22 @@ class StepFlops:
 
 
 def count_flops(config: Config, shape: Any, step: Step) -> StepFlops:
-    """FLOPs of a step; needs no data and no pass through the model.
+    """FLOPs of a step of any decoder, from the sizes of its matrices.
 
-    Gradients of inputs reach the embeddings through frozen blocks too; gradients of weights are
-    needed only where they train. Attention has two products without weights in the forward pass
-    and four in the backward pass.
+    A backward pass reaches the embeddings through frozen blocks too, so it computes the gradients of all
+    inputs, but the gradients only of weights that train. Attention has two products without weights in
+    the forward pass and four in the backward pass.
     """
     with torch.device("meta"):
         model = make_model(shape)
     model.tie_weights()
     groups = causal_lm.parameter_groups(model)
     trainable = [p for group in groups[-step.trainable_groups :] for p in group]
-    matrices = _matrices(model)
+    sizes = _matrix_sizes(model)
     padding = head_columns(shape, step.vocab_multiple) - shape.vocab_size
-    weights = sum(matrices.values()) + padding * shape.hidden_size
-    in_blocks = sum(matrices.get(id(p), 0) for group in groups[:-1] for p in group)
-    frozen = sum(
-        matrices.get(id(p), 0) for group in groups[: -step.trainable_groups] for p in group
-    )
+    weights = sum(sizes.values()) + padding * shape.hidden_size
+    in_blocks = sum(sizes.get(id(p), 0) for group in groups[:-1] for p in group)
+    frozen = sum(sizes.get(id(p), 0) for group in groups[: -step.trainable_groups] for p in group)
     head_size = getattr(shape, "head_dim", None) or shape.hidden_size // shape.num_attention_heads
     scores = 2 * shape.num_attention_heads * head_size * step.block_size  # and as much for values
     attention = 2 * shape.num_hidden_layers * scores
@@ -66,8 +76,8 @@ def count_flops(config: Config, shape: Any, step: Step) -> StepFlops:
     )
 
 
-def _matrices(model: nn.Module) -> dict[int, int]:
-    """The sizes of all matrices that a token is multiplied by; a tied head is one of them."""
+def _matrix_sizes(model: nn.Module) -> dict[int, int]:
+    """The sizes of the matrices that tokens are multiplied by, by `id`; a tied head is one of them."""
     return {
         id(weight): weight.numel()
         for module in model.modules()

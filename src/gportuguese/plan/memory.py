@@ -1,8 +1,8 @@
-"""Memory of one training step, counted by running it on fake tensors.
+"""Memory of one training step, counted by running the program's own step on fake tensors.
 
-Fake tensors hold no data but know a device: autocast, dropout and attention work as on the CPU.
-Where a GPU does otherwise, `CudaKernels` does too, on machines without a GPU. So what is counted is
-the program's own step, not a formula for it.
+Fake tensors have shapes and a device but no data. They count any decoder, with any settings, without a
+formula for each. PyTorch cannot run a backward pass on fake CUDA tensors without a GPU, so the tensors
+are always on the CPU, and `CudaKernels` imitates the operations that differ on a GPU.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class StepMemory:
 def count_memory(
     config: Config, shape: Any, step: Step, head_is_last: bool | None = None
 ) -> StepMemory:
-    """Runs one step of the model on fake tensors and counts."""
+    """The memory of one step of a model of this shape, counted on fake tensors."""
     if head_is_last is None:
         head_is_last = is_head_last(shape)
     with FakeTensorMode(), torch.device("cpu"):
@@ -63,9 +63,9 @@ def count_memory(
 def count_model_memory(
     model: PreTrainedModel, config: Config, step: Step, head_is_last: bool
 ) -> StepMemory:
-    """Counts one step of a real or fake model, whose gradients are cleared.
+    """The memory of one step of a real or fake model. Clears its gradients.
 
-    The optimizer's moments exist before, as in every step but the first.
+    The optimizer's state exists before the step, as in every step but the first.
     """
     runtime = dataclasses.replace(config.runtime, activation_checkpointing=False, tf32=False)
     model.to = lambda *_: model  # fake parameters cannot be moved
@@ -97,7 +97,7 @@ def count_model_memory(
     # DDP sends gradients from buckets, a second copy of them
     buckets = torch.empty(causal_lm.count_parameters(trainable) if step.processes > 1 else 0)
     ledger.enter(buckets)
-    if step.passes > 1:  # from the second pass on gradients are there before
+    if step.passes > 1:  # from the second pass on, gradients exist before the pass
         for parameter in trainable:
             parameter.grad = torch.zeros_like(parameter)
             ledger.enter(parameter.grad)
@@ -113,7 +113,7 @@ def _run(
     step: Step,
     ledger: Ledger,
 ) -> None:
-    """Runs a pass and the update."""
+    """Runs a forward and backward pass and the update."""
     with ledger:
         ids_BT = torch.zeros((step.micro_batch_size, step.block_size), dtype=torch.int64)
         with autocast("cpu", step.precision), _short_loop():
@@ -126,16 +126,16 @@ def _run(
 
 
 def _within(step: Step, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-    """Calls a function with the kernels of the device, which a backward pass does not have itself."""
+    """Calls a function as the step's device would run it. Backward passes need no imitation."""
     with CudaKernels() if step.device == "cuda" else nullcontext():
         return function(*args, **kwargs)
 
 
 class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Bytes of the storages that operators make while it is active, and the most at any moment.
+    """Counts the bytes of all tensors that operators create while it is active, and their peak.
 
-    It counts real and fake tensors alike, since both are freed when nothing refers to them. It does
-    not see scratch memory inside one operator.
+    It counts real and fake tensors alike, because both are freed when nothing refers to them. It does
+    not see temporary memory inside one operator.
     """
 
     def __init__(self) -> None:
@@ -169,13 +169,13 @@ class Ledger(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
 
 class CudaKernels(TorchFunctionMode):
-    """What CUDA does otherwise than the CPU, as far as memory goes, for fake tensors of the CPU.
+    """Makes fake CPU tensors take the memory that they would take on CUDA.
 
-    Attention keeps no T x T matrix, dropout keeps masks of bytes, and autocast takes more functions
-    to float32. PyTorch's autograd engine refuses fake tensors of CUDA on a machine without a GPU.
+    There, attention keeps no T x T matrix, dropout keeps masks of bytes, and autocast runs more functions
+    in float32.
     """
 
-    # of CUDA's autocast list for float32, what a causal LM calls and the CPU's list lacks
+    # functions of a causal LM that are in CUDA's autocast list for float32 but not in the CPU's
     # (https://docs.pytorch.org/docs/stable/amp.html)
     _IN_FLOAT32 = frozenset({
         torch.pow, torch.Tensor.pow, torch.Tensor.__pow__, torch.rsqrt, torch.exp, torch.softmax,
@@ -199,7 +199,7 @@ class CudaKernels(TorchFunctionMode):
 def _flash_attention(
     query: torch.Tensor, key: torch.Tensor, value: torch.Tensor, dropout_p: float = 0.0, **_: Any
 ) -> torch.Tensor:
-    """Keeps query, key, value, output and a number a row, as CUDA's other fused kernels do."""
+    """Keeps query, key, value, output and one number per row, as all fused kernels of CUDA do."""
     flash = torch.ops.aten._scaled_dot_product_flash_attention
     return flash(query, key, value, dropout_p, True, False)[0]  # type: ignore[no-any-return]
 
@@ -217,17 +217,17 @@ def _in_float32(value: Any) -> Any:
 
 @contextmanager
 def _short_loop() -> Iterator[None]:
-    """The loss's loop over cached rows ends after two turns; later ones take what the second does.
+    """Ends the loss's loop over cached rows after two rounds; later rounds take no more memory.
 
-    On the CPU it has 256 turns for 8 x 1,024 tokens, half the operators of a step of GPT-2 small.
+    On the CPU it has 256 rounds for 8 x 1,024 tokens, half the operators of a step of GPT-2 small.
     """
     whole = losses._differentiate
 
-    def two_turns(logits_RP: Any, targets_R: Any, nats_R: Any, *args: Any) -> None:
+    def two_rounds(logits_RP: Any, targets_R: Any, nats_R: Any, *args: Any) -> None:
         rows = slice(2 * args[-1])
         whole(logits_RP[rows], targets_R[rows], nats_R[rows], *args)
 
-    losses._differentiate = two_turns  # type: ignore[assignment]
+    losses._differentiate = two_rounds  # type: ignore[assignment]
     try:
         yield
     finally:

@@ -1,4 +1,4 @@
-"""How many tokens and optimizer steps a config asks for, how that is known, and what a step is."""
+"""The tokens and optimizer steps of a run, and the settings of one step."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ from dataclasses import dataclass
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, UserError
 
-# GPorTuguese-2 (July 2020) printed 1.28 GB of training text, and an article at 4.9 bytes a token
+# the notebook of GPorTuguese-2 (July 2020): 1.28 GB of training text, 4.9 bytes per token in an article
 _PTWIKI_2020_TOKENS = 261_000_000
+
+# of the packaged dump, cleaned and tokenized as in the demo
+_PACKAGED_TOKENS = {"package:demo-ptwiki.xml.bz2": 106_621}
 
 _EPOCH_TOKENS = "train.epoch_tokens"
 
 
 class PlanError(UserError):
-    """The plan cannot be made from what is given."""
+    """The config or the arguments do not say enough for a plan, or contradict each other."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +42,7 @@ class Schedule:
     epoch_tokens: int
     phases: tuple[PhaseSteps, ...]
     valid_tokens: int
-    """Tokens of one measurement of the validation set."""
+    """Tokens of one validation."""
     validations: int
     """One before training and one after each epoch."""
 
@@ -55,9 +58,9 @@ class Schedule:
 
 
 def make_schedule(config: Config, tokens: Artifact | None, assumed_tokens: int | None) -> Schedule:
-    """The schedule of a config; `assumed_tokens` stand for the training tokens of the corpus.
+    """The schedule of a config. `assumed_tokens` replaces the number of training tokens of the corpus.
 
-    Raises `PlanError` where nothing says how much text there is.
+    Raises `PlanError` if the amount of text is unknown or does not fill a step.
     """
     section, block_size = config.train, config.tokens.block_size
     corpus_tokens, source = _corpus_tokens(config, tokens, assumed_tokens)
@@ -71,7 +74,7 @@ def make_schedule(config: Config, tokens: Artifact | None, assumed_tokens: int |
     if epoch_steps < 1:
         raise PlanError(
             f"{wanted:,} tokens an epoch ({source}) do not fill one optimizer step of "
-            f"{section.global_batch_size} x {block_size} tokens; bring more text or lower "
+            f"{section.global_batch_size} x {block_size} tokens; add text or lower "
             "train.global_batch_size"
         )
     step_tokens = section.global_batch_size * block_size
@@ -100,29 +103,32 @@ def _corpus_tokens(
 ) -> tuple[int, str]:
     if assumed_tokens is not None:
         if assumed_tokens < 1:
-            raise PlanError(f"--tokens {assumed_tokens}: give the training tokens of the corpus")
+            raise PlanError(f"--tokens {assumed_tokens}: must be at least 1")
         return assumed_tokens, "assumed by --tokens"
     if tokens is not None:
         return int(tokens.facts["tokens"]["train"]), f"counted in {tokens.folder}"
     if config.train.epoch_tokens is not None:
         return config.train.epoch_tokens, _EPOCH_TOKENS
+    if config.corpus.documents is None and config.dump.source in _PACKAGED_TOKENS:
+        number = _PACKAGED_TOKENS[config.dump.source]
+        return number, "the packaged articles with the demo's tokenizer; the corpus is not built"
     is_remote_ptwiki = config.dump.source is None and config.dump.wiki == "ptwiki"
     if is_remote_ptwiki and config.corpus.documents is None:
         return _PTWIKI_2020_TOKENS, (
-            "the corpus is not built; estimate: the Portuguese Wikipedia of July 2020, 1.28 GB of "
-            "training text at 4.9 bytes a token (GPorTuguese-2). It has grown since; --tokens N "
-            "plans for another number"
+            "the corpus is not built; estimated from the Portuguese Wikipedia of July 2020, 1.28 GB of "
+            "training text at 4.9 bytes per token (GPorTuguese-2). It has grown since; set another "
+            "number with --tokens N"
         )
     raise PlanError(
-        f"{config.name}: the corpus is not built, so the number of training tokens is not known; "
-        "give it by --tokens N, set train.epoch_tokens, or run: gpt-pt tokens"
+        f"{config.name}: the corpus is not built, so the number of training tokens is unknown; "
+        "add --tokens N, set train.epoch_tokens, or run: gpt-pt tokens"
     )
 
 
 def _valid_tokens(
     config: Config, tokens: Artifact | None, corpus_tokens: int, is_guess: bool
 ) -> int:
-    """As counted, or the share of documents that goes to validation."""
+    """The number counted, or the validation set's share of the corpus."""
     shares = config.corpus
     if tokens is None:
         train = 1000 - shares.valid_per_mille - shares.test_per_mille
@@ -132,13 +138,13 @@ def _valid_tokens(
     wanted = config.train.valid_tokens
     if wanted is None:
         return found
-    # epoch_tokens do not tell how large a corpus is that is not there: it will do
+    # epoch_tokens says nothing about the size of an unbuilt corpus: assume that it is large enough
     return wanted if is_guess else min(wanted, found)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Step:
-    """What decides the arithmetic and the memory of one optimizer step of one process."""
+    """The settings that determine FLOPs and memory of one optimizer step of one process."""
 
     device: str
     """`cpu` or `cuda`."""
@@ -155,9 +161,9 @@ class Step:
 
 
 def steps_of(config: Config, device: str, processes: int = 1) -> tuple[Step, ...]:
-    """The step of each phase on one of `processes` devices of a kind.
+    """The step of each phase, as one of `processes` processes runs it.
 
-    Raises `PlanError` if the sequences of a step do not divide among them.
+    Raises `PlanError` if the sequences of a step cannot be shared equally.
     """
     section, runtime = config.train, config.runtime
     at_once = runtime.micro_batch_size * processes

@@ -1,4 +1,4 @@
-"""The architecture that a config trains, read without a weight and without the network."""
+"""The architecture that a config trains, read without weights and without the network."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch import nn
 
 from gportuguese import causal_lm, loss
 from gportuguese.base import ModelError, locate_base
@@ -26,10 +25,10 @@ _GPT2 = {  # layers, width, heads of the models on the Hub; all have 1024 positi
 
 
 def read_shape(config: Config) -> Any:
-    """The Hugging Face config of the model to be trained, with the new vocabulary.
+    """The Hugging Face config of the model that a run trains, with the new vocabulary.
 
-    Reads at most a `config.json` (or a GGUF file's header). Raises `ModelError` for a base that is
-    not on this machine and not one of the GPT-2 family.
+    Reads only `config.json` or the header of a GGUF file. Raises `ModelError` for a base that is
+    neither on this machine nor in the GPT-2 family.
     """
     base = config.align.base
     vocab_size = config.tokenizer.vocab_size
@@ -45,30 +44,24 @@ def read_shape(config: Config) -> Any:
 
 
 def make_model(shape: Any) -> PreTrainedModel:
-    """A model of the shape in float32, on the device that factories make tensors on."""
+    """A model of the shape in float32, with random weights on the default device."""
     from transformers import AutoModelForCausalLM
 
     return AutoModelForCausalLM.from_config(shape, dtype=torch.float32, trust_remote_code=False)
 
 
-def cut_model(shape: Any, num_blocks: int) -> tuple[PreTrainedModel, nn.ModuleList]:
-    """A model of the shape with its first blocks only, and these; its memory is not written yet."""
-    with torch.device("meta"):
-        model = make_model(shape)
-    blocks = causal_lm.block_list(model)
-    del blocks[num_blocks:]
-    model.to_empty(device="cpu")
-    model.tie_weights()
-    return model, blocks
-
-
 def is_head_last(shape: Any) -> bool:
     """Whether nothing acts on the logits after the head (see `loss.HeadLoss`)."""
-    return loss.is_head_last(cut_model(shape, 1)[0])
+    with torch.device("meta"):
+        model = make_model(shape)
+    del causal_lm.block_list(model)[1:]
+    model.to_empty(device="cpu")  # the answer does not depend on the weights
+    model.tie_weights()
+    return loss.is_head_last(model)
 
 
 def head_columns(shape: Any, multiple: int) -> int:
-    """Columns of the logits: the vocabulary, padded to a multiple."""
+    """Columns of the logits: the vocabulary size, rounded up to a multiple."""
     return int(-(-shape.vocab_size // multiple) * multiple)
 
 
@@ -84,9 +77,9 @@ def _of_base(base: str, vocab_size: int) -> Any:
     name = base.removeprefix("openai-community/").removeprefix("distilbert/")
     if name not in _GPT2:
         raise ModelError(
-            f"align.base={base!r} is not on this machine, and a plan downloads nothing; fetch its "
-            f"config.json first (hf download {base} config.json), or give a folder or an "
-            f"architecture. Known without: {', '.join(_GPT2)}"
+            f"align.base={base!r} is not on this machine, and `plan` downloads nothing; run "
+            f"`hf download {base} config.json` first, or set a folder or an architecture. Known "
+            f"without a download: {', '.join(_GPT2)}"
         )
     layers, width, heads = _GPT2[name]
     known = Architecture(layers=layers, width=width, heads=heads, positions=1024)

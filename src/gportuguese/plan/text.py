@@ -5,106 +5,101 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gportuguese.plan import Plan
-from gportuguese.plan.devices import CONTEXT_BYTES, PRICES
+from gportuguese.plan.devices import CONTEXT_BYTES
 from gportuguese.plan.fits import FIRST_STEP_BYTES, HEAP_FACTOR, PROGRAM_BYTES, Fit
 from gportuguese.progress import clock
 
 
 def plan_text(plan: Plan) -> str:
-    """Tokens, FLOPs, memory, time and money, and what to change where something does not fit."""
+    """Tokens, FLOPs, memory, time and money, and what to change if something does not fit."""
     step = plan.step
     sequences = step.micro_batch_size * step.passes * step.processes
-    blocks = [
-        f"{plan.name}: {plan.phases[0].parameters:,} parameters, {plan.precision}; a step is "
-        f"{sequences} x {step.block_size:,} tokens: {step.passes} x {step.micro_batch_size} sequences"
-        + (f" on each of {step.processes} processes" if step.processes > 1 else "")
-        + ("; activation checkpointing" if step.activation_checkpointing else "")
-        + f"; loss by {step.loss_rows:,} rows"
-        + (f"; gains of {' and '.join(plan.uncounted)} are not counted" if plan.uncounted else ""),
-        f"{plan.schedule.epoch_tokens:,} tokens an epoch ({plan.schedule.source})",
-        _work(plan),
-        _memory(plan),
-        _costs(plan),
-        _fits(plan.fits),
+    about = [
+        f"{plan.name}: {plan.phases[0].parameters:,} parameters, {plan.precision}",
+        f"a step is {sequences} x {step.block_size:,} tokens: {step.passes} x {step.micro_batch_size} "
+        "sequences" + (f" on each of {step.processes} processes" if step.processes > 1 else ""),
+        f"logits of {step.loss_rows:,} tokens at a time",
     ]
+    if step.activation_checkpointing:
+        about.append("activation checkpointing")
+    if plan.uncounted:
+        about.append(f"the speed-up of {' and '.join(plan.uncounted)} is not counted")
+    tokens = f"{plan.schedule.epoch_tokens:,} tokens an epoch ({plan.schedule.source})"
+    blocks = ["; ".join(about), tokens, _work(plan), _memory(plan), _costs(plan), _fits(plan)]
     return "\n\n".join(blocks)
 
 
 def _work(plan: Plan) -> str:
-    schedule, processes = plan.schedule, plan.step.processes
+    schedule, forward = plan.schedule, plan.phases[0].forward
+    validation = schedule.validations * schedule.valid_tokens
     rows = [("phase", "trains", "epochs", "tokens", "steps", "MFLOPs/token", "PFLOPs")]
     for phase, counted in zip(schedule.phases, plan.phases, strict=True):
-        flops = phase.tokens * counted.train + phase.steps * processes * counted.update
-        trains, epochs = f"{counted.trainable_parameters:,}", str(phase.epochs)
+        flops = phase.tokens * counted.train + phase.steps * plan.step.processes * counted.update
+        numbers = f"{phase.epochs}", f"{phase.tokens:,}", f"{phase.steps:,}"
         work = f"{counted.train / 1e6:,.1f}", f"{flops / 1e15:,.1f}"
-        rows.append((phase.name, trains, epochs, f"{phase.tokens:,}", f"{phase.steps:,}", *work))
-    forward, number = plan.phases[0].forward, schedule.validations
-    measured = number * schedule.valid_tokens
-    work = f"{forward / 1e6:,.1f}", f"{measured * forward / 1e15:,.1f}"
-    rows.append(("validation", "-", str(number), f"{measured:,}", "-", *work))
+        rows.append((phase.name, f"{counted.trainable_parameters:,}", *numbers, *work))
+    numbers = f"{schedule.validations}", f"{validation:,}", "-"
+    work = f"{forward / 1e6:,.1f}", f"{validation * forward / 1e15:,.1f}"
+    rows.append(("validation", "-", *numbers, *work))
     all_flops = f"{plan.flops / 1e15:,.1f}"
     rows.append(("all", "", "", f"{schedule.tokens:,}", f"{schedule.steps:,}", "", all_flops))
     return _table(rows)
 
 
 def _memory(plan: Plan) -> str:
-    kinds = [plan.memory[kind] for kind in ("cpu", "cuda")]
-    parts = {
-        "weights": [each.weights for each in kinds],
-        "optimizer state": [each.optimizer_state for each in kinds],
-        "gradients, activations, logits": [each.rest for each in kinds],
-        "together": [each.peak_bytes for each in kinds],
-    }
     rows = [("MB of one process at the peak", "on the CPU", "on a GPU")]
-    rows += [(part, f"{cpu / 1e6:,.1f}", f"{gpu / 1e6:,.1f}") for part, (cpu, gpu) in parts.items()]
+    for label, part in (
+        ("weights", "weights"),
+        ("optimizer state", "optimizer_state"),
+        ("gradients, activations, logits", "rest"),
+        ("together", "peak_bytes"),
+    ):
+        cpu, gpu = (getattr(plan.memory[kind], part) / 1e6 for kind in ("cpu", "cuda"))
+        rows.append((label, f"{cpu:,.1f}", f"{gpu:,.1f}"))
     return (
-        f"{_table(rows)}\nBeside the tensors, {CONTEXT_BYTES / 1e9:.1f} GB on a GPU for CUDA; on "
-        f"the CPU {(PROGRAM_BYTES + FIRST_STEP_BYTES) / 1e9:.1f} GB for the program and "
-        f"{100 * HEAP_FACTOR - 100:.0f} % for gaps on the heap."
+        f"{_table(rows)}\nNot included: on a GPU {CONTEXT_BYTES / 1e9:.1f} GB for CUDA; on the CPU "
+        f"{(PROGRAM_BYTES + FIRST_STEP_BYTES) / 1e9:.1f} GB for the program, and gaps on the heap "
+        f"({100 * HEAP_FACTOR - 100:.0f} %)."
     )
 
 
 def _costs(plan: Plan) -> str:
-    rows = [("device", "h:mm:ss", "at best", "USD", "config", "")]
+    rows = [("device", "h:mm:ss", "USD", "config", "")]
     for cost in plan.costs:
-        hours, best = (
-            "-" if value is None else clock(3600 * value) for value in (cost.hours, cost.best_hours)
-        )
+        hours = "-" if cost.hours is None else clock(3600 * cost.hours)
         usd = "-" if cost.usd is None else f"{cost.usd:,.2f}"
-        rows.append((cost.device, hours, best, usd, cost.config or "-", cost.note))
+        rows.append((cost.device, hours, usd, cost.config or "-", cost.note))
     return (
         f"{_table(rows, last_left=True)}\n"
-        f"config: the one that ships for the card. Prices: {PRICES}.\n"
-        "Several processes share the work without loss, a device each; on this CPU it is one."
+        "config: the one that ships for the card. USD: at typical rents of 2025, an assumption.\n"
+        "Several processes are assumed to share the work without loss, one device each; on this CPU it "
+        "is one process."
     )
 
 
-def _fits(fits: Sequence[Fit]) -> str:
+def _fits(plan: Plan) -> str:
     """The cards that are large enough on one line; any other memory on its own."""
+    unable = {cost.device for cost in plan.costs if cost.hours is None}
     lines, large = [], []
-    for fit in fits:
+    for fit in plan.fits:
         name, needed = f"{fit.device}, {fit.memory_bytes / 1e9:.0f} GB", fit.needed_bytes / 1e9
-        is_enough = fit.needed_bytes <= fit.memory_bytes
-        if is_enough and fit.free_bytes is None:
+        if fit.device in unable:
+            continue
+        if not fit.remedy and fit.remedy is not None and fit.free_bytes is None:
             large.append(name)
             continue
         free = "" if fit.free_bytes is None else f", {fit.free_bytes / 1e9:.1f} GB free now"
-        verdict = "fits" if is_enough else "does not fit"
-        lines.append(f"{name}{free}: {verdict}, needs {needed:.1f} GB{_ways(fit)}")
+        lines.append(f"{name}{free}: needs {needed:.1f} GB, {_verdict(fit)}")
     return "\n".join([*lines, *([f"fits: {'; '.join(large)}"] if large else [])])
 
 
-def _ways(fit: Fit) -> str:
-    if fit.needed_bytes <= fit.memory_bytes:
-        return ""
-    if not fit.remedies:
-        return "; no setting of runtime makes it fit"
-    ways = [
-        " ".join(f"--set runtime.{key}={str(value).lower()}" for key, value in way.settings.items())
-        + f" (tensors {way.peak_bytes / 1e9:.1f} GB, {way.flops_ratio:.2f} times the FLOPs)"
-        for way in fit.remedies
-    ]
-    return "; it does with\n    " + ", or\n    ".join(ways)
+def _verdict(fit: Fit) -> str:
+    if fit.remedy is None:
+        return "does not fit, even with micro-batches of one sequence and activation checkpointing"
+    sets = " ".join(
+        f"--set runtime.{key}={str(value).lower()}" for key, value in fit.remedy.items()
+    )
+    return f"does not fit; fits with {sets}" if sets else "fits"
 
 
 def _table(rows: Sequence[Sequence[str]], last_left: bool = False) -> str:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import uvicorn
 
-from gportuguese.generate import Writer
+from gportuguese.generation import Writer
 from gportuguese.serve.about import About, describe, model_name
 from gportuguese.serve.app import make_app
 from gportuguese.serve.connection import TimedProtocol
@@ -22,6 +22,7 @@ __all__ = [
     "Engine",
     "Limits",
     "ServeError",
+    "check_access",
     "describe",
     "make_app",
     "make_server",
@@ -45,18 +46,9 @@ def run(
 ) -> None:
     """Serves until SIGINT or SIGTERM; running texts then have five seconds to finish.
 
-    Raises `ServeError` if it cannot listen on the address, or if other machines can reach the address
-    and no token is set.
+    Raises `ServeError` if it cannot listen on the address, or as `check_access` does.
     """
-    if not token and not is_loopback(host):
-        raise ServeError(
-            f"serve: other machines can reach {host}, so a token is required; "
-            "set GPT_PT_TOKEN or --token, or use --host 127.0.0.1"
-        )
-    if token and not (token.isascii() and token.isprintable() and " " not in token):
-        raise ServeError(
-            "serve: the token is sent in a header, so it must be printable ASCII without spaces"
-        )
+    check_access(host, token)
     limits = limits or Limits()
     listener = _listen(host, port)
     with listener:
@@ -68,6 +60,19 @@ def run(
         _log.info("http://%s:%d  (press Ctrl+C to stop)", shown, listener.getsockname()[1])
         with contextlib.suppress(KeyboardInterrupt):  # uvicorn raises it again after shutting down
             server.run(sockets=[listener])
+
+
+def check_access(host: str, token: str | None) -> None:
+    """Raises `ServeError` if other machines can reach `host` without a token, or if no client can send it."""
+    if not token and not is_loopback(host):
+        raise ServeError(
+            f"serve: other machines can reach {host}, so a token is required; "
+            "set GPT_PT_TOKEN or --token, or use --host 127.0.0.1"
+        )
+    if token and not (token.isascii() and token.isprintable() and " " not in token):
+        raise ServeError(
+            "serve: the token is sent in a header, so it must be printable ASCII without spaces"
+        )
 
 
 def make_server(

@@ -14,7 +14,7 @@ from huggingface_hub import ModelCard
 
 from gportuguese import causal_lm
 from gportuguese.artifacts import MANIFEST
-from gportuguese.generate import Writer
+from gportuguese.generation import Writer
 
 _log = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""The web application: the page, the completions API, health and metrics."""
+"""The web application: the page, the completions API, and health."""
 
 from __future__ import annotations
 
@@ -25,7 +25,6 @@ from gportuguese.serve.about import About
 from gportuguese.serve.completions import Completion
 from gportuguese.serve.engine import Engine
 from gportuguese.serve.requests import RefusedError, parse_completion
-from gportuguese.serve.telemetry import Telemetry
 
 MAX_BODY_BYTES = 1_000_000
 # A client whose connection is closed while it sends never sees the response, so read up to this much
@@ -49,7 +48,6 @@ class Service:
     def __init__(self, engine: Engine, model: About, token: str | None) -> None:
         self.engine = engine
         self.model = model
-        self.telemetry = Telemetry(engine)
         self._token = token
         self._created = int(time.time())
 
@@ -58,14 +56,14 @@ class Service:
         return FileResponse(_STATIC / "index.html")
 
     async def health(self, _: Request) -> Response:
-        """Status 200 while the engine is running, otherwise 503."""
+        """Status 200 while the engine is alive, otherwise 503; and the number of texts at work."""
         alive = self.engine.is_alive
-        return json_response({"status": "ok" if alive else "failed"}, 200 if alive else 503)
-
-    async def metrics(self, request: Request) -> Response:
-        """Metrics in Prometheus' text format."""
-        self._check_token(request)
-        return Response(self.telemetry.page(), media_type="text/plain; version=0.0.4")
+        state = {
+            "status": "ok" if alive else "failed",
+            "running": self.engine.num_running,
+            "waiting": self.engine.num_waiting,
+        }
+        return json_response(state, 200 if alive else 503)
 
     async def models(self, request: Request) -> Response:
         """Lists the only model. The page also reads `context_length` and `about`, our additions."""
@@ -105,11 +103,11 @@ class Service:
         await completion.start()
         if parsed.stream:
             return StreamingResponse(
-                _cancelling(completion, completion.events(self.telemetry)),
+                _cancelling(completion, completion.events()),
                 media_type="text/event-stream",
             )
         try:
-            tree = await _unless_disconnected(request, completion.whole(self.telemetry))
+            tree = await _unless_disconnected(request, completion.whole())
         finally:
             completion.cancel()
         return json_response(tree)
@@ -146,11 +144,10 @@ def make_app(
             Route("/v1/completions", service.completions, methods=["POST"]),
             Route("/v1/models", service.models),
             Route("/healthz", service.health),
-            Route("/metrics", service.metrics),
             Mount("/static", StaticFiles(directory=_STATIC)),
         ],
         middleware=[
-            Middleware(Outermost, telemetry=service.telemetry),
+            Middleware(SecurityHeaders),
             Middleware(TrustedHostMiddleware, allowed_hosts=list(hosts), www_redirect=False),
         ],
         exception_handlers={RefusedError: _refused, HTTPException: _http_error, 500: _failed},
@@ -158,14 +155,11 @@ def make_app(
     )
 
 
-class Outermost:
-    """The outermost middleware: adds security headers to every response and counts it."""
+class SecurityHeaders:
+    """The outermost middleware: adds security headers to every response."""
 
-    _COUNTED = frozenset({"/", "/card", "/v1/completions", "/v1/models", "/healthz", "/metrics"})
-
-    def __init__(self, app: ASGIApp, telemetry: Telemetry) -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self._app = app
-        self._telemetry = telemetry
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Forwards the request."""
@@ -174,9 +168,6 @@ class Outermost:
             if message["type"] == "http.response.start":
                 extra = [(k.lower().encode(), v.encode()) for k, v in _SECURITY_HEADERS.items()]
                 message["headers"] = [*message["headers"], *extra]
-                # clients can invent paths: count all unknown ones under one label
-                path = scope["path"] if scope["path"] in self._COUNTED else "other"
-                self._telemetry.count("requests_total", path=path, status=str(message["status"]))
             await send(message)
 
         await self._app(scope, receive, send_with_headers)

@@ -12,7 +12,6 @@ from typing import Any
 
 from gportuguese.serve.engine import BusyError, Candidates, Engine, Job, Piece
 from gportuguese.serve.requests import CompletionRequest, RefusedError
-from gportuguese.serve.telemetry import Telemetry
 
 _MAX_SEED = 2**63
 
@@ -98,9 +97,9 @@ class Completion:
         for choice in self._choices:
             choice.job.cancel()
 
-    async def whole(self, telemetry: Telemetry) -> dict[str, Any]:
+    async def whole(self) -> dict[str, Any]:
         """The response to a client that does not stream."""
-        async for _ in self._follow(telemetry):
+        async for _ in self._follow():
             pass
         for choice in self._choices:
             if choice.finish == "error" or (choice.finish == "time" and not choice.num_tokens):
@@ -111,9 +110,9 @@ class Completion:
         ]
         return {**self._head, "choices": choices, "usage": self._usage()}
 
-    async def events(self, telemetry: Telemetry) -> AsyncIterator[str]:
+    async def events(self) -> AsyncIterator[str]:
         """Server-sent events: a chunk for every piece, the usage if requested, and `[DONE]`."""
-        async for index, piece in self._follow(telemetry):
+        async for index, piece in self._follow():
             choice = self._choices[index]
             if piece.finish == "error" or (piece.finish == "time" and not choice.num_tokens):
                 self.cancel()
@@ -124,25 +123,18 @@ class Completion:
             yield self._chunk([], usage=self._usage())
         yield "data: [DONE]\n\n"
 
-    async def _follow(self, telemetry: Telemetry) -> AsyncIterator[tuple[int, Piece]]:
+    async def _follow(self) -> AsyncIterator[tuple[int, Piece]]:
         """Adds each piece to its choice and yields it, until all choices are finished."""
-        started = time.perf_counter()
-        telemetry.count("tokens_total", self._num_prompt_tokens, kind="prompt")
-        first, unfinished = True, len(self._choices)
+        unfinished = len(self._choices)
         while unfinished:
             index, piece = await self._pieces.get()
-            if first:
-                telemetry.time("first_token", time.perf_counter() - started)
-                first = False
             choice = self._choices[index]
             choice.text += piece.text
             choice.num_tokens += piece.num_tokens
             choice.candidates += piece.candidates
             choice.finish, choice.stop = piece.finish, piece.stop
-            telemetry.count("tokens_total", piece.num_tokens, kind="completion")
             unfinished -= piece.finish is not None
             yield index, piece
-        telemetry.time("completion", time.perf_counter() - started)
 
     def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> str:
         return _event({**self._head, "choices": choices, **more})

@@ -17,9 +17,9 @@ import torch
 
 from gportuguese import causal_lm
 from gportuguese.config import UserError
-from gportuguese.generate import Continuation, Sampling, Writer
-from gportuguese.generate.batch import Batch
-from gportuguese.generate.sampling import log_probabilities
+from gportuguese.generation import Continuation, Sampling, Writer
+from gportuguese.generation.batch import Batch
+from gportuguese.generation.drawing import log_probabilities
 
 _log = logging.getLogger(__name__)
 

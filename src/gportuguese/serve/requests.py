@@ -7,7 +7,7 @@ import secrets
 from dataclasses import dataclass
 from typing import Any
 
-from gportuguese.generate import Sampling
+from gportuguese.generation import Sampling
 
 _MAX_STOPS = 4
 _MAX_STOP_CHARACTERS = 100
@@ -19,9 +19,10 @@ _WITHOUT_EFFECT: dict[str, tuple[object, ...]] = {
     "frequency_penalty": (None, 0),
     "logit_bias": (None, {}),
 }
+_NO_LIMIT = 10**9  # the model's own limit is checked with the prompt
 _KNOWN = {
     "model", "prompt", "max_tokens", "temperature", "top_p", "top_k", "repetition_penalty", "n",
-    "stop", "stream", "stream_options", "seed", "logprobs", "echo", "truncate_prompt_tokens", "user",
+    "best_of", "stop", "stream", "stream_options", "seed", "logprobs", "echo", "truncate_prompt_tokens", "user",
     *_WITHOUT_EFFECT,
 }  # fmt: skip
 
@@ -84,12 +85,17 @@ def parse_completion(body: bytes) -> CompletionRequest:
     """Parses a completion request; raises `RefusedError` that names the invalid field."""
     fields = _Fields(read_json(body))
     fields.check_names()
+    if fields.value("best_of", 1) != 1:
+        raise RefusedError(
+            "best_of: this server returns every text that it writes, so it accepts only 1; for several "
+            "texts, set n",
+            param="best_of",
+        )
     seed = fields.optional_integer("seed", -(2**63), 2**63 - 1)
     echo = fields.truth("echo")
     sampling = Sampling(
-        # with echo, the client may want only the prompt's probabilities
-        max_new_tokens=fields.integer("max_tokens", 16, 0 if echo else 1, 10**9),
-        top_k=fields.integer("top_k", 0, 0, 10**9),
+        max_new_tokens=_max_tokens(fields, echo),
+        top_k=fields.integer("top_k", 0, 0, _NO_LIMIT),
         top_p=fields.number("top_p", 1.0, 1e-6, 1.0),
         temperature=fields.number("temperature", 1.0, 0.0, 100.0),
         repetition_penalty=fields.number("repetition_penalty", 1.0, 0.01, 100.0),
@@ -108,8 +114,18 @@ def parse_completion(body: bytes) -> CompletionRequest:
         include_usage=options.get("include_usage") is True,
         logprobs=fields.optional_integer("logprobs", 0, _MAX_CANDIDATES),
         echo=echo,
-        truncate_prompt_tokens=fields.optional_integer("truncate_prompt_tokens", 1, 10**9),
+        truncate_prompt_tokens=fields.optional_integer("truncate_prompt_tokens", 1, _NO_LIMIT),
     )
+
+
+def _max_tokens(fields: _Fields, echo: bool) -> int:
+    """`max_tokens`; 0 only with `echo`, for clients that want the probabilities of the prompt alone."""
+    number = fields.integer("max_tokens", 16, 0, _NO_LIMIT)
+    if number == 0 and not echo:
+        raise RefusedError(
+            "max_tokens: 0 is only possible with echo; ask for at least 1", param="max_tokens"
+        )
+    return number
 
 
 class _Fields:
@@ -125,7 +141,9 @@ class _Fields:
                 raise RefusedError(f"{name!r:.80}: unknown field; known: {known}")
         for name, values in _WITHOUT_EFFECT.items():
             if self._tree.get(name) not in values:
-                raise RefusedError(f"{name}: not supported by this server", param=name)
+                raise RefusedError(
+                    f"{name}: not supported by this server; leave it out", param=name
+                )
 
     def value(self, name: str, default: Any) -> Any:
         value = self._tree.get(name)
@@ -146,9 +164,8 @@ class _Fields:
         if isinstance(value, bool) or not isinstance(value, int | float):
             raise RefusedError(f"{name}: expected a number, got {value!r:.80}", param=name)
         if not low <= value <= high:
-            raise RefusedError(
-                f"{name}: {value!r:.80} is not between {low:g} and {high:g}", param=name
-            )
+            wanted = f"between {low} and {high}" if high < _NO_LIMIT else f"at least {low}"
+            raise RefusedError(f"{name}: {value!r:.80} is not {wanted}", param=name)
         return float(value)
 
     def integer(self, name: str, default: int, low: int, high: int) -> int:

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 import torch
 
 from gportuguese import causal_lm
-from gportuguese.generate.batch import Batch
-from gportuguese.generate.sampling import GenerateError, Sampling, draw
-from gportuguese.generate.text import TextStream, TokenTexts
+from gportuguese.generation.batch import Batch
+from gportuguese.generation.drawing import draw
+from gportuguese.generation.text import TextStream, TokenTexts
+from gportuguese.sampling import GenerateError, Sampling
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase

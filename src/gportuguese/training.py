@@ -6,6 +6,8 @@ import logging
 import os
 import shutil
 import time
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -13,22 +15,27 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gportuguese import artifacts, causal_lm, corpus, metrics, tokenizer
+from gportuguese import artifacts, atomic, causal_lm, corpus, tokenizer
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks import (
     Checkpoints,
     EpochOrder,
     EpochTable,
+    Logits,
     Meter,
-    TensorBoardLog,
+    MetricsTable,
+    TrackerLog,
     TrainableGroups,
+    open_tracker,
 )
 from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.callbacks.resume import Position, newest
 from gportuguese.causal_lm import ParameterGroups
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.epochs import EpochRow
-from gportuguese.learner import fit_phase, make_learner, make_loaders
+from gportuguese.learner import fit_phase, make_phase_learner
+from gportuguese.loaders import make_loaders
+from gportuguese.metrics import measure
 from gportuguese.precision import autocast
 from gportuguese.progress import track, tracked
 from gportuguese.tokens import BlockLoader, documents_of, load_token_bytes
@@ -44,11 +51,22 @@ CHECKPOINTS = f"{artifacts.SCRATCH}/checkpoints"
 _SHOWN_DOCUMENTS = 8
 
 
-def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
+def build(
+    config: Config,
+    inputs: dict[str, Artifact],
+    out: Path,
+    world: World,
+    callbacks: Sequence[Any] = (),
+    metrics: Sequence[Any] = (),
+) -> dict[str, Any]:
     """Writes `epochs.csv`, the weights after each phase (`phases/<n>-<name>/`), and `model/`.
 
     Resumes from the newest undamaged checkpoint in `out`. Several processes may build together;
     only the main one writes. Raises `TrainingStopped` before a step with a bad loss or gradients.
+
+    fastai `callbacks` and `metrics` run in every phase, with `learn.path` set to `out` and fastai's
+    recorder, which copies the loss to the host in each batch. In a run of several processes, each
+    has its own callbacks, and metrics are those of the main one's share of the validation set.
     """
     section = config.train
     keep_freed_memory()
@@ -57,7 +75,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     token_bytes = load_token_bytes(inputs["tokens"].folder, world.device)
     checkpoint = newest(out / CHECKPOINTS)
     model = causal_lm.load(checkpoint.folder if checkpoint else inputs["align"].folder)
-    learn = make_learner(model, loaders, config, world)
+    learn = make_phase_learner(model, loaders, config, world)
+    learn.path = out  # where callbacks write
     groups = causal_lm.parameter_groups(model)
     rows = checkpoint.rows if checkpoint else ([], [])
     table = EpochTable(out, token_bytes, learn.step_loss, *rows, on_row=_log_row, world=world)
@@ -71,12 +90,19 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         minutes=config.runtime.checkpoint_minutes,
         world=world,
     )
+    if callbacks or metrics:
+        learn.metrics = list(metrics)
+        from fastai.learner import Recorder  # after the callbacks, which silence its warnings
+
+        learn.add_cbs([Recorder(), Logits(), *callbacks])
+        if metrics and world.is_main:
+            learn.add_cb(MetricsTable(out, table))
     position = checkpoint.position if checkpoint else Position()
     if checkpoint is None:
         context = partial(autocast, world.device, section.precision)
         valid_start = time.monotonic()
         with tracked("validation", loaders.valid, len(loaders.valid)) as batches:
-            measures = metrics.measure(
+            measures = measure(
                 model, batches, token_bytes, context, loss=learn.loss_func, total=world.total
             )
         table.add_row("before", float("nan"), measures, 0.0, time.monotonic() - valid_start)
@@ -84,10 +110,15 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         log.info("resuming from %s: %s", checkpoint.folder, _in_words(position, section))
     num_epochs = sum(phase.epochs for phase in section.phases)
     epoch_blocks = loaders.train.epoch_blocks
-    pass_blocks = config.runtime.micro_batch_size * world.num_ranks
     done_blocks = table.rows[-1].epoch * epoch_blocks + position.step * section.global_batch_size
     left_tokens = (num_epochs * epoch_blocks - done_blocks) * config.tokens.block_size
-    with track("train", left_tokens) as advance:
+    with ExitStack() as stack:
+        advance = stack.enter_context(track("train", left_tokens))
+        tracker = open_tracker(config, out) if world.is_main else None
+        if tracker is not None:
+            stack.callback(tracker.close)
+            first_step = done_blocks // section.global_batch_size
+            learn.add_cb(TrackerLog(tracker, table, learn.step_loss, first_step))
         meter = Meter(advance, table, learn.guard, num_epochs, world.num_ranks)
         for index, phase in list(enumerate(section.phases))[position.phase :]:
             seed_everything(section.seed, index, *([world.rank] if world.rank else []))
@@ -104,8 +135,6 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             ]
             if world.is_main:
                 cbs.append(meter)
-                if section.tensorboard:
-                    cbs.append(TensorBoardLog(out / "logs", table, done_blocks // pass_blocks))
             try:
                 fit_phase(learn, phase, section, cbs)
             except TrainingStopped as error:
@@ -119,9 +148,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             if world.is_main:
                 _save_phase(out / "phases" / _phase_folder(index, phase), model)
             checkpoints.save(learn, position)
-            done_blocks = table.rows[-1].epoch * epoch_blocks
     facts = _finish(config, inputs, out, world, table, groups)
-    num_tokens = num_epochs * epoch_blocks * config.tokens.block_size
+    num_tokens = table.rows[-1].epoch * epoch_blocks * config.tokens.block_size
     return {**facts, "tokens": num_tokens, "seconds": round(time.monotonic() - start, 1)}
 
 
@@ -157,7 +185,7 @@ def _save_phase(folder: Path, model: PreTrainedModel) -> None:
     model.config.use_cache = True
     causal_lm.save(model, scratch)
     model.config.use_cache = False
-    artifacts.rename_whole(scratch, folder)
+    atomic.rename_whole(scratch, folder)
 
 
 def _finish(

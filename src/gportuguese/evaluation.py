@@ -8,11 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gportuguese import artifacts, epochs, metrics
+from gportuguese import atomic, epochs, metrics
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config
 from gportuguese.corpus import Split, prompts_of
-from gportuguese.generate import Sampling, Writer
+from gportuguese.generation import Sampling, Writer
 from gportuguese.precision import autocast
 from gportuguese.progress import tracked
 from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
@@ -43,7 +43,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         "versions": training.manifest["versions"],
     }
     content["epochs"][0]["train_loss"] = None  # before training; JSON has no nan
-    artifacts.write_json(out / "report.json", content)
+    atomic.write_json(out / "report.json", content)
     return facts
 
 

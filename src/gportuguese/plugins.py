@@ -1,0 +1,116 @@
+"""Callbacks and trackers that a run names: checked early, found, and created. Does not import torch."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gportuguese.config import TrainConfig, UserError
+
+if TYPE_CHECKING:
+    from fastai.callback.core import Callback
+
+OBSERVERS = frozenset(
+    {
+        "fastai.callback.comet:CometCallback",
+        "fastai.callback.hook:ActivationStats",
+        "fastai.callback.neptune:NeptuneCallback",
+        "fastai.callback.progress:CSVLogger",
+        "fastai.callback.progress:ProgressCallback",
+        "fastai.callback.progress:ShowGraphCallback",
+        "fastai.callback.tensorboard:TensorBoardCallback",
+        "fastai.callback.wandb:WandbCallback",
+        "fastai.learner:Recorder",
+    }
+)
+"""Callbacks that cannot change the weights. All others are part of the digest of `train`."""
+
+
+class PluginError(UserError):
+    """A callback or tracker cannot be used."""
+
+
+def name_of(callback: Any) -> str:
+    """The name of a callback, or of a class of callbacks, as in `train.callbacks`.
+
+    >>> import collections
+    >>> name_of(collections.OrderedDict), name_of(collections.Counter())
+    ('collections:OrderedDict', 'collections:Counter')
+    """
+    kind = callback if isinstance(callback, type) else type(callback)
+    return f"{kind.__module__}:{kind.__qualname__}"
+
+
+def digest_settings(names: Iterable[str]) -> dict[str, list[str]]:
+    """What callbacks add to the digest of `train`; nothing if all of them only observe.
+
+    >>> digest_settings(["fastai.callback.progress:CSVLogger", "mine:Freeze"])
+    {'callbacks': ['mine:Freeze']}
+    """
+    others = [name for name in names if name not in OBSERVERS]
+    return {"callbacks": others} if others else {}
+
+
+def check_plugins(section: TrainConfig) -> None:
+    """Raises `PluginError` if the tracker's package or a named callback is missing."""
+    if section.tracker in ("wandb", "trackio") and not importlib.util.find_spec(section.tracker):
+        raise PluginError(
+            f"train.tracker={section.tracker} needs the package {section.tracker}: pip install "
+            f"'gportuguese[{section.tracker}]', or set train.tracker to tensorboard or none"
+        )
+    for name in section.callbacks:
+        _find(name)
+
+
+def load_callbacks(names: Iterable[str]) -> list[Callback]:
+    """Creates the callbacks of `train.callbacks`, in order; imports nothing if there are none.
+
+    Raises `PluginError` that names the entry if it cannot be found or is no callback.
+    """
+    return [_create(name) for name in names]
+
+
+def _create(name: str) -> Callback:
+    from fastai.callback.core import Callback
+
+    found = _find(name)
+    callback = found if isinstance(found, Callback) else found()
+    if not isinstance(callback, Callback):
+        raise PluginError(f"train.callbacks: {name} returned no fastai callback: {callback!r}")
+    return callback
+
+
+def _find(name: str) -> Any:
+    """A callback, or the class or function that creates it; creates nothing."""
+    from fastai.callback.core import Callback
+
+    where, here = f"train.callbacks: {name}", str(Path.cwd())
+    module, _, path = name.partition(":")
+    if here not in sys.path:
+        sys.path.append(here)  # last, so that no file there hides a package
+    try:
+        found = functools.reduce(getattr, path.split("."), importlib.import_module(module))
+    except ImportError as error:
+        raise PluginError(
+            f"{where}: {error}; the module must be installed, or lie in {here}"
+        ) from error
+    except AttributeError as error:
+        raise PluginError(f"{where}: {error}") from error
+    if isinstance(found, Callback):
+        return found
+    if not callable(found) or (isinstance(found, type) and not issubclass(found, Callback)):
+        raise PluginError(f"{where} is no fastai callback")
+    try:
+        inspect.signature(found).bind()
+    except TypeError as error:
+        raise PluginError(
+            f"{where} cannot be created without arguments ({error}); name a function that returns "
+            "the callback"
+        ) from error
+    return found

@@ -1,0 +1,135 @@
+"""The Python API: its names, and the same results as the commands."""
+
+import doctest
+import importlib
+import pkgutil
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import chain
+
+import pytest
+
+import gportuguese
+from gportuguese import (
+    Config,
+    ConfigError,
+    Pipeline,
+    corpus,
+    evaluate,
+    generate,
+    load_config,
+    load_model,
+    make_learner,
+    train,
+)
+from gportuguese.config import PhaseConfig, TrainConfig, asset_path
+from gportuguese.generation import GenerateError, Sampling, Writer
+from gportuguese.tokens import TokensError
+
+MODULES = [module.name for module in pkgutil.walk_packages(gportuguese.__path__, "gportuguese.")]
+
+
+def test_no_public_name_is_also_a_module():
+    """Importing a module binds its name in the package, and would hide the function."""
+    assert not {f"gportuguese.{name}" for name in gportuguese.__all__} & set(MODULES)
+
+
+def test_public_names_stay_functions_whatever_is_imported_first():
+    code = (
+        "import gportuguese.training, gportuguese.evaluation, gportuguese.generation, gportuguese\n"
+        "from gportuguese import *\n"
+        "print([f.__module__ + ':' + f.__name__ for f in (train, evaluate, generate, make_learner)])\n"
+        "try: gportuguese.nothing\n"
+        "except AttributeError as error: print(error)\n"
+        "print('make_learner' in dir(gportuguese))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == [
+        "['gportuguese.api:train', 'gportuguese.api:evaluate', 'gportuguese.api:generate', "
+        "'gportuguese.interactive:make_learner']",
+        "module 'gportuguese' has no attribute 'nothing'",
+        "True",
+    ]
+
+
+PHASE = PhaseConfig(name="a", epochs=1, trainable_groups=9, lr_max=1)
+
+
+@pytest.mark.parametrize("use", [Pipeline, train, make_learner])
+def test_a_config_built_in_python_is_checked_as_one_from_yaml(use, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    config = Config(name="mine", train=TrainConfig(seed=-1, global_batch_size=9, phases=(PHASE,)))
+    with pytest.raises(ConfigError) as caught:
+        use(config)
+    assert str(caught.value).splitlines() == [
+        "the config 'mine':",
+        "  - train.seed: -1 must be at least 0",
+        "  - train.phases[0].trainable_groups: 9 must lie in [1, 4]",
+    ]
+    related = replace(load_config(), train=replace(load_config().train, global_batch_size=9))
+    with pytest.raises(ConfigError, match="is not a multiple of runtime.micro_batch_size=8"):
+        use(related)
+    assert not list(tmp_path.iterdir())
+
+
+def test_numbers_of_a_python_config_are_those_of_yaml():
+    """Whole numbers and lists are converted, so that both have one digest."""
+    phases = [PhaseConfig(name="a", epochs=1, trainable_groups=4, lr_max=1)]
+    section = replace(load_config().train, phases=phases, weight_decay=0)
+    ours = Pipeline(replace(load_config(), train=section)).config
+    assert isinstance(ours.train.weight_decay, float)
+    override = "train.phases=[{name: a, epochs: 1, trainable_groups: 4, lr_max: 1.0}]"
+    assert ours == load_config(None, (override, "train.weight_decay=0.0"))
+
+
+def test_evaluate_measures_what_the_report_says(tiny_overrides):
+    config = load_config(None, (*tiny_overrides, "evaluate.tokens=null"))
+    pipeline = Pipeline(config)
+    report = pipeline.build("evaluate").facts["measures"]
+    texts = list(chain.from_iterable(corpus.load(pipeline.open("corpus"), "valid")))
+    folder = pipeline.open("train").folder
+    block_size = config.tokens.block_size
+    for model in (folder, load_model(folder)):
+        measures = evaluate(model, texts, block_size=block_size, batch_size=3)
+        assert vars(measures) == pytest.approx(report["valid"], rel=1e-6)
+    # one short text is one short block
+    assert evaluate(folder, ["o rio corre"]).loss > 0
+    with pytest.raises(TokensError, match="do not fill one batch"):
+        evaluate(folder, [])
+
+
+def test_generate_takes_one_prompt_or_several(writer):
+    options = {"max_new_tokens": 5, "temperature": 0.8, "seed": 3}
+    alone = writer.write("The river", Sampling(**options))
+    assert generate(writer, "The river", **options) == alone
+    assert generate(writer, ["In", "The river"], **options)[1] == alone
+    assert generate(asset_path("english-nano"), "The river", **options) == alone
+    with pytest.raises(GenerateError, match="top_p must be above 0"):
+        generate(writer, "a", top_p=0)
+
+
+def test_load_model_gives_transformers_own_classes():
+    from transformers import GPT2LMHeadModel, PreTrainedTokenizerBase
+
+    writer = load_model(asset_path("english-nano"), device="cpu")
+    assert isinstance(writer, Writer)
+    assert isinstance(writer.model, GPT2LMHeadModel)
+    assert isinstance(writer.tokenizer, PreTrainedTokenizerBase)
+    assert not writer.model.training
+
+
+@pytest.fixture(scope="module")
+def example_folder(tmp_path_factory):
+    """Where the examples run: they build the demo's stages once."""
+    return tmp_path_factory.mktemp("examples")
+
+
+@pytest.mark.parametrize("name", ["gportuguese", *MODULES])
+def test_examples_in_docstrings_run(name, example_folder, writer, monkeypatch):
+    if name == "gportuguese.__main__":
+        pytest.skip("importing it runs the command")
+    module = importlib.import_module(name)
+    monkeypatch.chdir(example_folder)
+    found = doctest.testmod(module, extraglobs={"tokenizer": writer.tokenizer})
+    assert found.failed == 0
