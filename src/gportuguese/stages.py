@@ -201,7 +201,7 @@ STAGES = {
             inputs=("dump",),
             settings=_corpus_settings,
             outside=_documents_or_tables,
-            version=6,
+            version=7,
             resumable=True,
         ),
         Stage(
