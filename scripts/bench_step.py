@@ -387,11 +387,13 @@ def ours(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
         Checkpoints,
         EpochOrder,
         EpochTable,
+        LossCurve,
         Meter,
         TensorBoard,
         TrackerLog,
         TrainableGroups,
     )
+    from gportuguese.epochs import EpochRow
     from gportuguese.loaders import Loaders
     from gportuguese.tokens import BlockLoader
     from gportuguese.world import init_world, keep_freed_memory
@@ -432,15 +434,19 @@ def ours(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
     scratch = Path(tempfile.mkdtemp())
     bytes_V = torch.ones(shape.vocab, device=world.device)
     table = EpochTable(scratch, bytes_V, learn.step_loss, [], [], lambda *_: None, world)
+    table.rows.append(EpochRow(0, "before", *[float("nan")] * 5))
+    curve = LossCurve(scratch, learn.step_loss, table, len(loader) // case.passes, world)
     cbs = [
         Wait(),
         TrainableGroups(causal_lm.parameter_groups(model), 4),
         EpochOrder(0),
         table,
+        curve,
         checkpoints := Checkpoints(
             scratch,
             model,
             table=table,
+            curve=curve,
             guard=learn.guard,
             scaler=learn.precision.scaler,
             passes_per_step=case.passes,

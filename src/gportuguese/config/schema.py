@@ -120,10 +120,15 @@ class Architecture:
     """A GPT-2 with random weights instead of a trained base model."""
 
     layers: Annotated[int, Within("[3, inf)")]
+    """Number of blocks."""
     width: Annotated[int, Within("[1, inf)")]
+    """Length of a token's vector; a multiple of `heads`."""
     heads: Annotated[int, Within("[1, inf)")]
+    """Attention heads of a block."""
     positions: Annotated[int, Within("[2, inf)")]
+    """Longest context in tokens; at least `tokens.block_size`."""
     dropout: Annotated[float, Within("[0, 1)")] = 0.1
+    """Dropout rate of embeddings, attention and residuals."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -163,7 +168,9 @@ class PhaseConfig:
     """One training phase: one fit with the one-cycle schedule."""
 
     name: Annotated[str, Matches(r"[\w-]+", "letters, digits, - and _")]
+    """Name in the log and in the epoch table."""
     epochs: Annotated[int, Within("[1, inf)")]
+    """Epochs of the phase, in one cycle of the learning rate."""
     trainable_groups: Annotated[int, Within("[1, 4]")]
     """How many of the four parameter groups are trained: 1 is only the embeddings, 4 is everything."""
     lr_max: Annotated[float, Within("(0, inf)")]
@@ -178,6 +185,7 @@ class TrainConfig:
     """The fine-tuning recipe; the defaults are the published ones."""
 
     seed: Annotated[int, Within("[0, inf)")] = 0
+    """Random seed of the order of blocks and of dropout."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Numeric precision. Rejected if the device does not support it."""
     global_batch_size: Annotated[int, Within("[1, inf)")] = 8
@@ -197,6 +205,7 @@ class TrainConfig:
     beta2: Annotated[float, Within("[0, 1)")] = 0.99
     """Adam's beta2 (fastai's sqr_mom)."""
     eps: Annotated[float, Within("(0, inf)")] = 1e-5
+    """Adam's epsilon, which keeps small gradients from becoming large steps."""
     pct_start: Annotated[float, Within("(0, 1)")] = 0.25
     """Share of a phase used for learning-rate warm-up."""
     div: Annotated[float, Within("(0, inf)")] = 25.0
@@ -223,6 +232,7 @@ class TrainConfig:
         PhaseConfig(name="middle", epochs=1, trainable_groups=3, lr_max=5e-4),
         PhaseConfig(name="all", epochs=2, trainable_groups=4, lr_max=1e-4),
     )
+    """The phases, in order."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -261,6 +271,7 @@ class Config:
     """One run."""
 
     name: str
+    """Name of the run, for its log and model card. A renamed run is not trained again."""
     runtime: RuntimeConfig = RuntimeConfig()
     dump: DumpConfig = DumpConfig()
     corpus: CorpusConfig = CorpusConfig()
