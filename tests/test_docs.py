@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import json
+import pkgutil
 import re
 import shlex
 from functools import cache
@@ -198,6 +199,11 @@ def test_every_setting_and_command_has_a_meaning():
     listed = text_of(ROOT / "docs" / "commands.md")
     for name in re.findall(r"^    ([a-z-]+) ", make_parser().format_help(), re.MULTILINE):
         assert f"\n## {name}\n" in listed, name
+
+
+def test_names_of_the_python_reference_exist():
+    for name in re.findall(r"^::: ([\w.]+)$", text_of(ROOT / "docs" / "api.md"), re.MULTILINE):
+        pkgutil.resolve_name(name)
 
 
 def test_values_are_said_in_words():
