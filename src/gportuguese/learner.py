@@ -117,6 +117,13 @@ class PhaseLearner(Learner):
         if self.data_parallel is not None:
             self.data_parallel.unwrap()
 
+    def gather_args(self) -> dict[str, Any]:
+        """What `WandbCallback` puts into the config of its run: nothing.
+
+        fastai 2.8.12 cannot format numbers and None with fastcore 2, and would fail with any learner.
+        """
+        return {}
+
     def _set_device(self, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tuple(part.to(self.dls.device, non_blocking=True) for part in batch)
 

@@ -256,7 +256,7 @@ def _explain(
 ) -> tuple[str, str, float | None]:
     """The reason of a failure, without the token; what to do; and the seconds to wait before a retry.
 
-    The Hub may ask for another time than `wait`. None if a retry cannot help.
+    The seconds are `wait` unless the Hub asks for another time, and None if a retry cannot help.
     """
     # the Hub's response or the connection loss behind an error, otherwise the root of its chain
     while not isinstance(error, (HfHubHTTPError, *_CONNECTION_LOSS)) and error.__cause__:

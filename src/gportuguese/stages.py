@@ -224,7 +224,7 @@ STAGES = {
             inputs=("tokenizer", "tokens"),
             settings=_align_settings,
             outside=_base_and_resources,
-            version=4,
+            version=5,
             fetch=lambda config: base.identity_of(config.align.base, download=True),
             check=_check_packages,
         ),
@@ -246,7 +246,7 @@ STAGES = {
             module="evaluation",
             inputs=("corpus", "train", "tokens"),
             settings=_section("evaluate"),
-            version=3,
+            version=4,
         ),
         Stage(
             name="export",
@@ -254,7 +254,7 @@ STAGES = {
             inputs=("dump", "corpus", "tokens", "align", "train", "evaluate"),
             settings=_section("export", "name", "align.base"),  # the card prints the last two
             outside=_dump_receipt,
-            version=4,
+            version=5,
             check=_check_formats,
         ),
     )
