@@ -21,7 +21,8 @@ from gportuguese.config import config_of, load_config
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 READMES = [ROOT / "README.md", ROOT / "README.pt.md"]
-PAGES = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OTHERS = ["CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "notebooks/README.md"]
+PAGES = [*READMES, *(ROOT / name for name in OTHERS), *sorted((ROOT / "docs").rglob("*.md"))]
 REPOSITORY = "https://github.com/gportuguese/gportuguese/blob/main/"
 
 spec = importlib.util.spec_from_file_location("docs_pages", ROOT / "scripts" / "docs_pages.py")
