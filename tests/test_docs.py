@@ -227,7 +227,8 @@ GUIDES = [
     page
     for page in PAGES
     if (page.parent != RESULTS or page.name == "index.md")
-    and page.name not in ("CONTRIBUTING.md", "configuration.md", "commands.md")
+    and page.name not in ("configuration.md", "commands.md")
+    and str(page.relative_to(ROOT)) not in OTHERS
 ]
 
 
