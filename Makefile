@@ -2,13 +2,14 @@
 # make check:  everything CI checks
 # make demo:   the whole pipeline on the packaged data, offline
 # make docs:   the documentation site, into site/
+# make notebooks: executes the notebooks on the demo and writes them with their outputs
 # make gpu:    tests, speed and a transfer on this machine's GPU; writes docs/results/gpu.md
 # make compat: the tests under the oldest PyTorch of pyproject.toml, in a separate environment (several GB)
 VENV ?= .venv
 PYTHON ?= python3
 BIN = $(VENV)/bin
 
-.PHONY: setup check compat demo docs gpu
+.PHONY: setup check compat demo docs notebooks gpu
 
 setup: $(BIN)/gpt-pt
 
@@ -40,10 +41,13 @@ demo: setup
 	$(BIN)/gpt-pt train
 	$(BIN)/gpt-pt evaluate
 
+notebooks: demo
+	$(BIN)/python scripts/notebooks.py
+
 docs: setup
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/python scripts/docs_pages.py --check
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 gpu: setup
 	$(BIN)/python scripts/gpu_report.py --minutes 9 --out runs/gpu

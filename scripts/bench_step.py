@@ -251,7 +251,7 @@ def matmul_flops(device: str, precision: str) -> float:
     """Floating-point operations a second of a large matrix product."""
     size = 8192
     if device == "cpu":
-        size = 512 if precision == "fp16" else 2048  # most CPUs emulate fp16
+        size = 2048 if precision == "fp32" else 512  # many CPUs emulate fp16 and bf16
     left, right = (torch.randn(size, size, device=device, dtype=DTYPES[precision]) for _ in "lr")
     best = float("inf")
     for _ in range(5):
@@ -387,11 +387,13 @@ def ours(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
         Checkpoints,
         EpochOrder,
         EpochTable,
+        LossCurve,
         Meter,
         TensorBoard,
         TrackerLog,
         TrainableGroups,
     )
+    from gportuguese.epochs import EpochRow
     from gportuguese.loaders import Loaders
     from gportuguese.tokens import BlockLoader
     from gportuguese.world import init_world, keep_freed_memory
@@ -432,15 +434,19 @@ def ours(case: Case, shape: Shape, ids, turn: Turn, args) -> None:
     scratch = Path(tempfile.mkdtemp())
     bytes_V = torch.ones(shape.vocab, device=world.device)
     table = EpochTable(scratch, bytes_V, learn.step_loss, [], [], lambda *_: None, world)
+    table.rows.append(EpochRow(0, "before", *[float("nan")] * 5))
+    curve = LossCurve(scratch, learn.step_loss, table, len(loader) // case.passes, world)
     cbs = [
         Wait(),
         TrainableGroups(causal_lm.parameter_groups(model), 4),
         EpochOrder(0),
         table,
+        curve,
         checkpoints := Checkpoints(
             scratch,
             model,
             table=table,
+            curve=curve,
             guard=learn.guard,
             scaler=learn.precision.scaler,
             passes_per_step=case.passes,

@@ -13,6 +13,8 @@ import torch
 from gensim.models.fasttext import FastText, save_facebook_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 from torch.nn import functional
 
 from gportuguese import Pipeline, causal_lm, init_world, load_config, tokenizer
@@ -22,6 +24,7 @@ from gportuguese.align.calibration import calibrate, mean_probabilities, move_al
 from gportuguese.align.focus import filler as focus_filler
 from gportuguese.align.focus import sparsemax
 from gportuguese.align.pieces import filler as pieces_filler
+from gportuguese.align.report import draw_map
 from gportuguese.align.resources import Resources
 from gportuguese.align.rows import Vocabularies
 from gportuguese.align.shared_tokens import is_literal, shared_rows
@@ -614,6 +617,37 @@ def test_every_method_builds_the_same_files_twice(overrides_of_nano, resources, 
     text = (first.folder / "examples.md").read_text(encoding="utf-8")
     assert text.count("## ") == len(set(kinds))
     assert (first.folder / "map.png").stat().st_size > 10_000
+
+
+def test_the_map_shows_every_kind_and_its_labels_do_not_overprint(tmp_path, monkeypatch, writer):
+    figures = []
+    real = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: figures.append(self) or real(self, *a, **k)
+    )
+    both = Vocabularies(writer.tokenizer, writer.tokenizer)
+    source_VD = writer.model.get_input_embeddings().weight.detach().numpy()
+    target_VD = source_VD.copy()
+    kinds = np.full(len(source_VD), "copied")
+    kinds[1000:3000], kinds[3000:] = "mean", "focus"
+    target_VD[1000:3000] = source_VD.mean(0)
+    target_VD[3000:] = source_VD[3000:].mean(0) + source_VD[3000:] / 9
+    draw_map(both, kinds, source_VD, target_VD, "align.method=some", tmp_path / "map.png")
+    (axes,) = figures[0].axes
+    assert axes.get_title().startswith("align.method=some\n")
+    assert "principal component" in axes.get_xlabel()
+    labels = [text.get_text() for text in figures[0].legends[0].get_texts()]
+    assert labels == [
+        "base model (4,096)",
+        "mean (2,000 rows, all equal)",
+        "focus (1,096)",
+        "copied (1,000)",
+    ]
+    boxes = [text.get_window_extent() for text in axes.texts]
+    assert len(boxes) > 20
+    for number, box in enumerate(boxes):
+        assert box.count_overlaps(boxes[:number]) == 0, axes.texts[number].get_text()
+    assert imread(tmp_path / "map.png").shape == (792, 900, 4)
 
 
 @pytest.mark.parametrize("keep", [3, 40, 400, -300])

@@ -3,9 +3,21 @@ import json
 import subprocess
 import sys
 
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
 from rich.console import Console
 
-from gportuguese.epochs import EpochRow, epochs_table, read_epochs, write_epochs
+from gportuguese.epochs import (
+    EpochRow,
+    StepRow,
+    draw_curves,
+    epochs_table,
+    read_epochs,
+    read_steps,
+    write_epochs,
+    write_steps,
+)
 
 MARKDOWN = """\
 | after ... epochs | phase | train loss | loss | accuracy (%) | perplexity | bits per byte | time by epoch | cumulative time |
@@ -35,6 +47,46 @@ def test_the_csv_keeps_rows_to_nine_digits(tmp_path):
     read = read_epochs(tmp_path / "epochs.csv")
     assert read[0] == ROWS[0]
     assert (read[1].phase, read[1].loss) == ("first, with a comma", 3.16789012)
+
+
+def test_steps_are_kept_to_six_digits(tmp_path):
+    rows = [StepRow(2, 0.5, 7.125), StepRow(4, 1.0, 1 / 3)]
+    write_steps(tmp_path / "steps.csv", rows)
+    assert read_steps(tmp_path / "steps.csv") == [rows[0], StepRow(4, 1.0, 0.333333)]
+
+
+@pytest.mark.parametrize("num_epochs", [1, 5, 40])
+@pytest.mark.parametrize("steps", [[], [StepRow(1, 0.5, 9.0), StepRow(2, 1.0, 8.0)]])
+def test_curves_of_short_and_long_runs_show_all_axes_with_units(
+    tmp_path, monkeypatch, num_epochs, steps
+):
+    figures = []
+    real = Figure.savefig
+    monkeypatch.setattr(
+        Figure, "savefig", lambda self, *a, **k: figures.append(self) or real(self, *a, **k)
+    )
+    rows = [
+        EpochRow(n, "before" if not n else f"phase {n // 10}", 9 - n / 10, 9 - n / 9, 0.1, 8e3, 3.0)
+        for n in range(num_epochs + 1)
+    ]
+    draw_curves(rows, steps, "a run", tmp_path / "curves.png")
+    loss, accuracy, bits = figures[0].axes
+    assert figures[0].get_suptitle() == "a run"
+    assert [axes.get_ylabel() for axes in (loss, accuracy, bits)] == [
+        "loss (nats per token)",
+        "validation accuracy (%)",
+        "validation bits per byte",
+    ]
+    assert {axes.get_xlabel() for axes in figures[0].axes} == {"epochs"}
+    lines = [text.get_text() for text in loss.get_legend().get_texts()]
+    assert lines == [
+        *(["training, by step"] if steps else []),
+        "training, mean of the epoch",
+        "validation",
+    ]
+    phases = list(dict.fromkeys(row.phase for row in rows[1:]))
+    assert [text.get_text() for text in loss.texts if "phase" in text.get_text()] == phases
+    assert imread(tmp_path / "curves.png").shape == (768, 900, 4)
 
 
 def test_reading_a_table_loads_neither_fastai_nor_torch(tmp_path):

@@ -1,8 +1,10 @@
+from itertools import groupby
+
 import pytest
 import torch
 
 from gportuguese import Pipeline, causal_lm, init_world, load_config, loss, training
-from gportuguese.epochs import read_epochs
+from gportuguese.epochs import read_epochs, read_steps
 from tests.test_causal_lm import needs_compile
 
 pytestmark = pytest.mark.usefixtures("built_stages")
@@ -34,6 +36,28 @@ def test_epochs_are_counted_across_phases_and_all_weights_are_saved(tiny_overrid
         "phases/1-embeddings/model.safetensors",
         "phases/2-all/model.safetensors",
     }
+
+
+@pytest.mark.parametrize(("batch", "stretch"), [(8, 1), (4, 3)])
+def test_the_loss_by_step_adds_up_to_the_loss_of_each_epoch(
+    tiny_overrides, monkeypatch, batch, stretch
+):
+    # an epoch has 64 blocks
+    monkeypatch.setattr("gportuguese.callbacks.loss_curve._POINTS", 64 // batch // stretch)
+    artifact = run(tiny_overrides, f"train.global_batch_size={batch}")
+    steps, num_steps = read_steps(artifact.folder / "steps.csv"), 64 // batch
+    assert steps[-1].step == 3 * num_steps
+    assert [row.epoch for row in steps] == pytest.approx([row.step / num_steps for row in steps])
+    by_epoch = groupby(steps, key=lambda row: (row.step - 1) // num_steps)
+    for (epoch, found), row in zip(
+        by_epoch, read_epochs(artifact.folder / "epochs.csv")[1:], strict=True
+    ):
+        total, last = 0.0, epoch * num_steps
+        for step in found:
+            assert 1 <= step.step - last <= -(-num_steps // (num_steps // stretch))
+            total += step.train_loss * (step.step - last)
+            last = step.step
+        assert total / num_steps == pytest.approx(row.train_loss, rel=1e-5)
 
 
 def test_a_padded_vocabulary_trains_and_saves_the_same_model(tiny_overrides, tmp_path):

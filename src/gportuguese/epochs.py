@@ -1,4 +1,4 @@
-"""The epoch table of a run: its rows and times, as CSV, as Markdown and as curves."""
+"""The epoch table of a run and its loss by step: as CSV, as Markdown and as curves."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from gportuguese.progress import clock
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from rich.table import Table
 
     from gportuguese.artifacts import Artifact
@@ -56,12 +57,41 @@ class EpochTime:
     valid_seconds: float
 
 
+@dataclass(frozen=True)
+class StepRow:
+    """One line of `steps.csv`: the training loss of a stretch of steps."""
+
+    step: int
+    """Optimizer steps of the run at the end of the stretch."""
+    epoch: float
+    """The same in epochs."""
+    train_loss: float
+    """Mean nats per token over the stretch."""
+
+
 def write_epochs(path: Path, rows: list[EpochRow]) -> None:
     """Writes `epochs.csv`."""
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(field.name for field in fields(EpochRow))
         writer.writerows(row.cells() for row in rows)
+
+
+def write_steps(path: Path, rows: list[StepRow]) -> None:
+    """Writes `steps.csv`."""
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(field.name for field in fields(StepRow))
+        writer.writerows((row.step, f"{row.epoch:.6g}", f"{row.train_loss:.6g}") for row in rows)
+
+
+def read_steps(path: Path) -> list[StepRow]:
+    """The rows of a `steps.csv`."""
+    with path.open(encoding="utf-8", newline="") as file:
+        return [
+            StepRow(int(row["step"]), float(row["epoch"]), float(row["train_loss"]))
+            for row in csv.DictReader(file)
+        ]
 
 
 def read_epochs(path: Path) -> list[EpochRow]:
@@ -113,31 +143,92 @@ def epochs_table(markdown: str) -> Table:
     return table
 
 
-def draw_curves(rows: list[EpochRow], picture: Path) -> None:
-    """Draws loss and accuracy on the validation set after every epoch, as a PNG."""
+def draw_curves(rows: list[EpochRow], steps: list[StepRow], title: str, picture: Path) -> None:
+    """Losses, accuracy and bits per byte after every epoch, the phases shaded, as a PNG.
+
+    `steps` adds the training loss within the epochs; it may be empty. The picture is 900 pixels wide
+    and readable at 600.
+    """
     from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.5, 6.4), layout="constrained")
+    panels: dict[str, Axes] = figure.subplot_mosaic(
+        [["loss", "loss"], ["accuracy", "bits"]], height_ratios=[5, 4]
+    )
+    figure.suptitle(title)
+    if steps:
+        panels["loss"].plot(
+            [row.epoch for row in steps],
+            [row.train_loss for row in steps],
+            color="tab:orange",
+            alpha=0.5,
+            linewidth=1,
+            label="training, by step",
+        )
+    epochs = [row.epoch for row in rows]
+    panels["loss"].plot(
+        epochs[1:],
+        [row.train_loss for row in rows[1:]],
+        "s--",
+        color="tab:orange",
+        markersize=5,
+        label="training, mean of the epoch",
+    )
+    panels["loss"].plot(epochs, losses := [row.loss for row in rows], "o-", label="validation")
+    panels["loss"].set(ylabel="loss (nats per token)")
+    panels["accuracy"].plot(epochs, accuracies := [100 * row.accuracy for row in rows], "o-g")
+    panels["accuracy"].set(ylabel="validation accuracy (%)")
+    panels["bits"].plot(epochs, bits := [row.bits_per_byte for row in rows], "o-", color="purple")
+    panels["bits"].set(ylabel="validation bits per byte")
+    _label_points(panels["loss"], epochs, losses, above=True)
+    _label_points(panels["accuracy"], epochs, accuracies, above=False)
+    _label_points(panels["bits"], epochs, bits, above=True)
+    for axes in panels.values():
+        _shade_phases(axes, rows, named=axes is panels["loss"])
+    panels["loss"].legend(fontsize=9)
+    figure.savefig(picture, dpi=120)
+
+
+_MOST_LABELS = 8
+
+
+def _label_points(axes: Axes, epochs: list[int], values: list[float], above: bool) -> None:
+    """Writes the values beside their points: all of a short run, of a long one first and last."""
+    from matplotlib.patheffects import withStroke
+
+    halo = withStroke(linewidth=2, foreground="white")
+    points = list(zip(epochs, values, strict=True))
+    for point in points if len(points) <= _MOST_LABELS else (points[0], points[-1]):
+        axes.annotate(
+            f"{point[1]:.2f}",
+            point,
+            textcoords="offset points",
+            xytext=(3, 5 if above else -13),
+            fontsize=9,
+            path_effects=[halo],
+        )
+
+
+def _shade_phases(axes: Axes, rows: list[EpochRow], named: bool) -> None:
+    """Shades every second phase and draws the epochs as the common axis."""
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(9, 3.6))
-    epochs = [row.epoch for row in rows]
-    panels = (
-        # labels are offset to the outer side of each curve's bend
-        ("loss (nats per token)", "tab:blue", [row.loss for row in rows], (4, 6)),
-        ("accuracy (%)", "tab:green", [100 * row.accuracy for row in rows], (2, -13)),
-    )
-    for axes, (label, color, values, offset) in zip(figure.subplots(1, 2), panels, strict=True):
-        axes.plot(epochs, values, marker="o", color=color)
-        axes.set(xlabel="epochs", ylabel=label)
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.grid(alpha=0.3)
-        for epoch, value in zip(epochs, values, strict=True):
-            axes.annotate(
-                f"{value:.2f}",
-                (epoch, value),
-                textcoords="offset points",
-                xytext=offset,
-                fontsize=8,
+    starts = [n for n in range(1, len(rows)) if n == 1 or rows[n].phase != rows[n - 1].phase]
+    for number, (start, after) in enumerate(zip(starts, [*starts[1:], len(rows)], strict=True)):
+        axes.axvspan(start - 1, after - 1, color="0.5", alpha=0.07 + 0.1 * (number % 2), lw=0)
+        if named:
+            axes.text(
+                (start + after) / 2 - 1,
+                1.02,
+                rows[start].phase,
+                transform=axes.get_xaxis_transform(),
+                ha="center",
+                fontsize=9,
+                style="italic",
             )
-        axes.margins(x=0.14, y=0.15)
-    figure.tight_layout()
-    figure.savefig(picture, dpi=120)
+    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axes.set_xlabel("epochs")
+    axes.grid(alpha=0.3)
+    axes.margins(y=0.15)
+    right = 1.08 if named else 1.17  # room for the last label
+    axes.set_xlim(-0.05 * rows[-1].epoch, right * rows[-1].epoch)

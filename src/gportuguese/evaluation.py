@@ -34,7 +34,10 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     rows = epochs.read_epochs(training.folder / "epochs.csv")
     (out / "epochs.md").write_text(epochs.epochs_markdown(training) + "\n", encoding="utf-8")
     shutil.copy(training.folder / "epochs.csv", out / "epochs.csv")
-    epochs.draw_curves(rows, out / "curves.png")
+    kept = training.folder / "steps.csv"
+    steps = epochs.read_steps(kept) if kept.exists() else []  # older runs have none
+    title = f"{config.name}: losses, accuracy and bits per byte"
+    epochs.draw_curves(rows, steps, title, out / "curves.png")
     (out / "samples.md").write_text(_samples(config, prompts, writer), encoding="utf-8")
     content = {
         **facts,

@@ -22,6 +22,7 @@ from gportuguese.callbacks import (
     EpochOrder,
     EpochTable,
     Logits,
+    LossCurve,
     Meter,
     MetricsTable,
     TrackerLog,
@@ -59,7 +60,7 @@ def build(
     callbacks: Sequence[Any] = (),
     metrics: Sequence[Any] = (),
 ) -> dict[str, Any]:
-    """Writes `epochs.csv`, the weights after each phase (`phases/<n>-<name>/`), and `model/`.
+    """Writes `epochs.csv`, `steps.csv`, the weights of each phase (`phases/<n>-<name>/`) and `model/`.
 
     Resumes from the newest undamaged checkpoint in `out`. Several processes may build together;
     only the main one writes. Raises `TrainingStopped` before a step with a bad loss or gradients.
@@ -80,10 +81,13 @@ def build(
     groups = causal_lm.parameter_groups(model)
     rows = checkpoint.rows if checkpoint else ([], [])
     table = EpochTable(out, token_bytes, learn.step_loss, *rows, on_row=_log_row, world=world)
+    epoch_steps = loaders.train.epoch_blocks // section.global_batch_size
+    curve = LossCurve(out, learn.step_loss, table, epoch_steps, world)
     checkpoints = Checkpoints(
         out / CHECKPOINTS,
         model,
         table=table,
+        curve=curve,
         guard=learn.guard,
         scaler=learn.precision.scaler,
         passes_per_step=learn.step_loss.passes_per_step,
@@ -131,6 +135,7 @@ def build(
                 TrainableGroups(groups, phase.trainable_groups),
                 EpochOrder(meter.first_epoch),
                 table,
+                curve,
                 checkpoints,
             ]
             if world.is_main:

@@ -56,7 +56,8 @@ def partial_train(overrides):
 
 
 def assert_same(one, two):
-    for name in ("epochs.csv", "model/model.safetensors", "phases/1-embeddings/model.safetensors"):
+    weights = ("model/model.safetensors", "phases/1-embeddings/model.safetensors")
+    for name in ("epochs.csv", "steps.csv", *weights):
         assert (one / name).read_bytes() == (two / name).read_bytes(), name
 
 

@@ -75,7 +75,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
                 examples_markdown(vocabularies, kinds, source_VD, target_VD, section.seed),
                 encoding="utf-8",
             )
-            draw_map(vocabularies, kinds, source_VD, target_VD, out / "map.png")
+            title = f"Rows of the embedding matrix after align.method={method}"
+            draw_map(vocabularies, kinds, source_VD, target_VD, title, out / "map.png")
     causal_lm.set_end_of_text(model, int(target.eos_token_id))
     target.model_max_length = causal_lm.num_positions(model)
     causal_lm.save(model, out)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from gportuguese.align.rows import Vocabularies
 
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.transforms import Bbox
+
 _EXAMPLES, _NEAREST, _LABELS = 20, 3, 14
+_CANDIDATES = 200  # words tried as labels, of each language
 
 
 def examples_markdown(
@@ -42,42 +49,96 @@ def draw_map(
     kinds: np.ndarray,
     source_VD: np.ndarray,
     target_VD: np.ndarray,
+    title: str,
     picture: Path,
 ) -> None:
     """Plots the rows of both languages on the first two principal components of the source rows.
 
-    Labels the first tokens that are a space and at least five letters. In a trained tokenizer those
-    are frequent words.
+    Labels up to 14 frequent words of each language where they do not overprint: the first tokens that
+    are a space and at least five letters, new rows before copied ones. Rows of a kind that are all equal are one large point. The
+    picture is 900 pixels wide and readable at 600.
     """
     from matplotlib.figure import Figure
 
     source_VD = source_VD[: vocabularies.shape[1]]
     centre = source_VD.mean(0)
-    _, _, axes_DD = np.linalg.svd(np.cov(source_VD, rowvar=False))
-    figure = Figure(figsize=(9, 6.5))
+    _, variances, axes_DD = np.linalg.svd(np.cov(source_VD, rowvar=False))
+    figure = Figure(figsize=(7.5, 6.6), layout="constrained")
     axes = figure.subplots()
     source_points = (source_VD - centre) @ axes_DD[:2].T
+    target_points = (target_VD - centre) @ axes_DD[:2].T
     axes.scatter(
         source_points[:, 0],
         source_points[:, 1],
-        s=3,
-        color="0.8",
-        label=f"source ({len(source_points):,})",
+        s=5,
+        color="0.75",
+        lw=0,
+        label=f"base model ({len(source_points):,})",
     )
-    target_points = (target_VD - centre) @ axes_DD[:2].T
-    for kind in np.unique(kinds):
+    by_size = sorted(np.unique(kinds), key=lambda kind: -(kinds == kind).sum())
+    for number, kind in enumerate(by_size):
         some = target_points[kinds == kind]
-        axes.scatter(some[:, 0], some[:, 1], s=4, alpha=0.6, label=f"{kind} ({len(some):,})")
-    for points, tokens, color in (
-        (source_points, vocabularies.source_tokens, "0.35"),
-        (target_points, vocabularies.target_tokens, "black"),
+        is_one = bool(np.ptp(some, axis=0).max() < 1e-6) and len(some) > 1
+        shown = some[:1] if is_one else some
+        axes.scatter(
+            shown[:, 0],
+            shown[:, 1],
+            s=120 if is_one else 9,
+            marker="*" if is_one else "o",
+            alpha=1 if is_one else 0.6,
+            lw=0,
+            color=f"C{number}",
+            zorder=3 if is_one else 2,
+            label=f"{kind} ({len(some):,}{' rows, all equal' if is_one else ''})",
+        )
+    shares = 100 * variances[:2] / variances.sum()
+    axes.set_title(
+        f"{title}\nbold: tokens of the new vocabulary; italic: of the base model", size=11
+    )
+    axes.set_xlabel(
+        f"first principal component of the base model's rows ({shares[0]:.0f} % of variance)"
+    )
+    axes.set_ylabel(f"second principal component ({shares[1]:.0f} %)")
+    figure.legend(loc="outside lower center", ncols=4, fontsize=9)
+    figure.draw_without_rendering()  # fixes the layout, so that the sizes of labels are final
+    taken: list[Bbox] = []
+    is_copied = kinds == "copied"
+    for points, tokens, style, is_last in (
+        (target_points, vocabularies.target_tokens, {"weight": "bold"}, is_copied),
+        (source_points, vocabularies.source_tokens, {"style": "italic"}, np.zeros(len(source_VD))),
     ):
-        for id in [id for id, token in enumerate(tokens) if _is_word(token)][:_LABELS]:
-            axes.annotate(tokens[id].decode().strip(), points[id], fontsize=8, color=color)
-    axes.set(xlabel="first axis", ylabel="second axis", title="rows of the embedding matrix")
-    axes.legend(markerscale=3, fontsize=8)
-    figure.tight_layout()
+        ids = islice((id for id, token in enumerate(tokens) if _is_word(token)), _CANDIDATES)
+        words = {tokens[id].decode().strip(): points[id] for id in sorted(ids, key=is_last.item)}
+        _label(axes, words, style, taken)
     figure.savefig(picture, dpi=120)
+
+
+def _label(axes: Axes, words: dict[str, Any], style: dict[str, Any], taken: list[Bbox]) -> None:
+    """Writes the first words that fit beside their points without touching a box in `taken`."""
+    from matplotlib.patheffects import withStroke
+
+    halo = withStroke(linewidth=2.5, foreground="white")
+    free, number = axes.get_window_extent(), 0
+    for word, point in words.items():
+        text = axes.annotate(
+            word,
+            point,
+            xytext=(3, 3),
+            textcoords="offset points",
+            fontsize=9,
+            path_effects=[halo],
+            **style,
+        )
+        text.set_in_layout(False)
+        box = text.get_window_extent().padded(4)
+        is_inside = free.containsx(box.x1) and free.containsy(box.y1)
+        if not is_inside or box.count_overlaps(taken):
+            text.remove()
+            continue
+        taken.append(box)
+        number += 1
+        if number == _LABELS:
+            break
 
 
 def _is_word(token: bytes) -> bool:

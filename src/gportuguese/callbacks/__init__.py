@@ -2,7 +2,7 @@
 
 Trainable groups -5, data order -4, data parallel -3, loss input 0, accumulation 6, step loss 7,
 precision 10, guard and clipping 12, logits 20, recorder 50, one-cycle and most of fastai's own 60,
-checkpoints 65, epoch table 70, metrics table 71, tracker 75, meter 80.
+checkpoints 65, epoch table 70, metrics table 71, loss curve 72, tracker 75, meter 80.
 """
 
 import warnings
@@ -18,6 +18,7 @@ from gportuguese.callbacks.data_order import EpochOrder, NextEpoch
 from gportuguese.callbacks.epoch_table import EpochTable
 from gportuguese.callbacks.extra_metrics import Logits, MetricsTable, TokenMetrics
 from gportuguese.callbacks.guard import Guard, StepLoss
+from gportuguese.callbacks.loss_curve import LossCurve
 from gportuguese.callbacks.loss_input import HeadInLoss, LossInput
 from gportuguese.callbacks.meter import Meter
 from gportuguese.callbacks.parallel import DataParallel
@@ -35,6 +36,7 @@ __all__ = [
     "Guard",
     "HeadInLoss",
     "Logits",
+    "LossCurve",
     "LossInput",
     "Meter",
     "MetricsTable",

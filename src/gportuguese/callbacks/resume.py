@@ -19,6 +19,7 @@ from fastai.callback.core import Callback
 from gportuguese import artifacts, atomic, causal_lm
 from gportuguese.callbacks.epoch_table import EpochTable
 from gportuguese.callbacks.guard import Guard
+from gportuguese.callbacks.loss_curve import LossCurve
 from gportuguese.epochs import EpochRow, EpochTime
 from gportuguese.world import World
 
@@ -54,8 +55,8 @@ class Checkpoints(Callback):
 
     A signal ends the run after the current step or validation batch; a second one ends it at once.
     All processes save and stop together. A checkpoint holds everything that later steps depend on:
-    weights, optimizer, guard, loss scale, random states, position, and the epoch table with the
-    sums of the unfinished epoch. Weights are safetensors; `torch.load(weights_only=True)` reads the
+    weights, optimizer, guard, loss scale, random states, position, loss curve, and the epoch table
+    with the sums of the unfinished epoch. Weights are safetensors; `torch.load(weights_only=True)` reads the
     rest. Set `position` to where each fit starts.
     """
 
@@ -68,13 +69,14 @@ class Checkpoints(Callback):
         model: PreTrainedModel,
         *,
         table: EpochTable,
+        curve: LossCurve,
         guard: Guard,
         scaler: torch.amp.GradScaler,
         passes_per_step: int,
         minutes: float,
         world: World,
     ) -> None:
-        self.folder, self.model, self.table = folder, model, table
+        self.folder, self.model, self.table, self.curve = folder, model, table, curve
         self.guard, self.scaler = guard, scaler
         self.passes_per_step, self.seconds, self.world = passes_per_step, 60 * minutes, world
         self.position = Position()
@@ -129,6 +131,7 @@ class Checkpoints(Callback):
             "position": asdict(position),
             "rows": [asdict(row) for row in self.table.rows],
             "times": [asdict(times) for times in self.table.times],
+            "curve": self.curve.state_dict(),
             "open_row": self.table.state_dict() if position.step else {},
             "optimizer": _plain_state(learn.opt.opt),
             "guard": self.guard.state_dict(),
@@ -152,6 +155,7 @@ class Checkpoints(Callback):
         state, position = checkpoint.state, checkpoint.position
         learn.opt.opt.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
+        self.curve.load_state_dict(state["curve"])
         if position.step or position.epoch:  # in the middle of a fit
             self.guard.load_state_dict(state["guard"])
         if position.step:
