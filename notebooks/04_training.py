@@ -196,8 +196,9 @@ below.set_yscale("log")
 momentum.set_ylabel("momentum (Adam's beta1)")
 below.legend(
     handles=[*below.get_lines()[:1], *momentum.get_lines()[:1]],
-    loc="lower left",
-    framealpha=0.9,
+    loc="upper center",
+    bbox_to_anchor=(0.5, -0.28),
+    ncol=2,
 )
 plt.show()
 
@@ -210,8 +211,8 @@ learn.recorder.plot_sched()
 
 # %% [markdown]
 # ## After training
-# The same measures and the same prompt as at the beginning. A model of 2.6 million parameters, trained on 65 articles,
-# writes words of Portuguese but no sense.
+# The same measures and the same prompt as at the beginning. A model of 2.6 million parameters, trained on a few dozen
+# articles, writes words of Portuguese but no sense.
 
 # %%
 after = dict(zip(names, learn.validate(), strict=True))
