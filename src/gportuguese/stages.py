@@ -33,7 +33,7 @@ def _no_hashes(config: Config, folders: Folders) -> Hashes:
 
 
 def _digest(folder: Path) -> str | None:
-    return folder.name.rpartition("-")[2]
+    return artifacts.parts_of(folder)[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -202,7 +202,7 @@ STAGES = {
             inputs=("dump",),
             settings=_corpus_settings,
             outside=_documents_or_tables,
-            version=6,
+            version=7,
             resumable=True,
         ),
         Stage(
