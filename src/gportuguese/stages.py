@@ -176,6 +176,7 @@ def _check_formats(world: World, config: Config) -> None:
 
 def _check_training(world: World, config: Config) -> None:
     plugins.check_plugins(config.train)
+    world.passes_of_step(config.train.global_batch_size, config.runtime.micro_batch_size)
     with busy("loading PyTorch"):
         from gportuguese.precision import check_machine
 
@@ -201,7 +202,7 @@ STAGES = {
             inputs=("dump",),
             settings=_corpus_settings,
             outside=_documents_or_tables,
-            version=6,
+            version=7,
             resumable=True,
         ),
         Stage(
