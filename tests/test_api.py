@@ -129,7 +129,10 @@ def test_a_script_needs_no_main_guard(tiny_overrides, tmp_path):
         encoding="utf-8",
     )
     done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
-    assert (done.stdout, done.returncode) == ("120\n", 0), done.stderr
+    assert done.returncode == 0, done.stderr
+    config = load_config(None, tiny_overrides)
+    documents = Pipeline(config).open("corpus").facts["documents"]
+    assert done.stdout == f"{sum(documents.values())}\n"  # printed once
 
 
 @pytest.fixture(scope="module")
