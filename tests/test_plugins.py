@@ -181,7 +181,9 @@ def test_the_tracker_wandb_gets_steps_and_rows(plain, fresh, tmp_path, monkeypat
     started, logged, real = [], [], wandb.init
 
     def init(**options):
-        started.append(real(mode="offline", dir=tmp_path, **options))  # it reads variables only once
+        started.append(
+            real(mode="offline", dir=tmp_path, **options)
+        )  # it reads variables only once
         return started[-1]
 
     def log(self, values, step):

@@ -190,7 +190,7 @@ class Pipeline:
             manifest = {
                 "stage": stage.name,
                 "version": stage.version,
-                "digest": folder.name.rpartition("-")[2],
+                "digest": artifacts.parts_of(folder)[1],
                 "name": self.config.name,
                 "config": as_tree(self.config),  # lets `export` work from the folder alone
                 "section": stage.settings(self.config),
