@@ -114,7 +114,7 @@ def test_the_published_table_is_that_of_the_docs(script, request):
     (source,) = (
         cell.source for cell in script.read("05_epoch_table").cells if "PUBLISHED = " in cell.source
     )
-    rows = [line.split(",") for line in source.split('"""')[1].split()[1:]]
+    rows = [line.split(",") for line in source.split('"""')[1].splitlines()[2:]]
     table = [
         line.strip("| ").split(" | ")[:5] for line in page.splitlines() if re.match(r"\| \d", line)
     ]

@@ -31,9 +31,9 @@ def survey(path: Path, num_pages: int, num_names: int) -> str:
     )
     headings, templates, leftovers = Counter[str](), Counter[str](), Counter[str]()
     for page in pages:
-        headings.update(set(map(str.strip, _HEADING.findall(page.wikitext))))
+        headings.update(dict.fromkeys(map(str.strip, _HEADING.findall(page.wikitext)), 1))
         templates.update(
-            {template_name(name, language) for name in _TEMPLATE.findall(page.wikitext)}
+            dict.fromkeys((template_name(n, language) for n in _TEMPLATE.findall(page.wikitext)), 1)
         )
         text = wikitext_to_text(page.wikitext, page.title, language)
         for pattern in (LEFTOVER, HOLE):
