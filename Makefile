@@ -47,7 +47,7 @@ notebooks: demo
 docs: setup
 	$(BIN)/python -m pip install --quiet --editable '.[docs]'
 	$(BIN)/python scripts/docs_pages.py --check
-	$(BIN)/mkdocs build --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 gpu: setup
 	$(BIN)/python scripts/gpu_report.py --minutes 9 --out runs/gpu

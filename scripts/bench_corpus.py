@@ -2,14 +2,14 @@
 
     python scripts/bench_corpus.py DUMP.xml.bz2 --rendered PAGES.jsonl.gz --runs 5
 
-Both clean every page (no minimum length) with the same number of processes. Printed: pages a
-second, the ratio, peak memory of the whole process tree, ours again with the search for
-near-duplicates that wikiextractor lacks, and the same for the tokenizer and tokens stages.
+Both clean every page (no minimum length) with the same number of processes. It prints pages per second,
+their ratio and the peak memory of the whole process tree; then ours with the search for near-duplicates,
+which wikiextractor lacks, and the tokenizer and tokens stages.
 
-Leftovers and holes per megabyte of text are counted in both and in mwparserfromhell's `strip_code` (pip
-install mwparserfromhell). With `--rendered`, a file of `id` and `text` of pages as a browser shows them,
-also recall and precision of the words of prose, and the share of paragraphs that are one line. `--runs 0`
-prints this alone.
+It also counts leftovers and holes per megabyte of text, for both and for mwparserfromhell's `strip_code`
+(pip install mwparserfromhell). `--rendered` takes a file with `id` and `text` of pages as a browser shows
+them, and adds recall and precision of prose words and the share of paragraphs that are one line.
+`--runs 0` prints only these.
 """
 
 import argparse
@@ -42,7 +42,7 @@ from gportuguese.wikitext import Language, count_faults, language_of
 
 
 def tree_memory_bytes(root: int) -> int:
-    """Memory of a process and its descendants, what they share counted once (PSS)."""
+    """Memory of a process and its descendants, with shared pages counted once (PSS)."""
     parents = {}
     for folder in Path("/proc").iterdir():
         if folder.name.isdigit():
@@ -99,7 +99,7 @@ def ours(
     dedup: str = "off",
     templates: str = "expand",
 ) -> list[str]:
-    """The same through this project, every page kept whatever its length."""
+    """The same with this project; pages of any length are kept."""
     sets = [
         f"dump.source={dump}",
         f"runtime={{artifacts_dir: '{out}', num_workers: {processes}, device: cpu}}",
@@ -129,17 +129,17 @@ def our_texts(dump: Path, out: Path, processes: int) -> dict[str, str]:
 
 
 def stripped(page: RawPage, language: Language) -> str:
-    """The text of a page as mwparserfromhell strips it, which the Hub's Wikipedia is made with.
+    """The text of a page by mwparserfromhell, as the Hub's Wikipedia data set is made.
 
-    As there, files, categories, references and tables are taken out before, and each section is
-    stripped by itself.
+    As there, files, categories, references and tables are removed first, and each section is stripped
+    by itself.
     """
     import mwparserfromhell
 
     code = mwparserfromhell.parse(page.wikitext)
     for link in code.filter_wikilinks():
         if str(link.title).partition(":")[0].strip().lower() in language.hidden_prefixes:
-            with contextlib.suppress(ValueError):  # it was in one that is gone
+            with contextlib.suppress(ValueError):  # its parent was removed
                 code.remove(link)
     for tag in code.filter_tags(matches=lambda tag: str(tag.tag).lower() in ("ref", "table")):
         with contextlib.suppress(ValueError):
@@ -152,11 +152,11 @@ WORD = re.compile(r"[^\W\d_]{2,}")
 
 
 def compared(text: str, rendered: str) -> Counter[str]:
-    """How a text compares with the paragraphs that a reader is shown.
+    """Compares a text with the paragraphs that a browser shows.
 
-    `kept` of `words` words are in the text; `right` of the words `made` in its lines of prose are
-    shown. A line is prose if a fifth of its runs of three words is shown: the rendering holds no
-    lists and no headings. `whole` of `paragraphs` paragraphs begin and end where a line does.
+    `kept` of the `words` shown are in the text; `right` of the words `made` in its prose lines are
+    shown. A line is prose if a fifth of its runs of three words is shown, as the rendering has no
+    lists or headings. `whole` of `paragraphs` paragraphs begin and end where a line does.
     """
 
     def runs(words: list[str]) -> list[tuple[str, ...]]:
@@ -181,7 +181,7 @@ def compared(text: str, rendered: str) -> Counter[str]:
 
 
 def print_quality(dump: Path, rendered: Path | None, texts: dict[str, dict[str, str]]) -> None:
-    """Prints what each cleaner left and tore out, and lost and made up if `rendered` shows it."""
+    """Prints leftovers and holes of each cleaner; with `rendered`, also recall and precision."""
     language, shown = language_of(dump_language(dump), read_header(dump).namespaces), {}
     if rendered is not None:
         with gzip.open(rendered, "rt", encoding="utf-8") as file:

@@ -178,7 +178,10 @@ def commands_page() -> str:
     common = subparsers.choices["train"]._actions
     blocks = ["## Options of every command", _options([a for a in common if a.dest in COMMON])]
     for name, parser in subparsers.choices.items():
-        blocks.append(f"## {name}\n\n{parser.description[0].upper()}{parser.description[1:]}.")
+        blocks.append(f"## {name}\n\n{parser.description}")
+        if parser.epilog:
+            lines = [line.strip() for line in parser.epilog.splitlines()[1:]]
+            blocks.append("\n".join(["```text", *lines, "```"]))
         if own := [action for action in parser._actions if action.dest not in (*COMMON, "help")]:
             blocks.append(_options(own))
     return "\n\n".join(blocks)
@@ -189,12 +192,12 @@ def _options(actions: list[argparse.Action]) -> str:
     for action in actions:
         value = action.metavar or (action.dest.upper() if action.nargs != 0 else "")
         names = [f"`{name} {value}`" if value else f"`{name}`" for name in action.option_strings]
-        shown = ", ".join(names) or f"`{action.dest.upper()}`"
+        shown = ", ".join(names) or f"`{action.metavar}`"
         is_plain = any(action.default is each for each in (None, False, argparse.SUPPRESS))
         is_plain = is_plain or action.default == []
         default = "required" if action.required and action.option_strings else ""
         default = default if is_plain else f"`{action.default}`"
-        about = re.sub(r" *\(default: [^)]*\)$", "", action.help or "") if default else action.help
+        about = re.sub(r" *\(default: .*\)$", "", action.help or "") if default else action.help
         about = (about or action.dest.replace("_", " ")).replace("|", "\\|")
         rows.append((shown, about, default))
     width = (

@@ -123,7 +123,7 @@ def test_a_mistyped_command_gets_a_suggestion(word, hint, capsys):
         (("train", "--cofnig=v100"), "no option --cofnig; did you mean --config?"),
         (("train", "v100"), "unexpected argument 'v100'; to choose a config, write --config v100"),
         (("survey", "dump.xml", "--page", "3", "--what"), "no option --what\n"),
-        (("serve", "a", "b"), "unexpected argument 'b'"),
+        (("serve", "a", "b"), "unexpected argument 'b'\n"),
         (("serve", "--port", "99999"), "'99999' is not a number from 0 to 65535"),
         (("serve", "--max-queue", "-1"), "'-1' is not a number of at least 0"),
         (("serve", "--time-limit", "nan"), "'nan' is not a number above 0"),

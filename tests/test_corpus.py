@@ -50,7 +50,7 @@ def test_reasons_for_dropping(page, expected):
 def test_the_first_reason_of_the_stated_order_counts():
     """Each page fails for its own reason and for all that come later."""
     title = "X" * 151
-    order = clean_page.__doc__.partition("first that holds of: ")[2].partition(".")[0]
+    order = clean_page.__doc__.partition("in the order they are checked: ")[2].partition(".")[0]
     pages = {
         "other namespace": RawPage(1, title, 10, True, "{{desambiguação}}"),
         "redirect": RawPage(1, title, 0, True, "{{desambiguação}}"),

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from gportuguese import Pipeline, corpus, init_world, load_config
+from gportuguese import Pipeline, corpus, hashes, init_world, load_config
 from gportuguese.corpus import pool
 from gportuguese.corpus.definitions import (
     Definitions,
@@ -302,6 +302,8 @@ def test_a_fetched_dump_is_read_once_to_verify_and_once_to_clean(
             return io.BufferedReader(Counted(self, "rb"))
         return real(self, mode, *rest, **more)
 
+    # a dump of real size is hashed for longer than the time within which a file may still change
+    monkeypatch.setattr(hashes, "_SETTLED_NS", 0)
     fork = multiprocessing.get_context("fork")
     monkeypatch.setattr(pool.multiprocessing, "get_context", lambda _: fork)
     monkeypatch.setattr(Path, "open", counted)

@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import json
+import pkgutil
 import re
 import shlex
 from functools import cache
@@ -20,7 +21,8 @@ from gportuguese.config import config_of, load_config
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "docs" / "results"
 READMES = [ROOT / "README.md", ROOT / "README.pt.md"]
-PAGES = [*READMES, ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+OTHERS = ["CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "notebooks/README.md"]
+PAGES = [*READMES, *(ROOT / name for name in OTHERS), *sorted((ROOT / "docs").rglob("*.md"))]
 REPOSITORY = "https://github.com/gportuguese/gportuguese/blob/main/"
 
 spec = importlib.util.spec_from_file_location("docs_pages", ROOT / "scripts" / "docs_pages.py")
@@ -101,16 +103,16 @@ def commands(page):
                     yield words
 
 
-def own_configs(page, folder):
-    """Writes the YAML blocks that begin with a comment `# NAME.yaml` into a folder."""
-    for block in blocks(page, "yaml"):
+def own_configs(folder):
+    """Writes the YAML blocks of all pages that begin with a comment `# NAME.yaml` into a folder."""
+    for block in (block for page in PAGES for block in blocks(page, "yaml")):
         if name := re.match(r"# ([\w-]+\.yaml)", block):
             (folder / name[1]).write_text(block, encoding="utf-8")
 
 
 @every_page
 def test_commands_are_real(page, tmp_path, monkeypatch):
-    own_configs(page, tmp_path)
+    own_configs(tmp_path)
     monkeypatch.chdir(tmp_path)
     project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
@@ -147,7 +149,7 @@ QUICK = ("config", "status")
 
 @every_page
 def test_quick_commands_run(page, tmp_path, monkeypatch, capsys):
-    own_configs(page, tmp_path)
+    own_configs(tmp_path)
     monkeypatch.chdir(tmp_path)
     for program, *words in commands(page):
         if program == "gpt-pt" and words[0] in (*QUICK, "--version", "--help"):
@@ -200,6 +202,11 @@ def test_every_setting_and_command_has_a_meaning():
         assert f"\n## {name}\n" in listed, name
 
 
+def test_names_of_the_python_reference_exist():
+    for name in re.findall(r"^::: ([\w.]+)$", text_of(ROOT / "docs" / "api.md"), re.MULTILINE):
+        pkgutil.resolve_name(name)
+
+
 def test_values_are_said_in_words():
     values = {key.name: key.values for key in docs_pages.all_keys()}
     assert values["corpus.valid_per_mille"] == "whole number, at least 1 and below 1000"
@@ -220,7 +227,8 @@ GUIDES = [
     page
     for page in PAGES
     if (page.parent != RESULTS or page.name == "index.md")
-    and page.name not in ("CONTRIBUTING.md", "configuration.md", "commands.md")
+    and page.name not in ("configuration.md", "commands.md")
+    and str(page.relative_to(ROOT)) not in OTHERS
 ]
 
 

@@ -7,10 +7,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gportuguese.wikitext import language_of, wikitext_to_text
-from gportuguese.wikitext.expansion import Templates, expand, key_of
+from gportuguese.wikitext.definitions import Templates, kind_of
+from gportuguese.wikitext.expansion import expand
 from gportuguese.wikitext.expressions import ExpressionError, evaluate
+from gportuguese.wikitext.names import definition_key
 from gportuguese.wikitext.preprocessor import transcluded
-from gportuguese.wikitext.shapes import kind_of
 
 PT = language_of("pt")
 WORDS = {
@@ -68,7 +69,7 @@ def templates(definitions, language=PT):
         body = transcluded(text)
         return name, kind_of(body, text), body
 
-    return Templates(fetch, frozenset(("template", "predefinição")), language)
+    return Templates(fetch, language)
 
 
 ALL = templates(
@@ -316,11 +317,11 @@ def test_any_text_passes_that_calls_nothing(text):
 
 
 def test_names_are_kept_with_a_capital():
-    assert key_of("água doce") == "Água doce"
+    assert definition_key("água doce") == "Água doce"
 
 
 def test_definitions_that_are_kept_parsed_stay_few(monkeypatch):
-    monkeypatch.setattr("gportuguese.wikitext.expansion._CACHED_CHARS", 100)
+    monkeypatch.setattr("gportuguese.wikitext.definitions._CACHED_CHARS", 100)
     found = templates({f"T{number}": "x" * 60 for number in range(50)})
     for number in range(50):
         assert expanded(f"{{{{t{number}}}}}", found) == "x" * 60

@@ -86,7 +86,7 @@ def test_a_file_that_was_whole_already_is_only_verified(host, tmp_path):
     assert fetched(host, tmp_path, sha1=hashlib.sha1(CONTENT).hexdigest()) == CONTENT
     assert not host.requests
     (tmp_path / "x").write_bytes(CONTENT[:-1])
-    with pytest.raises(DumpError, match="it was removed"):
+    with pytest.raises(DumpError, match="the file was removed"):
         fetched(host, tmp_path, sha1=hashlib.sha1(CONTENT).hexdigest())
 
 
@@ -101,7 +101,9 @@ def test_a_file_that_changed_midway_is_refused_and_what_came_is_kept(host, tmp_p
         host.files["/x"] = CONTENT[::-1]
         with (
             Host(address, wait_seconds=0.001) as client,
-            pytest.raises(DumpError, match=r"changed since 1,000 bytes of it were fetched; remove"),
+            pytest.raises(
+                DumpError, match=r"changed since 1,000 bytes of it were downloaded; remove"
+            ),
         ):
             client.fetch(file, tmp_path / "x")
     assert (tmp_path / "x").read_bytes() == CONTENT[:1000]
@@ -123,7 +125,7 @@ def test_lies_and_refusals_end_with_a_message(host, tmp_path, known, faults, mes
 
 
 def test_a_damaged_file_is_removed_so_that_the_next_try_starts_anew(host, tmp_path):
-    with pytest.raises(DumpError, match="it was removed"):
+    with pytest.raises(DumpError, match="the file was removed"):
         fetched(host, tmp_path, sha1="0" * 40)
     assert not (tmp_path / "x").exists()
 
@@ -252,7 +254,7 @@ def refuse_names(*_, **__):
     [
         ("http://127.0.0.1:9", "no connection (Connection refused)"),
         ("http://dumps.invalid", "the host's name cannot be resolved (is there a network?)"),
-        ("https://dumps.invalid", "the proxy fails: no connection (Connection refused)"),
+        ("https://dumps.invalid", "the proxy failed: no connection (Connection refused)"),
         ("https://LOOPBACK", "no secure connection ("),
     ],
 )

@@ -1,7 +1,5 @@
 """What fastai users do with a `Learner`, done with ours."""
 
-from types import SimpleNamespace
-
 import matplotlib
 import pytest
 import torch
@@ -9,6 +7,7 @@ from fastai.callback.core import Callback
 from fastai.callback.progress import CSVLogger, ShowGraphCallback
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.metrics import Perplexity, accuracy
+from fastprogress import fastprogress
 
 from gportuguese import (
     causal_lm,
@@ -216,21 +215,15 @@ def test_a_runs_folder_gives_its_trained_weights(config):
         assert learn.validate()[0] == pytest.approx(run.facts["measures"]["loss"], abs=1e-6)
 
 
-def test_fastais_callbacks_run(config, tmp_path, capsys):
+def test_fastais_callbacks_run(config, tmp_path, monkeypatch, capsys):
     saved, stop = SaveModelCallback(fname="best"), EarlyStoppingCallback(min_delta=10, patience=2)
     learn = make_learner(config, callbacks=[CSVLogger("log.csv"), saved, ShowGraphCallback(), stop])
     learn.path = tmp_path
     graphs = []
-    with learn.added_cbs([]):
-        shown = SimpleNamespace(update_graph=lambda *bounds: graphs.append(bounds))
-        real = learn.progress.before_fit
-
-        def before_fit():
-            real()
-            learn.progress.mbar.update_graph = shown.update_graph
-
-        learn.progress.before_fit = before_fit
-        learn.fit_one_cycle(5, 1e-2)
+    monkeypatch.setattr(
+        fastprogress.ConsoleMasterBar, "update_graph", lambda *graph: graphs.append(graph)
+    )
+    learn.fit_one_cycle(5, 1e-2)
     assert len(graphs) >= 2
     assert len(learn.csv_logger.read_log()) == 3  # the second epoch without an improvement ends it
     assert saved.last_saved_path == tmp_path / "models" / "best.pth"

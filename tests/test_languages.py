@@ -24,8 +24,10 @@ def test_every_table_is_whole(code):
     assert language.hidden_prefixes >= {"file", "category"}
     assert len(language.tongues) > 200
     assert len(language.countries) > 250
-    kinds = "number|month|measure|all|fraction|ship|page|called|language|country|roman|lower|upper"
-    field = re.compile(rf"\{{(?:(?:{kinds}):)?[^{{}}:]*\}}")
+    kinds = (
+        "number|month|measure|all|fraction|ship|called|language|country|roman|article|age|hole|if"
+    )
+    field = re.compile(rf"\{{(?:(?:{kinds}):[^{{}}]*|[^{{}}:]*)\}}")
     for name, pattern in [*language.words.items(), *language.word_prefixes]:
         assert "{" not in field.sub("", pattern), name
         assert name not in language.nothing, f"{name} is in words and in nothing"

@@ -11,20 +11,21 @@ from types import SimpleNamespace
 
 import pytest
 
-from gportuguese import Pipeline, artifacts, init_world, load_config
+from gportuguese import Pipeline, atomic, init_world, load_config
 from gportuguese.config import CorpusConfig
-from gportuguese.corpus import pool
+from gportuguese.corpus import pool, workers
 from gportuguese.corpus.definitions import write_definitions
-from gportuguese.corpus.pool import CorpusError, Job, clean_dump
+from gportuguese.corpus.pool import CorpusError, clean_dump
 from gportuguese.corpus.shards import read_documents, read_summary, shard_path
 from gportuguese.corpus.unpacked import write_pages
+from gportuguese.corpus.workers import Job
 from gportuguese.dump import reader
 from gportuguese.wikitext import language_of
 from tests.conftest import page_xml, sentence
 from tests.test_dump import multistream
 
 PAGES = [page_xml(n, f"P{n}", f"{sentence(n, 40)} {n}") for n in range(1, 61)]
-REAL = pool.clean_page
+REAL = workers.clean_page
 
 
 @pytest.fixture
@@ -108,21 +109,21 @@ forks = pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 
 @forks
 def test_a_killed_worker_is_replaced_and_nothing_is_lost(job, tmp_path, monkeypatch, fork):
-    monkeypatch.setattr(pool, "clean_page", kill_at(20, tmp_path, times=1))
+    monkeypatch.setattr(workers, "clean_page", kill_at(20, tmp_path, times=1))
     assert run(job) == (60, [])
     assert ids(job) == [str(n) for n in range(1, 61)]
 
 
 @forks
 def test_a_page_that_kills_twice_is_set_aside(job, tmp_path, monkeypatch, fork):
-    monkeypatch.setattr(pool, "clean_page", kill_at(20, tmp_path, times=99))
+    monkeypatch.setattr(workers, "clean_page", kill_at(20, tmp_path, times=99))
     assert run(job) == (60, [{"id": "20", "title": "P20", "reason": "the worker died"}])
     assert ids(job) == [str(n) for n in range(1, 61) if n != 20]
 
 
 @forks
 def test_pages_that_raise_explode_loop_or_hang_are_set_aside(job, monkeypatch, fork):
-    monkeypatch.setattr(pool, "clean_page", fail)
+    monkeypatch.setattr(workers, "clean_page", fail)
     monkeypatch.setattr(pool, "_GRACE_SECONDS", 0.5)
     pages, aside = run(job)
     assert pages == 60
@@ -147,7 +148,7 @@ def test_an_error_of_a_worker_names_the_piece(job, monkeypatch, fork, error, mes
     def clean_piece(job, piece, *_):
         raise error
 
-    monkeypatch.setattr(pool, "clean_piece", clean_piece)
+    monkeypatch.setattr(workers, "clean_piece", clean_piece)
     with pytest.raises(CorpusError, match=rf"a worker failed at piece \d of .*{message}"):
         run(job)
 
@@ -157,7 +158,7 @@ def test_an_error_of_a_worker_names_the_piece(job, monkeypatch, fork, error, mes
 def test_a_piece_whose_templates_cannot_be_read_ends_the_run(
     job, monkeypatch, tmp_path, fork, end, reason
 ):
-    real = pool.unpack_piece
+    real = workers.unpack_piece
 
     def unpack_piece(job, piece):
         if piece.number == 2:
@@ -165,7 +166,7 @@ def test_a_piece_whose_templates_cannot_be_read_ends_the_run(
             time.sleep(60) if end == "hang" else os.kill(os.getpid(), signal.SIGKILL)
         return real(job, piece)
 
-    monkeypatch.setattr(pool, "unpack_piece", unpack_piece)
+    monkeypatch.setattr(workers, "unpack_piece", unpack_piece)
     monkeypatch.setattr(pool, "_GRACE_SECONDS", 0.2)
     section = replace(job.section, templates="expand", page_seconds=0.2)
     with pytest.raises(CorpusError, match=rf"templates of piece 2 of .*, bytes .* \({reason}\)"):
@@ -176,10 +177,10 @@ def test_a_piece_whose_templates_cannot_be_read_ends_the_run(
 def test_every_scratch_file_is_synced_to_disk_before_it_has_its_name(job, monkeypatch):
     synced = []
     monkeypatch.setattr(
-        artifacts, "_sync", lambda path: synced.append((path.name, path.stat().st_size))
+        atomic, "_sync", lambda path: synced.append((path.name, path.stat().st_size))
     )
     piece = next(reader.pieces_of(job.path))
-    pool.clean_piece(job, piece, {}, SimpleNamespace(value=0), None)
+    workers.clean_piece(job, piece, {}, SimpleNamespace(value=0), None)
     write_pages(job.shards / "0.pages", [])
     write_definitions(job.definitions, [], [])
     written = (shard_path(job.shards, piece.number), job.shards / "0.pages", job.definitions)

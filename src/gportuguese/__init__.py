@@ -7,9 +7,7 @@
 >>> generate(run.folder / "model", "Lisboa é a capital de")  # doctest: +SKIP
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING
-
+TYPE_CHECKING = False  # without importing typing: see cli
 if TYPE_CHECKING:
     from gportuguese.config import Config, ConfigError, UserError, load_config
     from gportuguese.pipeline import Pipeline
@@ -54,6 +52,8 @@ handle Ctrl+C from the first moment."""
 
 def __getattr__(name: str) -> object:
     if name in _MODULES:
+        from importlib import import_module
+
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 

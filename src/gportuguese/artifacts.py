@@ -51,6 +51,16 @@ class Artifact:
         return dict(self.manifest["facts"])
 
 
+def parts_of(folder: Path) -> tuple[str, str]:
+    """The stage and the digest in the name of a stage's folder.
+
+    >>> parts_of(Path("artifacts/train-0123456789ab"))
+    ('train', '0123456789ab')
+    """
+    stage, _, digest = folder.name.rpartition("-")
+    return stage, digest
+
+
 def read_manifest(folder: Path) -> Artifact:
     """Opens the artifact in `folder` and checks its manifest, but not its files.
 
@@ -64,7 +74,7 @@ def read_manifest(folder: Path) -> Artifact:
         raise ArtifactError(f"{folder} has no {MANIFEST}; {again}") from error
     except (ValueError, KeyError, AttributeError, TypeError) as error:
         raise ArtifactError(f"{folder / MANIFEST} is damaged; {again}") from error
-    if not is_whole or manifest["digest"] != folder.name.rpartition("-")[2]:
+    if not is_whole or manifest["digest"] != parts_of(folder)[1]:
         raise ArtifactError(
             f"{folder / MANIFEST} was changed, or belongs to another folder: its digest does not "
             f"match; {again}"

@@ -218,7 +218,7 @@ def make_learner(
     >>> learn = make_learner("demo")
     >>> learn.freeze_to(-1)
     >>> sum(p.numel() for p in learn.model.parameters() if p.requires_grad)
-    1114496
+    835968
     >>> inputs, targets = learn.dls.one_batch()
     >>> inputs.shape
     torch.Size([8, 256])

@@ -117,6 +117,13 @@ class PhaseLearner(Learner):
         if self.data_parallel is not None:
             self.data_parallel.unwrap()
 
+    def gather_args(self) -> dict[str, Any]:
+        """What `WandbCallback` puts into the config of its run: nothing.
+
+        fastai 2.8.12 cannot format numbers and None with fastcore 2, and would fail with any learner.
+        """
+        return {}
+
     def _set_device(self, batch: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, ...]:
         return tuple(part.to(self.dls.device, non_blocking=True) for part in batch)
 
@@ -137,13 +144,7 @@ def make_phase_learner(
     """
     section, runtime = config.train, config.runtime
     prepare_model(model, config, world)
-    passes, rest = divmod(section.global_batch_size, runtime.micro_batch_size * world.num_ranks)
-    if rest:
-        raise WorldError(
-            f"train.global_batch_size={section.global_batch_size} does not divide among "
-            f"{world.num_ranks} processes with runtime.micro_batch_size="
-            f"{runtime.micro_batch_size} each; lower the micro-batch or start fewer processes"
-        )
+    passes = world.passes_of_step(section.global_batch_size, runtime.micro_batch_size)
     loss = loss_kind(
         model,
         chunk_rows=runtime.loss_rows,

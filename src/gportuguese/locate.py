@@ -128,7 +128,7 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
     """The only stage of this name in an artifacts folder; with `of`, the one built on that training."""
     found = _stages(root, name)
     if of is not None:
-        digest = of.name.rpartition("-")[2]
+        digest = artifacts.parts_of(of)[1]
         found = [
             f for f in found if artifacts.read_manifest(f).manifest["inputs"]["train"] == digest
         ]

@@ -6,6 +6,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import os
 import sys
 from collections.abc import Iterable
 from pathlib import Path
@@ -18,9 +19,9 @@ if TYPE_CHECKING:
 
 OBSERVERS = frozenset(
     {
+        "fastai.callback.azureml:AzureMLCallback",
         "fastai.callback.comet:CometCallback",
         "fastai.callback.hook:ActivationStats",
-        "fastai.callback.neptune:NeptuneCallback",
         "fastai.callback.progress:CSVLogger",
         "fastai.callback.progress:ProgressCallback",
         "fastai.callback.progress:ShowGraphCallback",
@@ -64,8 +65,23 @@ def check_plugins(section: TrainConfig) -> None:
             f"train.tracker={section.tracker} needs the package {section.tracker}: pip install "
             f"'gportuguese[{section.tracker}]', or set train.tracker to tensorboard or none"
         )
+    if section.tracker == "wandb" and os.environ.get("WANDB_MODE", "online") == "online":
+        import wandb
+
+        try:
+            wandb.login()  # on a terminal it asks for the key now, not after hours of other stages
+        except wandb.Error as error:
+            raise tracker_error("wandb", error) from error
     for name in section.callbacks:
         _find(name)
+
+
+def tracker_error(package: str, error: Exception) -> PluginError:
+    """The error of a tracker that does not start, with what to do."""
+    hint = "run `wandb login`, or set WANDB_MODE=offline; " if package == "wandb" else ""
+    return PluginError(
+        f"train.tracker={package}: {error}; {hint}--set train.tracker=none trains without a tracker"
+    )
 
 
 def load_callbacks(names: Iterable[str]) -> list[Callback]:

@@ -91,7 +91,7 @@ def plan(folder: Path, repo: str) -> list[PlannedFile]:
     if repo.count("/") != 1:
         raise PushError(f"--repo {repo}: write it as user/name or organization/name")
     folder = folder.resolve()
-    if folder.name.rpartition("-")[0] != "export" or not folder.is_dir():
+    if artifacts.parts_of(folder)[0] != "export" or not folder.is_dir():
         raise PushError(f"{folder} is not an export folder; run: gpt-pt export")
     manifest = artifacts.open_artifact(folder).manifest
     if not manifest["files"]:
@@ -188,7 +188,7 @@ def write_receipt(folder: Path, receipt: Receipt) -> Path:
     folder = folder.resolve()
     branch = "" if receipt.revision == "main" else f"/{receipt.revision}"
     where = f"{receipt.repo}{branch}".replace("/", "--")  # like the Hub's cache
-    path = folder.with_name(f"push-{folder.name.rpartition('-')[2]}-{where}.json")
+    path = folder.with_name(f"push-{artifacts.parts_of(folder)[1]}-{where}.json")
     now = datetime.now(timezone.utc).isoformat(timespec="seconds")
     try:
         atomic.write_json(path, {**asdict(receipt), "time": now})
@@ -256,7 +256,7 @@ def _explain(
 ) -> tuple[str, str, float | None]:
     """The reason of a failure, without the token; what to do; and the seconds to wait before a retry.
 
-    The Hub may ask for another time than `wait`. None if a retry cannot help.
+    The seconds are `wait` unless the Hub asks for another time, and None if a retry cannot help.
     """
     # the Hub's response or the connection loss behind an error, otherwise the root of its chain
     while not isinstance(error, (HfHubHTTPError, *_CONNECTION_LOSS)) and error.__cause__:

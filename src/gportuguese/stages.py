@@ -33,7 +33,7 @@ def _no_hashes(config: Config, folders: Folders) -> Hashes:
 
 
 def _digest(folder: Path) -> str | None:
-    return folder.name.rpartition("-")[2]
+    return artifacts.parts_of(folder)[1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -176,6 +176,7 @@ def _check_formats(world: World, config: Config) -> None:
 
 def _check_training(world: World, config: Config) -> None:
     plugins.check_plugins(config.train)
+    world.passes_of_step(config.train.global_batch_size, config.runtime.micro_batch_size)
     with busy("loading PyTorch"):
         from gportuguese.precision import check_machine
 
@@ -201,7 +202,7 @@ STAGES = {
             inputs=("dump",),
             settings=_corpus_settings,
             outside=_documents_or_tables,
-            version=6,
+            version=7,
             resumable=True,
         ),
         Stage(

@@ -152,8 +152,8 @@ def check_byte_level(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
     """The byte string of every token id; for special and added tokens, the bytes of their name.
 
-    >>> bytes_of_tokens(tokenizer)[tokenizer.convert_tokens_to_ids("Ã§Ã£o")]
-    b'\\xc3\\xa7\\xc3\\xa3o'
+    >>> bytes_of_tokens(tokenizer)[tokenizer.convert_tokens_to_ids("Ġthe")]
+    b' the'
     """
     to_byte = {character: byte for byte, character in _bytes_to_unicode().items()}
     added = {int(id): token.content for id, token in tokenizer.added_tokens_decoder.items()}

@@ -93,7 +93,7 @@ def joined_ids(bpe: Any, texts: Iterable[str]) -> np.ndarray:
     """The token ids of documents as the stage joins them, int64, in memory.
 
     >>> joined_ids(tokenizer, ["A", "B"]).tolist()
-    [34, 4095, 35, 4095]
+    [32, 4095, 33, 4095]
     """
     encodings = tokenizer.plain_backend(bpe).encode_batch_fast(
         list(texts), add_special_tokens=False

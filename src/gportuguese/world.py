@@ -61,6 +61,23 @@ class World:
         """Whether this is the process that writes files and messages."""
         return self.rank == 0
 
+    def passes_of_step(self, global_batch_size: int, micro_batch_size: int) -> int:
+        """Forward and backward passes of each process in one optimizer step.
+
+        Raises `WorldError` if the processes cannot share the global batch evenly.
+
+        >>> World("cpu", num_workers=1, num_ranks=2).passes_of_step(32, 4)
+        4
+        """
+        passes, rest = divmod(global_batch_size, micro_batch_size * self.num_ranks)
+        if rest:
+            raise WorldError(
+                f"train.global_batch_size={global_batch_size} does not divide among "
+                f"{self.num_ranks} processes with runtime.micro_batch_size={micro_batch_size} each; "
+                "lower the micro-batch or start fewer processes"
+            )
+        return passes
+
     @contextmanager
     def all_cores(self) -> Iterator[None]:
         """A context in which PyTorch uses every core; torchrun limits each process to one."""

@@ -272,8 +272,10 @@ def test_a_late_loss_check_comes_before_the_checkpoint_of_its_step(tiny_override
 def test_a_loss_jump_also_stops_the_resumed_run(tiny_overrides, monkeypatch):
     """The checkpoint holds the mean loss, so the same step is rejected again."""
     settings = (
-        "runtime={micro_batch_size: 8, checkpoint_minutes: 1e-9}",
-        "train={epoch_tokens: 5120, max_loss_rise: 3.0}",
+        "runtime.micro_batch_size=8",
+        "runtime.checkpoint_minutes=1e-9",
+        "train.epoch_tokens=5120",
+        "train.max_loss_rise=3.0",
     )
     config = load_config(None, (*tiny_overrides, *settings))
     real = training.fit_phase

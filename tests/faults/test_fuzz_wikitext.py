@@ -1,4 +1,4 @@
-"""Ten minutes of broken wikitext: nothing raises, nothing takes long, no markup is left."""
+"""Ten minutes of broken wikitext, with and without expansion: nothing raises, takes long or leaves markup."""
 
 import random
 import re
@@ -7,13 +7,31 @@ import time
 import pytest
 
 from gportuguese.config import asset_path
+from gportuguese.corpus.definitions import NAMESPACE, definition_of
 from gportuguese.dump import read_pages
 from gportuguese.wikitext import language_of, wikitext_to_text
+from gportuguese.wikitext.definitions import Templates
+from gportuguese.wikitext.expansion import expand
 from tests.test_wikitext import HOSTILE, MARKS
 
 SECONDS = 600
 LEFT = re.compile(r"\[\[|\]\]|\{\{|\}\}|<ref\b")
-LANGUAGE = language_of("pt")
+LANGUAGES = [language_of(code) for code in ("pt", "en", "es", "fr", "de", "it")]
+MORE_MARKS = [
+    *MARKS,
+    "{{{1|",
+    "}}}",
+    "<code>",
+    "</code>",
+    "<math>",
+    "</math>",
+    "-{",
+    "}-",
+    "{{frac|1|",
+    "{{#if:",
+    "=",
+    "&lt;br&gt;",
+]
 
 
 def broken(pages, chance):
@@ -28,7 +46,9 @@ def broken(pages, chance):
         elif edit == 1:
             text = text[:end] + piece * chance.randrange(1, 4) + text[end:]
         elif edit == 2:
-            text = text[:start] + chance.choice(MARKS) * chance.choice((1, 1, 200)) + text[start:]
+            text = (
+                text[:start] + chance.choice(MORE_MARKS) * chance.choice((1, 1, 200)) + text[start:]
+            )
         else:
             text = text[:start] + chance.choice(list(HOSTILE.values()))[:2000] + text[start:]
     return text
@@ -36,17 +56,23 @@ def broken(pages, chance):
 
 def check(seconds, seed):
     """How many pages were tried in that time."""
-    pages = [p.wikitext for p in read_pages(asset_path("demo-ptwiki.xml.bz2")) if p.wikitext]
+    dump = list(read_pages(asset_path("demo-ptwiki.xml.bz2")))
+    pages = [page.wikitext for page in dump if page.wikitext]
+    prefixes = LANGUAGES[0].template_prefixes
+    found = (definition_of(page, prefixes) for page in dump if page.namespace == NAMESPACE)
+    bodies = {name: (name, kind, body) for name, kind, body in found if kind != "redirect"}
     chance, tried, stop = random.Random(seed), 0, time.monotonic() + seconds
     while time.monotonic() < stop:
-        page = broken(pages, chance)
+        page, language = broken(pages, chance), chance.choice(LANGUAGES)
         start = time.process_time()
-        text = wikitext_to_text(page, "T", LANGUAGE)
+        expanded, _ = expand(page, "T", Templates(bodies.get, language))
+        texts = [wikitext_to_text(wikitext, "T", language) for wikitext in (page, expanded)]
         took = time.process_time() - start
         tried += 1
-        assert took < 2, (took, len(page), page)
-        assert not LEFT.search(text), page
-        text.encode()
+        assert took < 4, (took, len(page), page)
+        for text in texts:
+            assert not LEFT.search(text), (language.code, page)
+            text.encode()
     return tried
 
 

@@ -102,8 +102,12 @@ def test_the_shares_of_all_ranks_add_up_to_every_batch_once(num_ranks, seed):
     assert sum(map(len, shares)) == len(whole)
 
 
-def test_an_uneven_share_of_the_global_batch_is_rejected(tiny_overrides):
-    process = torchrun((*tiny_overrides, "runtime.micro_batch_size=8"))
+def test_an_uneven_share_of_the_global_batch_is_rejected_before_anything_is_built(
+    tiny_overrides, tmp_path
+):
+    overrides = elsewhere(tiny_overrides, tmp_path / "new")
+    process = torchrun((*overrides, "runtime.micro_batch_size=8"))
     _, errors = process.communicate(timeout=120)
     assert process.returncode != 0
     assert "train.global_batch_size=8 does not divide among 2 processes" in errors
+    assert not list((tmp_path / "new").glob("*"))

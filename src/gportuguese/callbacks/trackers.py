@@ -17,7 +17,7 @@ from gportuguese import artifacts
 from gportuguese.callbacks.epoch_table import EpochTable
 from gportuguese.callbacks.guard import StepLoss
 from gportuguese.config import Config, as_tree
-from gportuguese.plugins import PluginError
+from gportuguese.plugins import tracker_error
 
 
 class Tracker(Protocol):
@@ -65,10 +65,7 @@ class HostedRun:
         try:
             self.run = self.module.init(**options)
         except errors as error:
-            hint = "run `wandb login`, or set WANDB_MODE=offline; " if package == "wandb" else ""
-            raise PluginError(
-                f"train.tracker={package}: {error}; {hint}--set train.tracker=none trains without"
-            ) from error
+            raise tracker_error(package, error) from error
 
     def log(self, values: Mapping[str, float], step: int) -> None:
         """Logs the values of a step."""

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
+# Only modules that Python itself has loaded: all other imports are in `main`, which handles Ctrl+C.
 import os
-import shlex
-import signal
 import sys
-from collections.abc import Sequence
-from typing import Any, NoReturn
 
-# nothing else is imported here, so that Ctrl+C during the imports is handled by `main`
+TYPE_CHECKING = False  # typing's own would have to be imported
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import Any, NoReturn
 
-_INTERRUPTED, _TERMINATED = 128 + signal.SIGINT, 128 + signal.SIGTERM
+_INTERRUPTED, _TERMINATED = 128 + 2, 128 + 15  # as a shell reports SIGINT and SIGTERM
 _NOTHING_TO_RESUME = ("config", "generate", "plan", "serve", "status", "survey")
 
 
@@ -24,9 +23,11 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
     """
     words = list(sys.argv[1:] if arguments is None else arguments)
     is_own_process = arguments is None
-    if is_own_process and _is_main_process() and _can_resume(words):
-        signal.signal(signal.SIGTERM, _exit_on_sigterm)
     try:
+        import signal
+
+        if is_own_process and _is_main_process() and _can_resume(words):
+            signal.signal(signal.SIGTERM, _exit_on_sigterm)
         from gportuguese.cli.running import run
 
         sys.exit(run(words))
@@ -39,6 +40,8 @@ def main(arguments: Sequence[str] | None = None) -> NoReturn:
         raise
     finally:
         if is_own_process:  # a second signal, or one during the exit, ends it without a traceback
+            import signal
+
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
@@ -56,6 +59,10 @@ def _is_main_process() -> bool:
 
 
 def _say_stopped(how: str, words: Sequence[str]) -> None:
+    """Prints why the command ended and, where that helps, how to resume it."""
+    import contextlib
+    import shlex
+
     if not _is_main_process():
         return
     text = f"gpt-pt: {how}"

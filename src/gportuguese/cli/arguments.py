@@ -56,7 +56,8 @@ class Command(argparse.ArgumentParser):
         options = [name for action in self._actions for name in action.option_strings]
         name = word.partition("=")[0]
         if not word.startswith("-"):
-            hint = f"; to choose a config, write --config {word}" if "--config" in options else ""
+            takes_only_config = "--config" in options and not self._get_positional_actions()
+            hint = f"; to choose a config, write --config {word}" if takes_only_config else ""
             return f"unexpected argument {word!r}{hint}"
         if close := difflib.get_close_matches(name, options, n=1):
             return f"no option {name}; did you mean {close[0]}?"

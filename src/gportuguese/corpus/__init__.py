@@ -1,40 +1,26 @@
-"""Clean documents from wikitext: filters with counted reasons, and a split that cannot leak."""
+"""The corpus stage: clean documents from a dump, with counted drop reasons and leak-free splits."""
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
-from array import array
 from collections import Counter
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
-
-import numpy as np
+from typing import Any
 
 from gportuguese import artifacts, dump
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, CorpusConfig, EvaluateConfig
+from gportuguese.config import Config, EvaluateConfig
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page
-from gportuguese.corpus.definitions import NAMESPACE
 from gportuguese.corpus.documents import document_files, hash_documents, write_shards
-from gportuguese.corpus.duplicates import NUM_BANDS, clusters
 from gportuguese.corpus.openings import NUM_PROMPTS, PROBES, PROMPTS, opening_of
-from gportuguese.corpus.pool import (
-    DROPPED_SAMPLES,
-    SLOWEST,
-    CorpusError,
-    Job,
-    clean_dump,
-)
-from gportuguese.corpus.shards import read_documents, read_keys, shard_path
+from gportuguese.corpus.pool import CorpusError, clean_dump
+from gportuguese.corpus.shards import DROPPED_SAMPLES, shard_path
+from gportuguese.corpus.splits import SPLITS, Split, load, split_of, titles, write_splits
+from gportuguese.corpus.workers import SLOWEST, Job
 from gportuguese.progress import track
 from gportuguese.wikitext import language_of
 from gportuguese.world import World
-
-if TYPE_CHECKING:
-    import pyarrow.parquet as pq
 
 __all__ = [
     "SPLITS",
@@ -50,11 +36,9 @@ __all__ = [
     "probe_of",
     "prompts_of",
     "split_of",
+    "titles",
 ]
 
-Split = Literal["train", "valid", "test"]
-SPLITS: tuple[Split, ...] = ("train", "valid", "test")
-_ROW_GROUP_DOCUMENTS = 1000
 _REMEDIES = {
     "train": "lower corpus.valid_per_mille and corpus.test_per_mille",
     "valid": "raise corpus.valid_per_mille",
@@ -63,19 +47,11 @@ _REMEDIES = {
 }
 
 
-def split_of(document_id: str, section: CorpusConfig) -> Split:
-    """Which side a document is on: SHA-256 of its id, so neither order nor machine matters."""
-    bucket = int.from_bytes(hashlib.sha256(document_id.encode()).digest()[:8], "big") % 1000
-    if bucket < section.valid_per_mille:
-        return "valid"
-    return "test" if bucket < section.valid_per_mille + section.test_per_mille else "train"
-
-
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
-    """Writes `train|valid|test.parquet`, `dropped.jsonl` and `quarantine.jsonl`; the facts count all.
+    """Writes `train|valid|test.parquet`, `dropped.jsonl` and `quarantine.jsonl`; returns the counts.
 
-    Of a dump it goes on with the shards that an interrupted run left; documents of your own are read
-    anew. Memory is a constant per worker, and about 400 bytes per document for finding duplicates.
+    With a dump it reuses the shards of an interrupted run; your own documents are read again. Memory
+    is a constant per worker, and about 400 bytes per document for finding duplicates.
     """
     section = config.corpus
     language = section.language
@@ -92,13 +68,13 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     facts = {
         "language": language,
         **_summed(summaries, out),
-        **_write_splits(paths, section, out),
+        **write_splits(paths, section, out),
     }
     facts["dropped"] = dict(sorted((facts["dropped"] + facts.pop("duplicates")).items()))
     faults = facts.pop("faults")
     if section.documents is None:
         facts["faults_per_mb"] = round(faults / max(facts["bytes"], 1) * 1e6, 3)
-    else:  # of your own documents every sentence is kept
+    else:  # your own documents keep every sentence
         del facts["dropped_sentences"]
     facts["seconds"] = {
         "cleaning": round(cleaned - start, 1),
@@ -108,19 +84,10 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     return facts
 
 
-def load(artifact: Artifact, split: Split, batch_size: int = 256) -> Iterator[list[str]]:
-    """Yields the texts of a split in their order, `batch_size` at a time."""
-    import pyarrow.parquet as pq
-
-    with pq.ParquetFile(artifact.folder / f"{split}.parquet") as file:
-        for batch in file.iter_batches(batch_size=batch_size, columns=["text"]):
-            yield batch.column("text").to_pylist()
-
-
 def prompts_of(section: EvaluateConfig, artifact: Artifact) -> list[str]:
-    """`evaluate.prompts`, or where they are null those of the language of a corpus.
+    """`evaluate.prompts`; if null, the prompts shipped for the corpus's language.
 
-    A language for which none are shipped has the openings of held-out documents.
+    For a language without shipped prompts, the openings of held-out documents.
     """
     if section.prompts is not None:
         return list(section.prompts)
@@ -131,18 +98,18 @@ def prompts_of(section: EvaluateConfig, artifact: Artifact) -> list[str]:
 
 
 def probe_of(artifact: Artifact) -> str:
-    """A sentence in the language of a corpus, or the opening of a held-out document."""
+    """A sentence in the corpus's language, or the opening of a held-out document."""
     shipped = PROBES.get(_language_of(artifact))
     return shipped or opening_of(next(load(artifact, "valid"))[0])
 
 
 def _language_of(artifact: Artifact) -> str:
-    """Without a region: `pt` for `pt-BR`; empty if it is not known."""
+    """Language code without region: `pt` for `pt-BR`; empty if unknown."""
     return str(artifact.facts["language"] or "").lower().partition("-")[0]
 
 
 def _check_splits(facts: dict[str, Any]) -> None:
-    """Raises `CorpusError` with what helps if there is nothing to train on or to validate with."""
+    """Raises `CorpusError` with remedies if the training or validation split is empty."""
     documents, dropped = facts["documents"], facts["dropped"]
     empty = next((split for split in ("train", "valid") if not documents[split]), None)
     if empty is None:
@@ -159,17 +126,10 @@ def _check_splits(facts: dict[str, Any]) -> None:
 def _clean(
     artifact: Artifact, config: Config, shards: Path, world: World
 ) -> tuple[list[Path], list[dict[str, Any]]]:
-    """Shards and summaries of a dump, in its order."""
+    """Paths and summaries of a dump's shards, in the order of the dump."""
     path = dump.load(artifact, config.dump)
-    namespaces = dump.read_header(path).namespaces
-    names = {name.lower() for key, name in namespaces if key == NAMESPACE}
-    job = Job(
-        path,
-        config.corpus,
-        language_of(str(artifact.facts["language"]), namespaces),
-        shards,
-        frozenset(("template", *names)),
-    )
+    language = language_of(str(artifact.facts["language"]), dump.read_header(path).namespaces)
+    job = Job(path, config.corpus, language, shards)
     summaries: dict[int, dict[str, Any]] = {}
     num_pages = new_pages = 0
     earlier, start = set(shards.glob("*.jsonl")), time.monotonic()
@@ -188,7 +148,7 @@ def _clean(
 
 
 def _summed(summaries: list[dict[str, Any]], out: Path) -> dict[str, Any]:
-    """What the summaries say together; writes the samples of dropped pages and the quarantine."""
+    """The summaries added up; writes the samples of dropped pages and the pages set aside."""
     dropped: Counter[str] = Counter()
     kept: Counter[str] = Counter()
     slowest: list[tuple[float, str]] = []
@@ -218,92 +178,3 @@ def _summed(summaries: list[dict[str, Any]], out: Path) -> dict[str, Any]:
             for seconds, title in sorted(slowest, reverse=True)[:SLOWEST]
         ],
     }
-
-
-def titles(artifact: Artifact, split: Split, places: list[int]) -> list[str]:
-    """Title and id of the documents at some places of a split, as `title (id)`."""
-    import pyarrow.parquet as pq
-
-    table = pq.read_table(artifact.folder / f"{split}.parquet", columns=["title", "id"])
-    rows = table.take(places).to_pylist()
-    return [f"{row['title']} ({row['id']})" for row in rows]
-
-
-def _write_splits(paths: list[Path], section: CorpusConfig, out: Path) -> dict[str, Any]:
-    """Reads the keys in the shards to find duplicates, then the documents to write each on its side.
-
-    Of equal texts the first stays. Near-duplicates stay all, on the side of the first of them.
-    """
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    copies, ids, keys = _find_copies(paths, section)
-    first = clusters(np.frombuffer(keys, np.uint64).reshape(-1, NUM_BANDS))
-    schema = pa.schema([(name, pa.string()) for name in ("id", "title", "text")])
-    counts: Counter[str] = Counter()
-    words = num_bytes = place = 0
-    copied: list[Dropped] = []
-    writers = {split: pq.ParquetWriter(out / f"{split}.parquet", schema) for split in SPLITS}
-    pending: dict[Split, list[dict[str, str]]] = {split: [] for split in SPLITS}
-    try:
-        for number, row in enumerate(row for path in paths for row in read_documents(path)):
-            if number in copies:
-                if len(copied) < DROPPED_SAMPLES:
-                    copied.append(Dropped(row["id"], row["title"], "exact duplicate"))
-                continue
-            split = split_of(ids[first[place]] if len(first) else row["id"], section)
-            place += 1
-            counts[split] += 1
-            words += row["words"]
-            num_bytes += row["bytes"]
-            pending[split].append(row)
-            if len(pending[split]) == _ROW_GROUP_DOCUMENTS:
-                _flush(writers[split], pending[split], schema)
-        for split in SPLITS:
-            _flush(writers[split], pending[split], schema)
-    finally:
-        for writer in writers.values():
-            writer.close()
-    with (out / "dropped.jsonl").open("a", encoding="utf-8") as samples:
-        samples.writelines(json.dumps(d.__dict__, ensure_ascii=False) + "\n" for d in copied)
-    sizes = np.bincount(first) if len(first) else np.zeros(0, int)
-    return {
-        "documents": {split: counts[split] for split in SPLITS},
-        "words": words,
-        "bytes": num_bytes,
-        "duplicates": Counter({"exact duplicate": len(copies)} if copies else {}),
-        "near_duplicates": {
-            "clusters": int((sizes > 1).sum()),
-            "documents": int(sizes[sizes > 1].sum()),
-            "largest": int(sizes.max(initial=0)),
-        },
-    }
-
-
-def _find_copies(
-    paths: list[Path], section: CorpusConfig
-) -> tuple[set[int], list[str], array[int]]:
-    """Places of exact copies; ids and flat band keys of the documents that stay."""
-    copies: set[int] = set()
-    seen: set[str] = set()
-    ids: list[str] = []
-    keys = array("Q")
-    if section.dedup == "off":
-        return copies, ids, keys
-    for number, row in enumerate(row for path in paths for row in read_keys(path)):
-        if row["fingerprint"] in seen:
-            copies.add(number)
-        elif section.dedup == "near":
-            ids.append(row["id"])
-            keys.extend(row["keys"])
-        seen.add(row["fingerprint"])
-    return copies, ids, keys
-
-
-def _flush(writer: pq.ParquetWriter, rows: list[dict[str, str]], schema: Any) -> None:
-    import pyarrow as pa
-
-    if rows:
-        columns = [[row[name] for row in rows] for name in schema.names]
-        writer.write_table(pa.table(columns, schema=schema))
-        rows.clear()

@@ -1,4 +1,4 @@
-"""A page of the dump -> a document, or the reason why it is none. Pure, and light to import."""
+"""Turns a page of the dump into a document, or drops it with a reason. Pure, and light to import."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ class Document:
     title: str
     text: str
     dropped_sentences: int = field(default=0, repr=False)
-    """Of the page, left out because a formula in them is no text."""
+    """Sentences left out because a formula in them cannot be written as text."""
 
 
 @dataclass(frozen=True)
 class Dropped:
-    """A page that is not a document, and why."""
+    """A page that was dropped, and why."""
 
     id: str
     title: str
     reason: str
 
 
-# the words of a template are seldom longer than its call, and a page that gains more than half by
-# them is none that the limit is meant for
+# expanded templates are seldom longer than their calls; a page that could grow past the minimum length
+# by more than half is treated as too short without expanding it
 _MOST_GROWTH = 1.5
 
 
 def is_wanted(namespace: int, is_redirect: bool) -> bool:
-    """Whether the wikitext of a page is worth decoding; `clean_page` gives the reason if not."""
+    """Whether `clean_page` needs the page's wikitext."""
     return namespace == 0 and not is_redirect
 
 
@@ -46,10 +46,10 @@ def clean_page(
     language: Language,
     expanded: Callable[[str, str], str] | None = None,
 ) -> Document | Dropped:
-    """The document of a page, or the reason why it is none.
+    """The document of a page, or the reason for dropping it.
 
-    The reason is the first that holds of: other namespace, redirect, disambiguation, long title,
-    too short. `expanded(wikitext, title)` expands the templates of a page that is none of these.
+    Reasons, in the order they are checked: other namespace, redirect, disambiguation, long title,
+    too short. `expanded(wikitext, title)` expands the templates of pages that pass.
 
     >>> from gportuguese.wikitext import language_of
     >>> page = RawPage(1, "Fado", 0, False, "'''Fado''' é [[música]].")

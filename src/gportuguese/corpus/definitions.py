@@ -1,6 +1,6 @@
-"""The template definitions of a dump: read from its template namespace, kept in one SQLite file.
+"""The template definitions of a dump, stored in one SQLite file.
 
-Workers look templates up in it as they meet them, so that memory does not grow with their number.
+Workers look templates up there on first use, so memory does not grow with the number of templates.
 """
 
 from __future__ import annotations
@@ -13,29 +13,29 @@ from typing import Literal
 
 from gportuguese.atomic import replacing
 from gportuguese.dump.reader import Piece, RawPage
-from gportuguese.wikitext.expansion import key_of, name_of
+from gportuguese.wikitext.definitions import Kind, kind_of
+from gportuguese.wikitext.names import definition_key, template_name
 from gportuguese.wikitext.preprocessor import link_target, transcluded
-from gportuguese.wikitext.shapes import Kind, kind_of
 
 NAMESPACE = 10
-_MAX_CHARS = 1 << 16  # longer bodies are lists of data, or boxes
+_MAX_CHARS = 1 << 16  # longer bodies are data lists or boxes
 _TABLE = "CREATE TABLE templates (name TEXT PRIMARY KEY, kind TEXT, body TEXT, piece INTEGER)"
-# of two pages with one title the first holds, whichever worker is faster
+# of two pages with one title the first in the dump wins, whichever worker is faster
 _INSERT = """
 INSERT INTO templates VALUES (?, ?, ?, ?) ON CONFLICT (name) DO UPDATE
 SET kind = excluded.kind, body = excluded.body, piece = excluded.piece WHERE excluded.piece < piece
 """
 
 Row = tuple[str, Kind | Literal["redirect"], str]
-"""Name, kind, and the body of a template of words or the target of a redirect."""
+"""Name, kind, and the body of a words template or the target of a redirect."""
 
 
 def definition_of(page: RawPage, prefixes: frozenset[str]) -> Row:
-    """What a call of a template page finds: words, a box, or Lua."""
-    name = key_of(name_of(page.title, prefixes))
+    """Name, kind and body of a template page; `prefixes` are names of the template namespace."""
+    name = definition_key(template_name(page.title, prefixes))
     if page.is_redirect:
-        target = name_of(link_target(page.wikitext), prefixes)
-        return name, "redirect", key_of(target)
+        target = template_name(link_target(page.wikitext), prefixes)
+        return name, "redirect", definition_key(target)
     body = transcluded(page.wikitext)
     kind: Kind = "box" if len(body) > _MAX_CHARS else kind_of(body, page.wikitext)
     return name, kind, body if kind == "words" else ""
@@ -44,7 +44,7 @@ def definition_of(page: RawPage, prefixes: frozenset[str]) -> Row:
 def write_definitions(
     path: Path, found: Iterable[tuple[int, list[Row]]], pieces: list[Piece]
 ) -> None:
-    """Writes the rows of all pieces, in whatever order they come, and then the pieces themselves."""
+    """Writes the rows of all pieces, in any order, then the list of pieces."""
     with replacing(path) as scratch:
         scratch.unlink(missing_ok=True)
         _write(scratch, found, pieces)
@@ -53,7 +53,7 @@ def write_definitions(
 def _write(path: Path, found: Iterable[tuple[int, list[Row]]], pieces: list[Piece]) -> None:
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         database.execute("PRAGMA journal_mode = OFF")
-        database.execute("PRAGMA synchronous = OFF")  # the whole file is synced at the end
+        database.execute("PRAGMA synchronous = OFF")  # `replacing` syncs the whole file
         database.execute(_TABLE)
         database.execute("BEGIN")
         for piece, rows in found:
@@ -65,7 +65,7 @@ def _write(path: Path, found: Iterable[tuple[int, list[Row]]], pieces: list[Piec
 
 
 def read_pieces(path: Path) -> list[Piece]:
-    """The pieces of the dump, in its order; none if the file is missing or damaged."""
+    """The pieces of the dump in order; none if the file is missing or damaged."""
     if not path.exists():
         return []
     with closing(sqlite3.connect(path)) as database, suppress(sqlite3.DatabaseError):
@@ -75,15 +75,15 @@ def read_pieces(path: Path) -> list[Piece]:
 
 
 class Definitions:
-    """The definitions in a file, looked up one by one."""
+    """Looks definitions up in a file."""
 
     def __init__(self, path: Path) -> None:
         self.database = sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True)
 
     def fetch(self, name: str) -> tuple[str, Kind, str] | None:
-        """Name, kind and body of a template; one redirect is followed, as MediaWiki does.
+        """Name, kind and body of a template, after at most one redirect, as in MediaWiki.
 
-        A redirect that leads nowhere has its target's name and the kind `lua`: the tables may know it.
+        A broken redirect has its target's name and the kind `lua`, for the tables to decide.
         """
         row = self._row(name)
         if row is None or row[1] != "redirect":

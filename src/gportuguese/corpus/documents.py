@@ -1,6 +1,6 @@
-"""One's own documents instead of a dump: JSON lines, Parquet or text, read row by row.
+"""Documents of your own instead of a dump: JSON lines, Parquet or text, read row by row.
 
-Of a row only `text`, `title` and `id` matter. Whatever other columns hold, it changes nothing.
+Only the columns `text`, `title` and `id` are read.
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ import json
 import logging
 import os
 import zlib
-from collections import Counter
 from collections.abc import Iterator
 from decimal import Decimal
 from itertools import groupby, islice
@@ -20,42 +19,36 @@ from typing import Any
 from gportuguese import hashes
 from gportuguese.config import CorpusConfig, resolve_path
 from gportuguese.corpus.cleaning import Document, Dropped
-from gportuguese.corpus.pool import DROPPED_SAMPLES, CorpusError
-from gportuguese.corpus.shards import shard_line, shard_path
+from gportuguese.corpus.pool import CorpusError
+from gportuguese.corpus.shards import ShardWriter, shard_path
 from gportuguese.progress import track
 
 log = logging.getLogger("gportuguese")
 
 KINDS = (".jsonl", ".jsonl.gz", ".parquet", ".txt")
 _SHARD_DOCUMENTS = 2000
-_BATCH_ROWS = 256  # of Parquet, in memory at once
-_REPORT_BYTES = 1 << 20  # read between two reports of progress
+_BATCH_ROWS = 256  # of a Parquet file in memory
+_REPORT_BYTES = 1 << 20  # between two reports of progress
 _COLUMNS = ("id", "title", "text")
 
 _Row = tuple[str, Any, int]
-"""File and line, what stands there, and the bytes of the file that are read."""
+"""File and line, the row, and how many bytes of the file have been read."""
 
 
 def write_shards(section: CorpusConfig, shards: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Writes the documents as the workers of `pool` write those of a dump; yields each summary."""
+    """Writes the documents as shards; yields path and summary of each."""
     results = read_own(section)
     number = 0
     while batch := list(islice(results, _SHARD_DOCUMENTS)):
-        shard, dropped, samples = shard_path(shards, number), Counter[str](), []
-        with shard.open("w", encoding="utf-8") as file:
-            for result in batch:
-                if isinstance(result, Dropped):
-                    dropped[result.reason] += 1
-                    if dropped[result.reason] <= DROPPED_SAMPLES:
-                        samples.append(result.__dict__)
-                    continue
-                file.write(shard_line(result, section) + "\n")
-        yield shard, {"pages": len(batch), "dropped": dropped, "samples": samples}
+        shard, path = ShardWriter(section), shard_path(shards, number)
+        for result in batch:
+            shard.add(result)
+        yield path, shard.write(path)
         number += 1
 
 
 def document_files(section: CorpusConfig) -> list[Path]:
-    """The files that `corpus.documents` means; raises `CorpusError` if there are none."""
+    """The files at `corpus.documents`; raises `CorpusError` if there are none."""
     source = resolve_path(str(section.documents))
     if not source.exists():
         raise CorpusError(f"no documents at {source}: there is no such file or folder")
@@ -72,19 +65,19 @@ def document_files(section: CorpusConfig) -> list[Path]:
 
 
 def document_name(path: Path, section: CorpusConfig) -> str:
-    """A file's path below `corpus.documents`, or its name if that is the file."""
+    """A file's path below the folder `corpus.documents`, or its name if that is the file."""
     source = resolve_path(str(section.documents))
     return path.name if path == source else path.relative_to(source).as_posix()
 
 
 def hash_documents(section: CorpusConfig) -> str:
-    """SHA-256 over the names and contents of the documents' files."""
+    """SHA-256 over the names and contents of the files."""
     files = document_files(section)
     return hashes.hash_files((document_name(path, section), path) for path in files)
 
 
 def read_own(section: CorpusConfig) -> Iterator[Document | Dropped]:
-    """Yields one's own documents; they enter at the length filter."""
+    """Yields the documents of all files; those below `corpus.min_chars` are dropped."""
     paths = document_files(section)
     source = resolve_path(str(section.documents))
     if others := [path for path in _files_at(source) if not _is_document(path)]:
@@ -109,10 +102,10 @@ def read_own(section: CorpusConfig) -> Iterator[Document | Dropped]:
 def read_file(
     path: Path, name: str, section: CorpusConfig
 ) -> Iterator[tuple[Document | Dropped, int]]:
-    """Yields each row of a file as a document, or as dropped for having no text.
+    """Yields each row of a file as a document, or as dropped if it has no text.
 
-    Each comes with the number of bytes read. A row without an id has `name:line` as its id.
-    Raises `CorpusError` naming file and line for what cannot be read.
+    Each comes with the number of bytes read so far. A row without an id gets `name:line`.
+    Raises `CorpusError` with file and line if a row cannot be read.
     """
     is_first = True
     try:
@@ -128,7 +121,7 @@ def read_file(
 
 
 def _files_at(source: Path) -> list[Path]:
-    """A file itself, or all below a folder but for hidden ones."""
+    """The file itself, or all files below a folder except hidden ones."""
     if source.is_file():
         return [source]
     return sorted(
@@ -197,7 +190,7 @@ def _txt_rows(path: Path, name: str, section: CorpusConfig) -> Iterator[_Row]:
 
 
 def _lines(path: Path) -> Iterator[tuple[int, str, int]]:
-    """Number, text and end (in the file as it lies on the disk) of each line."""
+    """Yields number and text of each line, and the position in the (compressed) file after it."""
     with path.open("rb") as file:
         stream = gzip.GzipFile(fileobj=file) if path.name.lower().endswith(".gz") else file
         for number, line in enumerate(stream, start=1):

@@ -1,4 +1,4 @@
-"""Documents that say nearly the same: found by MinHash over word 5-grams, kept on one side.
+"""Near-duplicate documents, found by MinHash over word 5-grams.
 
 Broder, "On the resemblance and containment of documents" (1997); banding as in Leskovec, Rajaraman
 and Ullman, "Mining of Massive Datasets", section 3.4.
@@ -11,19 +11,19 @@ import hashlib
 import numpy as np
 
 NUM_BANDS, ROWS_PER_BAND = 16, 6
-"""Two documents that share 80 % of their 5-grams meet in a band with a chance of 99 %, those that
-share 50 % with 22 %, those that share 20 % with 0.1 %."""
+"""Documents that share 80 % of their 5-grams match in some band with probability 99 %; with 50 % shared
+it is 22 %, with 20 % shared 0.1 %."""
 _WORDS = 5
 _SEED = 1
 
 
 def fingerprint(text: str) -> str:
-    """96 bits of the text itself in hex: equal texts have equal ones."""
+    """A 96-bit hash of the text in hex."""
     return hashlib.blake2b(text.encode(), digest_size=12).hexdigest()
 
 
 def band_keys(text: str) -> list[int]:
-    """A 64-bit key per band: near-duplicates have at least one in common, others none."""
+    """A 64-bit key per band; near-duplicates share at least one."""
     from rensa import RMinHash
 
     words = text.split()
@@ -38,9 +38,9 @@ def band_keys(text: str) -> list[int]:
 
 
 def clusters(keys: np.ndarray) -> np.ndarray:
-    """For each document the first one of its cluster, int64 `[N]`, from keys uint64 `[N, bands]`.
+    """The first document of each document's cluster, int64 `[N]`, from keys uint64 `[N, bands]`.
 
-    Documents that share a key in any band are in one cluster, and so are those joined by others.
+    Documents that share a key in any band are in one cluster, directly or through others.
 
     >>> clusters(np.array([[1, 5], [2, 6], [1, 7], [3, 7]], np.uint64)).tolist()
     [0, 1, 0, 0]

@@ -1,12 +1,12 @@
-"""How texts begin, by language: prompts for samples, and a sentence to show a tokenizer's pieces."""
+"""Prompts for samples, and a sentence that shows a tokenizer's pieces, by language."""
 
 from __future__ import annotations
 
 NUM_PROMPTS = 4
 _OPENING_CHARS = 60
 
-# Portuguese: those of the model card of GPorTuguese-2. Each language has a question with the start of
-# its answer, a piece of news, a life and a place.
+# The Portuguese prompts are those of GPorTuguese-2's model card. Each language has a question with the
+# start of its answer, a news item, a biography and a place.
 PROMPTS: dict[str, tuple[str, ...]] = {
     "pt": (
         "Quem era Jim Henson? Jim Henson era um",
@@ -63,5 +63,5 @@ def opening_of(text: str) -> str:
     """
     line = text.partition("\n")[0]
     end = min(_OPENING_CHARS, (len(line) + 1) // 2)
-    # a language without spaces is cut anywhere
+    # a text without spaces is cut anywhere
     return line[: end + 1].rpartition(" ")[0].rstrip() or line[:end]

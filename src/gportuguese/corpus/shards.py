@@ -1,28 +1,64 @@
-"""Shards: the documents of one piece of work as lines, and a summary as the last line.
+"""Shards: one file per piece of work, with a document per line and a summary as the last line.
 
-A line is two JSON objects with a tab between them: what finding copies needs, then the document. Each of
-the two passes over the shards reads its own half.
+A document's line is two JSON objects separated by a tab: its keys for finding duplicates, then the
+document. Duplicates are searched in the first half, splits are written from the second.
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from gportuguese.atomic import replacing
 from gportuguese.config import CorpusConfig
-from gportuguese.corpus.cleaning import Document
+from gportuguese.corpus.cleaning import Document, Dropped
 from gportuguese.corpus.duplicates import band_keys, fingerprint
+
+DROPPED_SAMPLES = 20  # per reason and shard, for people to read
+
+
+class ShardWriter:
+    """Collects the results of a piece, then writes its shard at once."""
+
+    def __init__(self, section: CorpusConfig) -> None:
+        self.section, self.lines = section, list[str]()
+        self.num_results = 0
+        self.dropped: Counter[str] = Counter()
+        self.samples: list[dict[str, str]] = []
+
+    def add(self, result: Document | Dropped) -> None:
+        """Adds a document, or counts one that was dropped."""
+        self.num_results += 1
+        if isinstance(result, Document):
+            self.lines.append(_line(result, self.section))
+            return
+        self.dropped[result.reason] += 1
+        if self.dropped[result.reason] <= DROPPED_SAMPLES:
+            self.samples.append(result.__dict__)
+
+    def write(self, path: Path, **facts: Any) -> dict[str, Any]:
+        """Writes the shard; returns its summary, which includes `facts`."""
+        summary = {
+            "pages": self.num_results,
+            "dropped": self.dropped,
+            "samples": self.samples,
+            **facts,
+        }
+        lines = [*self.lines, json.dumps(summary, ensure_ascii=False), ""]
+        with replacing(path) as scratch:
+            scratch.write_text("\n".join(lines), encoding="utf-8")
+        return summary
 
 
 def shard_path(shards: Path, number: int) -> Path:
-    """Where the shard of a piece is or will be."""
+    """The path of the shard of a piece."""
     return shards / f"{number:06d}.jsonl"
 
 
-def shard_line(document: Document, section: CorpusConfig) -> str:
-    """A document as a line, with all that can be worked out apart from the others."""
+def _line(document: Document, section: CorpusConfig) -> str:
     keys: dict[str, Any] = {"id": document.id}
     if section.dedup != "off":
         keys["fingerprint"] = fingerprint(document.text)
@@ -37,7 +73,7 @@ def shard_line(document: Document, section: CorpusConfig) -> str:
 
 
 def read_summary(shard: Path) -> dict[str, Any] | None:
-    """The last line of a whole shard; None if there is no shard, or a damaged one."""
+    """The summary of a shard; None if the shard is missing or damaged."""
     try:
         with shard.open("rb") as file:
             file.seek(max(0, shard.stat().st_size - (1 << 20)))
@@ -48,12 +84,12 @@ def read_summary(shard: Path) -> dict[str, Any] | None:
 
 
 def read_keys(shard: Path) -> Iterator[dict[str, Any]]:
-    """Id, fingerprint and band keys of each document of a whole shard."""
+    """Yields id, fingerprint and band keys of each document."""
     return _halves(shard, 0)
 
 
 def read_documents(shard: Path) -> Iterator[dict[str, Any]]:
-    """Each document of a whole shard, with its number of words and bytes."""
+    """Yields each document, with its number of words and bytes."""
     return _halves(shard, 1)
 
 
@@ -61,5 +97,5 @@ def _halves(shard: Path, which: int) -> Iterator[dict[str, Any]]:
     with shard.open(encoding="utf-8", newline="\n") as file:
         for line in file:
             halves = line.split("\t")
-            if len(halves) == 2:  # the last line is the summary
+            if len(halves) == 2:  # the summary has no tab
                 yield json.loads(halves[which])

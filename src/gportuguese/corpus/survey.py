@@ -1,4 +1,4 @@
-"""What a table of a language should name: the commonest headings, templates and leftovers of a dump."""
+"""Lists the most frequent headings, templates and leftovers of a dump, for a language's table."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from gportuguese.dump import read_pages
 from gportuguese.dump.reader import RawPage, dump_language, read_header
 from gportuguese.wikitext import HOLE, LEFTOVER, Language, language_of, wikitext_to_text
 from gportuguese.wikitext.languages import has_table
-from gportuguese.wikitext.templates import is_decided, template_name
+from gportuguese.wikitext.names import template_name
+from gportuguese.wikitext.templates import is_decided
 
 _HEADING = re.compile(r"^==([^=\n].*?)==\s*$", re.MULTILINE)
 _TEMPLATE = re.compile(r"\{\{\s*([^|{}\[\]<>\n#:]{1,60}?)\s*(?=[|}\n])")
@@ -19,10 +20,10 @@ _AROUND = 30  # characters on both sides of a leftover
 
 
 def survey(path: Path, num_pages: int, num_names: int) -> str:
-    """A report on the first articles of a dump, for whoever writes or mends the table of its language.
+    """A report on the first articles of a dump, for authors of its language's table.
 
-    Headings of the second level with the share of pages that have them, those that the table knows
-    for end matter marked; templates for which it has no decision; what is left after cleaning.
+    It lists level-2 headings by number of pages (end matter is marked), templates that no table decides,
+    and markup left after cleaning.
     """
     code = dump_language(path)
     language = language_of(code, read_header(path).namespaces)
@@ -31,10 +32,13 @@ def survey(path: Path, num_pages: int, num_names: int) -> str:
     )
     headings, templates, leftovers = Counter[str](), Counter[str](), Counter[str]()
     for page in pages:
+        # once a page, and in its order: of equal counts the first is listed first
         headings.update(dict.fromkeys(map(str.strip, _HEADING.findall(page.wikitext)), 1))
-        templates.update(
-            dict.fromkeys((template_name(n, language) for n in _TEMPLATE.findall(page.wikitext)), 1)
+        names = (
+            template_name(name, language.template_prefixes)
+            for name in _TEMPLATE.findall(page.wikitext)
         )
+        templates.update(dict.fromkeys(names, 1))
         text = wikitext_to_text(page.wikitext, page.title, language)
         for pattern in (LEFTOVER, HOLE):
             leftovers.update(

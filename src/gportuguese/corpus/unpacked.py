@@ -1,6 +1,6 @@
-"""Pages of one piece of a dump as the first pass leaves them for the second, so that bz2 is undone once.
+"""Unpacked pages of a piece, kept between the two passes so that bzip2 is undone once.
 
-Bzip2 takes fifty times as long to read as LZ4, which packs about half as well.
+LZ4 reads fifty times as fast as bzip2 and compresses about half as well.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from gportuguese.atomic import replacing
 from gportuguese.dump.reader import RawPage
 
 _CODEC = "lz4"
-_LENGTHS = struct.Struct("<QQ")  # of the data, and of the packed data that follow
+_LENGTHS = struct.Struct("<QQ")  # of the data, and of the packed data after this header
 
 
 def unpacked_path(folder: Path, number: int) -> Path:
-    """Where the pages of a piece are, between the passes."""
+    """The path of the unpacked pages of a piece."""
     return folder / f"{number:06d}.pages"
 
 
@@ -36,7 +36,7 @@ def write_pages(path: Path, pages: Iterable[RawPage]) -> None:
 
 
 def is_complete(path: Path) -> bool:
-    """Whether there is a file of pages with the size that its first bytes state."""
+    """Whether the file exists and has the size that its header states."""
     try:
         with path.open("rb") as file:
             length: int = _LENGTHS.unpack(file.read(_LENGTHS.size))[1]
@@ -46,7 +46,7 @@ def is_complete(path: Path) -> bool:
 
 
 def read_pages(path: Path) -> list[RawPage]:
-    """The pages that `write_pages` wrote. A damaged file is removed, so that the next run writes it."""
+    """The pages that `write_pages` wrote. Removes a damaged file, so that the next run rewrites it."""
     import pyarrow as pa
 
     packed = memoryview(path.read_bytes())

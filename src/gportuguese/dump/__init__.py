@@ -1,4 +1,4 @@
-"""A Wikipedia dump: fetched or found, verified, and its pages."""
+"""The dump stage: downloads or finds a Wikipedia dump and verifies it."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ __all__ = [
 
 
 def is_remote(section: DumpConfig) -> bool:
-    """Whether the dump has to be fetched."""
+    """Whether the dump has to be downloaded."""
     return section.source is None or section.source.startswith(("http://", "https://"))
 
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
-    """Writes `receipt.json`; fetches a remote dump and its index into `out`.
+    """Writes `receipt.json`; downloads a remote dump and its index to `out`.
 
-    The receipt has source, size, SHA-1 or SHA-256 and, of a dump found on the host, its date.
+    The receipt has source, size and hashes, and the date of a dump that was looked up on the host.
     """
     section = config.dump
     receipt: dict[str, Any] = {}
@@ -51,7 +51,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         receipt = {"source": str(section.source), "path": str(path.resolve())}
     if not path.stat().st_size:
         raise DumpError(f"{path} is empty")
-    receipt["language"] = dump_language(path)  # refuses what is no dump
+    receipt["language"] = dump_language(path)  # raises if the file is no dump
     receipt["size"] = path.stat().st_size
     if not is_remote(section):
         receipt["sha256"] = hashes.remembered_hash(path)
@@ -60,14 +60,14 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
 
 
 def load(artifact: Artifact, section: DumpConfig) -> Path:
-    """The dump file of a built dump stage: the fetched one, or the local one where it is now."""
+    """The dump file of a finished dump stage: the download, or the local file."""
     if is_remote(section):
         return artifact.folder / str(artifact.facts["path"])
     return local_path(section)
 
 
 def local_path(section: DumpConfig) -> Path:
-    """The local dump file of a section; raises `DumpError` if it is not there."""
+    """The local dump file of a section; raises `DumpError` if it is missing."""
     path = resolve_path(str(section.source))
     if not path.is_file():
         raise DumpError(f"no dump at {path}; set dump.source to a pages-articles .xml or .xml.bz2")
@@ -99,7 +99,7 @@ def _fetch(section: DumpConfig, out: Path) -> dict[str, Any]:
 
 
 def _find_run(host: Host, section: DumpConfig, out: Path) -> tuple[str, list[RemoteFile]]:
-    """The run that was begun, while the host still has it: a newer `latest` does not replace it."""
+    """The run whose download began, if the host still has it, so that a newer `latest` does not replace it."""
     from gportuguese.dump.fetch import NoRunError
 
     scratch = out / artifacts.SCRATCH
@@ -110,7 +110,7 @@ def _find_run(host: Host, section: DumpConfig, out: Path) -> tuple[str, list[Rem
         try:
             return host.find_run(replace(section, date=date))
         except NoRunError as error:
-            log.info("run %s, of which a part is here, is gone (%s); starting anew", date, error)
+            log.info("the host no longer has run %s (%s); starting again", date, error)
             for path in out.iterdir():
                 if path != scratch:
                     path.unlink()

@@ -1,4 +1,4 @@
-"""A patient HTTP session: it tries again, says why and when, and waits as long as a server asks."""
+"""An HTTP session that retries, logs why, and waits as long as the server asks."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from urllib3.util.retry import Retry
 log = logging.getLogger("gportuguese")
 
 MAX_RETRIES = 6
-TIMEOUTS = (10.0, 60.0)  # seconds until a connection stands, and without a byte from it
-_MAX_WAIT_SECONDS = 600.0  # of a server's Retry-After
+TIMEOUTS = (10.0, 60.0)  # seconds to connect, and without a byte
+_MAX_WAIT_SECONDS = 600.0  # longest Retry-After that is followed
 _TRANSIENT = (408, 429, 500, 502, 503, 504)
 
 
@@ -36,7 +36,7 @@ class _Retry(Retry):
 
 
 def patient_session(wait_seconds: float) -> requests.Session:
-    """A session that tries again after `wait_seconds`, doubled each time."""
+    """A session that retries after `wait_seconds`, doubled each time."""
     retry = _Retry(
         total=MAX_RETRIES,
         backoff_factor=wait_seconds,
@@ -52,21 +52,21 @@ def patient_session(wait_seconds: float) -> requests.Session:
 
 
 def user_agent() -> str:
-    """Program, version and address: the host turns away clients that do not name themselves."""
+    """Program, version and address; the host rejects clients without them."""
     about = metadata.metadata("gportuguese")
     url = next(line.partition(", ")[2] for line in about.get_all("Project-URL", []))
     return f"gportuguese/{about['Version']} (+{url})"
 
 
 def in_words(error: Any) -> str:
-    """Why a request failed, without the names of Python objects."""
+    """Why a request failed, without names of Python objects."""
     match error:
         case requests.RequestException(args=(Exception() as inner, *_)):
             return in_words(inner)
         case exceptions.MaxRetryError(reason=Exception() as inner):
             return in_words(inner)
         case exceptions.ProxyError(original_error=inner):
-            return f"the proxy fails: {in_words(inner)}"
+            return f"the proxy failed: {in_words(inner)}"
         case exceptions.NameResolutionError():
             return "the host's name cannot be resolved (is there a network?)"
         case exceptions.NewConnectionError(__cause__=OSError(strerror=str() as reason)):
@@ -74,7 +74,7 @@ def in_words(error: Any) -> str:
         case exceptions.ConnectTimeoutError():
             return f"no connection within {TIMEOUTS[0]:.0f} s (is there a network?)"
         case exceptions.ReadTimeoutError():
-            return f"nothing came for {TIMEOUTS[1]:.0f} s"
+            return f"no data for {TIMEOUTS[1]:.0f} s"
         case exceptions.SSLError(args=(inner, *_)):
             return f"no secure connection ({inner})"
         case exceptions.ProtocolError():

@@ -1,4 +1,4 @@
-"""Fetching a dump from Wikimedia's host or a mirror: resumed, retried, and verified by SHA-1."""
+"""Downloads a dump from Wikimedia's host or a mirror: resumed, retried, and verified by SHA-1."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ from gportuguese.progress import Advance, track
 log = logging.getLogger("gportuguese")
 
 HOST = "https://dumps.wikimedia.org"
-# Wikis dumped in parts list the single file under the second job, which ends later.
+# Wikis dumped in parts list the single file under the second job, which finishes later.
 _JOB, _RECOMBINE = "articlesmultistreamdump", "articlesmultistreamdumprecombine"
 _CHUNK = 1 << 20
-_MAX_STALLS = MAX_RETRIES  # tries in a row that bring no byte
+_MAX_STALLS = MAX_RETRIES  # consecutive tries without a byte
 _ELSEWHERE = "or set dump.source to a dump that you have, or dump.mirror to another host"
 
 
 class NoRunError(DumpError):
-    """The host answers, and has no such run."""
+    """The host has no such run."""
 
 
 @dataclass(frozen=True)
 class RemoteFile:
-    """A file to fetch and what is known of it beforehand."""
+    """A file to download, with its size and SHA-1 if the host lists them."""
 
     url: str
     size: int | None = None
@@ -49,10 +49,10 @@ class RemoteFile:
 
 
 class Host:
-    """A server laid out as Wikimedia's dump host is; one connection at a time.
+    """A server with the layout of Wikimedia's dump host; one connection at a time.
 
-    Overloaded servers (429, 503) are asked again after the time that they name, else after
-    `wait_seconds`, doubled each time. Proxies come from HTTPS_PROXY and its kin.
+    Overloaded servers (429, 503) are asked again after the time they ask for, or else after
+    `wait_seconds`, doubled each time. Proxies are taken from HTTPS_PROXY and similar variables.
     """
 
     def __init__(self, mirror: str | None = None, wait_seconds: float = 1.0) -> None:
@@ -69,7 +69,7 @@ class Host:
     def find_run(self, section: DumpConfig) -> tuple[str, list[RemoteFile]]:
         """Date and files (dump, then index) of a finished multistream run; `latest` is the newest.
 
-        Raises `NoRunError` if the host has none, and `DumpError` if it cannot be asked.
+        Raises `NoRunError` if the host has none, and `DumpError` if it cannot be reached.
         """
         folder = f"{self.base}/{section.wiki}"
         run = "the latest run" if section.date == "latest" else f"run {section.date}"
@@ -85,7 +85,7 @@ class Host:
             except DumpError as error:
                 if section.date != "latest":
                     raise
-                log.info("passing over %s: %s", date, error)
+                log.info("skipping %s: %s", date, error)
                 continue
             if files:
                 return date, files
@@ -94,7 +94,7 @@ class Host:
         )
 
     def _files_of(self, wiki: str, date: str) -> list[RemoteFile]:
-        """Dump and index of a finished run; empty if it is not finished or not there."""
+        """Dump and index of a finished run; empty if it is unfinished or missing."""
         folder = f"{self.base}/{wiki}/{date}"
         text = self._text(f"{folder}/dumpstatus.json")
         if text is None:
@@ -117,7 +117,7 @@ class Host:
             ) from error
 
     def _text(self, url: str) -> str | None:
-        """A small page; None where the server has none."""
+        """The text of a small page; None if it does not exist."""
         try:
             answer = self.session.get(url, timeout=TIMEOUTS)
         except requests.RequestException as error:
@@ -129,11 +129,11 @@ class Host:
         return str(answer.text)
 
     def fetch(self, file: RemoteFile, path: Path) -> dict[str, Any]:
-        """Fetches `file` into `path`, going on where an earlier try stopped; returns its receipt.
+        """Downloads `file` to `path`, resuming an earlier try; returns its receipt.
 
-        Raises `DumpError` if the remote file changed under a half-finished download, if size or
-        SHA-1 are not as listed, or if nothing comes any more. What came stays for the next try.
-        A file without its `.download.json` is one that an earlier try finished; it is verified only.
+        Raises `DumpError` if the remote file changed during the download, if size or SHA-1 differ from
+        the listed ones, or if the download stalls. The bytes received are kept for the next try. A file
+        without its `.download.json` is complete and is only verified.
         """
         stalls = 0
         with track(file.name, float(file.size or 0)) as advance:
@@ -159,14 +159,14 @@ class Host:
         if file.sha1 not in (None, sha1):
             path.unlink()
             raise DumpError(
-                f"{file.url} arrived with SHA-1 {sha1}, but {file.sha1} is listed: it was removed, "
+                f"{file.url} arrived with SHA-1 {sha1}, but {file.sha1} is listed; the file was removed, "
                 "run again"
             )
         _state(path).unlink(missing_ok=True)
         return {"url": file.url, "size": _size(path), "sha1": sha1, "sha256": sha256}
 
     def _fetch_rest(self, file: RemoteFile, path: Path, have: int, advance: Advance) -> str | None:
-        """One request for the bytes that are missing; None, or why the file is not whole yet."""
+        """One request for the missing bytes; returns None, or why the file is still incomplete."""
         headers = {"Range": f"bytes={have}-"} if have else {}
         start, first = time.monotonic(), have
         try:
@@ -174,20 +174,20 @@ class Host:
                 file.url, headers=headers, stream=True, timeout=TIMEOUTS
             ) as answer:
                 total = _total(answer)
-                begun_size = (_begun(path) or {"size": total})["size"]
-                if answer.status_code == 416 and total == have == begun_size:
+                size_begun = (_version_begun(path) or {"size": total})["size"]
+                if answer.status_code == 416 and total == have == size_begun:
                     return None
                 if answer.status_code not in (200, 206, 416):
                     raise DumpError(
                         f"{file.url}: the server answers {answer.status_code} {answer.reason}"
                     )
                 _check_same_file(file, path, have, total, answer)
-                if answer.status_code == 200 and have:  # it ignores Range
+                if answer.status_code == 200 and have:  # the server ignores Range
                     advance(-have, resumed=True)
                     have = first = 0
                 with path.open("r+b" if have else "wb") as out:
                     out.seek(have)
-                    # what is there, not a full chunk: nothing that came is lost with a connection
+                    # read1 returns what has arrived, so that no byte is lost if the connection breaks
                     while chunk := answer.raw.read1(_CHUNK):
                         out.write(chunk)
                         have += len(chunk)
@@ -209,7 +209,7 @@ def _unreachable(url: str, error: requests.RequestException) -> DumpError:
 def _check_same_file(
     file: RemoteFile, path: Path, have: int, total: int | None, answer: requests.Response
 ) -> None:
-    """Raises `DumpError` if this is not the file listed, or not the one that was begun."""
+    """Raises `DumpError` if this is not the listed file, or not the one whose download began."""
     if file.size is not None and total is not None and total != file.size:
         raise DumpError(f"{file.url} has {total:,} bytes, but {file.size:,} are listed; try later")
     version = {
@@ -217,18 +217,18 @@ def _check_same_file(
         "etag": answer.headers.get("ETag"),
         "modified": answer.headers.get("Last-Modified"),
     }
-    begun = _begun(path)
+    begun = _version_begun(path)
     starts = answer.headers.get("Content-Range", f"bytes {have}-").startswith(f"bytes {have}-")
     if have and (begun != version or answer.status_code == 416 or not starts):
         raise DumpError(
-            f"{file.url} changed since {have:,} bytes of it were fetched; remove {path} to start anew"
+            f"{file.url} changed since {have:,} bytes of it were downloaded; remove {path} to start again"
         )
     if begun != version:
         atomic.write_json(_state(path), version)
 
 
 def _total(answer: requests.Response) -> int | None:
-    """Size of the whole remote file, if the server says it."""
+    """Size of the whole remote file, if the server states it."""
     if answer.status_code in (206, 416):
         total = answer.headers.get("Content-Range", "").rpartition("/")[2]
     else:
@@ -241,12 +241,12 @@ def _state(path: Path) -> Path:
 
 
 def _is_whole(path: Path) -> bool:
-    """Whether an earlier try finished this file: its state is written first and removed last."""
+    """Whether the download is complete: its state file is written first and removed last."""
     return path.exists() and not _state(path).exists()
 
 
-def _begun(path: Path) -> dict[str, Any] | None:
-    """What the server said of the file when its download began."""
+def _version_begun(path: Path) -> dict[str, Any] | None:
+    """Size and version of the remote file when the download began."""
     state = _state(path)
     return dict(json.loads(state.read_text(encoding="utf-8"))) if state.exists() else None
 
@@ -256,7 +256,7 @@ def _size(path: Path) -> int:
 
 
 def _digests(path: Path) -> tuple[str, str]:
-    """SHA-1, which the host lists, and SHA-256, by which the dump is known here, in one reading."""
+    """SHA-1, which the host lists, and SHA-256, which identifies the dump here, in one reading."""
     sha1, sha256 = hashlib.sha1(usedforsecurity=False), hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(_CHUNK):

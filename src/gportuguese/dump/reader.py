@@ -1,4 +1,4 @@
-"""Pages of a dump in pieces that workers can take: its own bz2 streams, or chunks cut at `</page>`."""
+"""Reads a dump in pieces for workers: its bz2 streams, or chunks cut at `</page>`."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ _LANGUAGE = re.compile(r'xml:lang="([\w-]+)"')
 
 
 class DumpError(UserError):
-    """The dump is missing, cut short, or not a MediaWiki dump."""
+    """The dump is missing, truncated, or not a MediaWiki dump."""
 
 
 @dataclass(frozen=True)
 class RawPage:
-    """One page as it stands in the dump."""
+    """One page of the dump."""
 
     id: int
     title: str
@@ -47,23 +47,23 @@ class RawPage:
 
 @dataclass(frozen=True)
 class Piece:
-    """A run of whole pages of a dump: where it stands, or its XML."""
+    """Consecutive whole pages of a dump: their place in the file, or their XML."""
 
     number: int
     start: int
     """First byte in the file (compressed)."""
     end: int
     xml: bytes | None = None
-    """None: the bz2 streams from `start` to `end` hold it."""
+    """None if the bz2 streams from `start` to `end` contain it."""
 
 
 @dataclass(frozen=True)
 class Header:
-    """What stands before the pages."""
+    """The part of a dump before its pages."""
 
     language: str
     namespaces: tuple[tuple[int, str], ...]
-    """Key and local name of each: (10, "Predefinição")."""
+    """Number and local name of each: (10, "Predefinição")."""
 
 
 def read_header(path: Path) -> Header:
@@ -98,11 +98,11 @@ def dump_language(path: Path) -> str:
 
 
 def pieces_of(path: Path) -> Iterator[Piece]:
-    """The pieces of a dump in its order, always cut at the same places.
+    """Yields the pieces of a dump in order, always cut at the same places.
 
-    A multistream file is searched for its streams, without an index, only as far as pieces are
-    asked for; plain and single-stream files are read here, in constant memory. Raises `DumpError`
-    with page and byte if the file ends early.
+    Streams of a multistream file are searched for without an index, as pieces are requested. Plain
+    and single-stream files are read here, in constant memory. Raises `DumpError` with page and byte
+    if the file ends early.
     """
     if not _streams_hold_whole_pages(path):
         yield from _chunks(path)
@@ -116,7 +116,7 @@ def pieces_of(path: Path) -> Iterator[Piece]:
 
 
 def stream_starts(path: Path) -> list[int]:
-    """Where the bz2 streams of a file begin; empty for a plain file."""
+    """Start positions of a file's bz2 streams; empty for a plain file."""
     return list(_starts(path))
 
 
@@ -132,7 +132,7 @@ def _starts(path: Path, first: int = 0) -> Iterator[int]:
 
 
 def _streams_hold_whole_pages(path: Path) -> bool:
-    """Whether a file is a multistream dump, and not one that pbzip2 cut where it liked."""
+    """Whether a file is a multistream dump, not one that pbzip2 cut anywhere."""
     starts = list(islice(_starts(path), 2))
     if len(starts) < 2:
         return False
@@ -148,10 +148,10 @@ def _streams_hold_whole_pages(path: Path) -> bool:
 def pages_in(
     path: Path, piece: Piece, wanted: Callable[[int, bool], bool] = lambda *_: True
 ) -> Iterator[RawPage]:
-    """Yields the pages of a piece, one stream in memory at a time.
+    """Yields the pages of a piece, with one stream in memory at a time.
 
-    `wanted(namespace, is_redirect)` says whether the wikitext of a page is needed; for
-    others it is left empty. Raises `DumpError` if a stream is damaged or a page is not whole.
+    Pages for which `wanted(namespace, is_redirect)` is false have empty wikitext. Raises `DumpError`
+    if a stream is damaged or a page is incomplete.
     """
     if piece.xml is not None:
         yield from _pages(path, piece.xml, piece.start, wanted)
@@ -191,7 +191,7 @@ def check_end(path: Path, piece: Piece, last_page: str) -> None:
 
 
 def read_pages(path: Path) -> Iterator[RawPage]:
-    """Yields every page of a dump in its order, in this process."""
+    """Yields every page of a dump in order, in this process."""
     dump_language(path)
     last_page, piece = "before any page", None
     for piece in pieces_of(path):
@@ -203,7 +203,7 @@ def read_pages(path: Path) -> Iterator[RawPage]:
 
 
 def _chunks(path: Path) -> Iterator[Piece]:
-    """Pieces of a file that has to be read from its beginning, a few megabytes of XML each."""
+    """Yields pieces of a file without multiple streams, a few megabytes of XML each."""
     rest, number, start = b"", 0, 0
     with path.open("rb") as raw:
         try:
@@ -272,7 +272,7 @@ def _pages(
 
 
 def _unescape(xml: bytes) -> str:
-    """Text of an XML element; the four entities that MediaWiki writes are the fast path."""
+    """Text of an XML element, with a fast path for the four entities that MediaWiki writes."""
     text = xml.decode("utf-8", "replace")
     if "&" not in text:
         return text

@@ -1,4 +1,4 @@
-"""Wikitext -> running text. Pure functions; the tables of names are data, one YAML a language."""
+"""Turns wikitext into running text. Pure functions; names are data, in one YAML table per language."""
 
 from __future__ import annotations
 
@@ -25,22 +25,22 @@ __all__ = [
 
 _SIGNS = ("[[", "]]", "{{", "}}", "<")
 _MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|</?[a-zA-Z]|<!--")
-_MAX_MARKS = 50  # beyond that it is no text, and wikiextractor takes time quadratic in them
-_BRACKETS = re.compile(r"[\[\]{}]+")  # single ones too: what is left of two may meet
+_MAX_MARKS = 50  # a page with more is no prose, and wikiextractor takes time quadratic in them
+_BRACKETS = re.compile(r"[\[\]{}]+")  # also single ones, which may join later
 _OPENERS = re.compile(r"<(?:/?ref\b>?|!--)")
 
 
 class Page(NamedTuple):
-    """What is left of a page."""
+    """The text of a page."""
 
     text: str
-    """A line a paragraph, list item or heading."""
+    """One line per paragraph, list item or heading."""
     dropped_sentences: int
-    """Left out because a formula in them is no text."""
+    """Sentences left out because a formula in them cannot be written as text."""
 
 
 def wikitext_to_text(wikitext: str, title: str, language: Language) -> str:
-    """The running text of a page: a line a paragraph, list item or heading.
+    """The running text of a page, one line per paragraph, list item or heading.
 
     >>> wikitext_to_text("Um ''fado'' é [[música]].", "Fado", language_of("pt"))
     'Um fado é música.'
@@ -49,26 +49,29 @@ def wikitext_to_text(wikitext: str, title: str, language: Language) -> str:
 
 
 def read_wikitext(wikitext: str, title: str, language: Language) -> Page:
-    """The running text of a page, and what is missing in it.
+    """The running text of a page, and the number of sentences left out.
 
-    What the parser could not make sense of (broken or escaped markup) goes through wikiextractor's
-    cleaner; a page without any left, nearly every one, is what that cleaner would leave alone.
+    wikiextractor's cleaner finishes the lines in which broken or escaped markup is left; nearly every
+    page has none.
     """
     text, num_dropped = lay_out(strip_markup(wikitext, language, title), language)
-    if any(sign in text for sign in _SIGNS) and (marks := len(_MARKUP.findall(text))):
-        if marks <= _MAX_MARKS:
-            text = _finish(text, title)
-        # last of all: laying out drops marks too, between which half an opener may stand
-        text = _BRACKETS.sub("", text).replace("\n", "\n\n")  # each line is a paragraph by now
-        text = _OPENERS.sub("", lay_out(text, language)[0])
-        if _OPENERS.search(text):  # one inside another: no text has that
+    if any(sign in text for sign in _SIGNS) and (num_marks := len(_MARKUP.findall(text))):
+        lines = text.split("\n")
+        is_prose = num_marks <= _MAX_MARKS
+        lines = [_finish(line, title, is_prose) if _MARKUP.search(line) else line for line in lines]
+        # each line is a paragraph
+        text = _OPENERS.sub("", lay_out("\n\n".join(lines), language)[0])
+        if _OPENERS.search(text):  # one inside another
             text = text.replace("<", "")
     return Page(text, num_dropped)
 
 
-def _finish(text: str, title: str) -> str:
-    from wikiextractor.extract import Extractor, clean
+def _finish(line: str, title: str, is_prose: bool) -> str:
+    """The line without markup."""
+    if is_prose:
+        from wikiextractor.extract import Extractor, clean
 
-    text = clean(Extractor(0, "", "", title, []), text, html_safe=False)
-    # it makes half a surrogate pair of &#xD800;, which no UTF-8 can hold
-    return str(text).encode("utf-8", "replace").decode()
+        line = clean(Extractor(0, "", "", title, []), line, html_safe=False)
+        # it makes half a surrogate pair of &#xD800;, which UTF-8 cannot encode
+        line = str(line).encode("utf-8", "replace").decode()
+    return _BRACKETS.sub("", line)

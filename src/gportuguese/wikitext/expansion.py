@@ -1,122 +1,38 @@
-"""Template calls expanded by the dump's own definitions, as MediaWiki does, with depth and size bounded.
+"""Expands template calls by the dump's own definitions, as MediaWiki does, with bounded depth and size.
 
-A call is either expanded exactly or stays as it is, for the tables of names to decide: one that needs
-a Lua module, a function that we do not have, or more than the limits allow is not expanded by half.
+A call is expanded exactly or left as it is for the tables of names. Calls that need a Lua module, an
+unknown function, or more than the limits allow are left as they are.
 """
 
 from __future__ import annotations
 
-import html
 import itertools
 import re
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass
 
+from gportuguese.wikitext.definitions import Definition, Templates, is_box
 from gportuguese.wikitext.functions import ERROR, FUNCTIONS, Unknown, magic_word
 from gportuguese.wikitext.languages import Language
 from gportuguese.wikitext.preprocessor import Call, Nodes, Parameter, Part, parse
-from gportuguese.wikitext.shapes import Kind, is_box
-from gportuguese.wikitext.templates import leaves_words
 
-# MediaWiki allows 40 templates inside one another and 2 MB a page; a call whose words are worth having
-# takes a hundredth of these
+# MediaWiki allows 40 nested templates and 2 MB per page; a call that leaves words in a sentence needs
+# a hundredth of that
 _MAX_TEMPLATES, _MAX_DEPTH = 40, 80
 _CALL_CHARS, _CALL_STEPS = 100_000, 10_000
 _PAGE_CHARS, _PAGE_STEPS = 2_000_000, 500_000
-_MAX_NAME = 255
-_CACHED_NAMES, _CACHED_CHARS = 10_000, 1_000_000  # of definitions that are kept parsed
 
 _NEW_LINE = re.compile(r"\{\||[:;#*]")
 _CALL = re.compile(r"\{\{(?<!\{\{\{)(?!\{)")
 _UNSET = re.compile(r"\{\{\{[^{}]*\}\}\}")
-_SPACES = re.compile(r"[\s_]+")
 
 
 class OverLimit(Exception):
-    """A call that takes more than it may."""
-
-
-@dataclass(frozen=True)
-class Definition:
-    """A template as a call finds it, redirects followed."""
-
-    name: str
-    kind: Kind
-    nodes: Nodes
-
-
-def name_of(title: str, prefixes: frozenset[str]) -> str:
-    """The name of a template as a call or a title has it, without namespace, with single spaces.
-
-    >>> name_of("predefinição:Lang_en", frozenset(("predefinição",)))
-    'Lang en'
-    """
-    name = _SPACES.sub(" ", html.unescape(title).partition("#")[0]).strip()
-    prefix, colon, rest = name.partition(":")
-    return rest.strip() if colon and prefix.strip().lower() in prefixes else name
-
-
-def key_of(name: str) -> str:
-    """The name under which a definition is kept: its first letter is upper case, as on every Wikipedia."""
-    return name[:1].upper() + name[1:]
-
-
-class Templates:
-    """The definitions of one dump beside the tables of its language.
-
-    `fetch(name)` gives name, kind and body of a template, redirects followed, or None.
-    """
-
-    def __init__(
-        self,
-        fetch: Callable[[str], tuple[str, Kind, str] | None],
-        prefixes: frozenset[str],
-        language: Language,
-    ) -> None:
-        self.fetch, self.prefixes, self.language = fetch, prefixes, language
-        self._known: dict[str, Definition | str | None] = {}
-        self._known_chars = 0
-
-    def find(self, title: str) -> Definition | str | None:
-        """A definition, or the name under which the tables know the template, or None."""
-        if len(title) > _MAX_NAME:
-            return None
-        if title not in self._known:
-            if len(self._known) >= _CACHED_NAMES or self._known_chars >= _CACHED_CHARS:
-                self._known.clear()
-                self._known_chars = 0
-            self._known[title] = self._find(title)
-        return self._known[title]
-
-    def _find(self, title: str) -> Definition | str | None:
-        title = name_of(title, self.prefixes)
-        if self._in_tables(title):
-            return title
-        if self.language.leaves_nothing(title):
-            return Definition(title, "box", [])
-        found = self.fetch(key_of(title))
-        if found is None:
-            return None
-        name, kind, body = found
-        if self._in_tables(name):
-            return name
-        self._known_chars += len(body)
-        return Definition(name, kind, parse(body) if kind == "words" else [])
-
-    def is_passed_over(self, title: str) -> bool:
-        """Whether a call of this name on a page leaves nothing, or cannot be expanded."""
-        found = self.find(title)
-        if isinstance(found, str) or magic_word(title.strip(), "") is not None:
-            return False
-        return found is None or found.kind != "words"
-
-    def _in_tables(self, name: str) -> bool:
-        return ":" not in name and leaves_words(name + "}", self.language)
+    """A call went over a limit."""
 
 
 class _Frame:
-    """The template that is being expanded; without a definition: the page."""
+    """The template that is being expanded; the page if it has no definition."""
 
     __slots__ = ("arguments", "definition", "depth", "parent", "values")
 
@@ -136,7 +52,7 @@ class _Frame:
 
 
 def expand(wikitext: str, title: str, templates: Templates) -> tuple[str, Counter[str]]:
-    """The page with its calls expanded, and the calls that went over a limit, by name."""
+    """The page with its calls expanded, and how often each template went over a limit, by name."""
     if "{{" not in wikitext:
         return wikitext, Counter()
     return _Expansion(wikitext, title, templates).run()
@@ -154,7 +70,7 @@ class _Expansion:
 
     def run(self) -> tuple[str, Counter[str]]:
         pieces, position = [], 0
-        for node in parse(self.wikitext, self.templates.is_passed_over):
+        for node in parse(self.wikitext, self.templates.is_skipped):
             if isinstance(node, Call):
                 pieces += [self.wikitext[position : node.start], self._of_page(node)]
                 position = node.end
@@ -162,7 +78,7 @@ class _Expansion:
         return "".join(pieces), self.over_limit
 
     def _of_page(self, call: Call) -> str:
-        """A call that stands on the page itself; one that goes over a limit is not tried again."""
+        """The expansion of a call on the page; after going over a limit, a name is not tried again."""
         source = self.wikitext[call.start : call.end]
         name = "".join(node for node in call.name if isinstance(node, str)).strip()
         if name in self.over_limit or self.chars > _PAGE_CHARS or self.steps > _PAGE_STEPS:
@@ -180,7 +96,7 @@ class _Expansion:
         return _UNSET.sub("", text) if "{{{" in text else text
 
     def text_of(self, nodes: Nodes, frame: _Frame) -> str:
-        """The expansion of nodes inside a frame."""
+        """The expansion of nodes in a frame."""
         if len(nodes) == 1 and isinstance(nodes[0], str):
             return nodes[0]
         self.depth += 1
@@ -212,7 +128,7 @@ class _Expansion:
         return f"{{{{{{{name}}}}}}}"
 
     def _value(self, name: str, frame: _Frame) -> str | None:
-        """An argument of the frame's call: named ones lose the spaces around them."""
+        """An argument of the frame's call; named ones lose the spaces around them."""
         value = frame.values.get(name)
         if value is None and (part := frame.arguments.get(name)) is not None:
             assert frame.parent is not None
@@ -223,7 +139,7 @@ class _Expansion:
         return value
 
     def call(self, node: Call, frame: _Frame) -> str:
-        """What a call gives; on the page, the call itself where it cannot be expanded."""
+        """The expansion of a call; the call itself if it is on the page and cannot be expanded."""
         if frame.definition is not None:
             return self._call(node, frame)
         depth = self.depth
@@ -276,9 +192,9 @@ class _Expansion:
         return _on_its_line(text, node)
 
     def _table_call(self, name: str, node: Call, frame: _Frame) -> str:
-        """A call that the tables decide, with its arguments worked out."""
+        """A call for the tables, with its arguments expanded."""
         texts = [self.text_of(part.whole(), frame) for part in node.parts]
-        # a value with an equals sign would be read as a name; then all need theirs
+        # "=" in a value would make it a named argument; then every argument gets its number as name
         if any(
             part.name is None and "=" in text for part, text in zip(node.parts, texts, strict=True)
         ):
@@ -292,7 +208,7 @@ class _Expansion:
 
 @dataclass(frozen=True)
 class _Arguments:
-    """The arguments of a parser function, as `functions.Arguments` has them."""
+    """The arguments of a parser function in a frame."""
 
     expansion: _Expansion
     frame: _Frame

@@ -1,4 +1,4 @@
-"""The arithmetic of `{{#expr:}}`, bounded: no recursion beyond its parentheses, no numbers without end."""
+"""Evaluates `{{#expr:}}`, with bounded recursion and finite numbers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NUMBERS = {"e": math.e, "pi": math.pi}
 
 
 class ExpressionError(ValueError):
-    """This is no expression, or it has no finite value."""
+    """Not an expression, or without a finite value."""
 
 
 def _mod(left: float, right: float) -> float:
@@ -111,7 +111,7 @@ class _Reader:
         return value
 
     def binary(self, weakest: int) -> float:
-        """Operators that bind more strongly than `weakest`, from left to right."""
+        """Applies operators that bind more strongly than `weakest`, from left to right."""
         self.depth += 1
         if self.depth > _MAX_DEPTH:
             raise ExpressionError("nested too deeply")

@@ -1,8 +1,8 @@
-"""What cleaning left or tore out, counted by patterns: the measure of the corpus stage.
+"""Counts leftover markup and holes in cleaned text: the corpus stage's own measure.
 
-A pattern sees marks and punctuation. It does not see a word that is missing where the sentence still
-reads well, a paragraph or heading that was dropped, words that no reader is shown, or a wrong number.
-`scripts/bench_corpus.py` looks for those in text that other software rendered.
+Patterns see marks and punctuation. They do not see a missing word where the sentence still reads well, a
+dropped paragraph or heading, words that readers are not shown, or a wrong number. For those,
+`scripts/bench_corpus.py` compares with rendered pages.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 
 from gportuguese.wikitext.languages import Language
 
-# Each alternative begins with a literal, so that the search skips at C speed over everything else.
+# Each alternative begins with a literal, so that the search skips other text at C speed.
 LEFTOVER = re.compile(
     r"\[\[|\]\]|\{\{|\}\}|\{\||\|\}|</?[a-zA-Z][^<>\n]{0,80}>|<!--|-->|'''?|\n[|!*#=]"
     r"|&(?:[a-z]{2,8}|#\d{1,6});|__[A-Z]{3,}__|_(?:(?<=formula_)|(?<=codice_))\d"
@@ -22,19 +22,19 @@ LEFTOVER = re.compile(
 )
 """Markup, and the bars of captions."""
 _HANGING = (
-    r"[,;.)](?<=[ \n(,;].)"  # few pass, so that the rest costs nothing
+    r"[,;.)](?<=[ \n(,;].)"  # a first test that few pass
     r"(?:(?<=[ \n(,],)|(?<=[\n(];)|(?<=[ \n(,;]\))|(?<=[ \n,;]\.)(?![\w.(]))"
 )
 _EMPTY = r"\((?=[ :])|'(?<= ')(?=[\s,.;)])|«(?= ?»)"
 HOLE = re.compile(f"{_HANGING}|{_EMPTY}|  ")
-"""Punctuation that something removed left hanging: "(,", ",,", " .", a line that begins with ","."""
+"""Punctuation left hanging by a removal: "(,", ",,", " .", a line that begins with ","."""
 FAULT = re.compile(f"{LEFTOVER.pattern}|{HOLE.pattern}")
-# `HOLE` and the words of a language in three searches: one for all would stop at every space.
+# Three searches instead of one pattern, which would stop at every space.
 _MARKS = re.compile(f"{LEFTOVER.pattern}|{_EMPTY}")
 
 
 def count_faults(text: str, language: Language) -> tuple[int, int]:
-    """Leftovers, and holes: words that need another after them count too, as in "nascido na, em".
+    """The number of leftovers and of holes. "Nascido na, em" is a hole too: "na" needs a noun.
 
     >>> from gportuguese.wikitext import language_of
     >>> count_faults("Nascido na, em 1900, e {{x}} .", language_of("pt"))

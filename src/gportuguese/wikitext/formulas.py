@@ -1,4 +1,4 @@
-"""Formulas that read as text, as text: f, E=mc^2, λ_1, x ∈ A. Others have no place in a sentence."""
+"""Writes simple formulas as text: f, E=mc^2, λ_1, x ∈ A."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from html.entities import html5
 
 _TOKEN = re.compile(r"\\[A-Za-z]+\s*|\\.|\s+|.", re.DOTALL)
 _MAX_TEX = 300
-_MAX_TEXT = 80  # a longer formula stands alone on the page, and says nothing to a reader of words
+_MAX_TEXT = 80  # longer formulas are displayed apart from the prose
 _MAX_DEPTH = 20
 _SIMPLE = re.compile(r"[-+−–]?(?:\d+(?:[.,]\d+)*|[^\W_]+)|[*+−–′-]|°")
 
@@ -28,28 +28,28 @@ _FUNCTIONS = frozenset((
 _ACCENTS = {"vec": "\u20d7", "bar": "\u0304", "overline": "\u0304", "hat": "\u0302",
             "tilde": "\u0303", "dot": "\u0307", "ddot": "\u0308"}  # fmt: skip
 _FRACTIONS = frozenset(("frac", "dfrac", "tfrac"))
-# what has limits above and below does not fit a line
+# operators with limits above and below do not fit a line
 _TALL = frozenset(
     ("sum", "prod", "coprod", "int", "oint", "iint", "iiint", "bigcup", "bigcap", "not")
 )
 _SPACES = frozenset((",", ";", ":", " ", "quad", "qquad", "enspace", "thinspace"))
-# HTML names most signs as TeX does, both after the same ISO sets; these it names otherwise
+# signs that HTML names differently; TeX and HTML share most names, from the same ISO sets
 _SIGNS = {
     "to": "→", "infty": "∞", "partial": "∂", "exists": "∃", "neq": "≠", "neg": "¬", "lnot": "¬",
     "land": "∧", "lor": "∨", "circ": "∘", "cdot": "·", "implies": "⇒", "ldots": "...", "dots": "...",
     "cdots": "...", "degree": "°", "star": "⋆", "varepsilon": "ε", "varphi": "φ", "phi": "φ",
-    "models": "⊨", "colon": ":", "longrightarrow": "→", "longleftarrow": "←", "gets": "←",
+    "models": "⊨", "colon": ": ", "R": "R", "N": "N", "Z": "Z", "Q": "Q", "C": "C", "longrightarrow": "→", "longleftarrow": "←", "gets": "←",
     "lvert": "|", "rvert": "|", "mid": "|", "vert": "|", "|": "‖", "backslash": "\\",
 }  # fmt: skip
 _TIGHT = frozenset("¬∀∃∇∂∞√±∓…|‖⟨⟩⌊⌋⌈⌉∅°∘")
 
 
 class _Unreadable(Exception):
-    """A formula that is no text."""
+    """The formula cannot be written as text."""
 
 
 def formula_text(tex: str) -> str | None:
-    """What a reader would type for a formula; None if that is no text.
+    """The formula as one would type it in a sentence; None if it cannot be typed.
 
     >>> formula_text(r"x_{1}\\in \\mathbb {R} ^{n+1}"), formula_text(r"\\sum _{i}a_{i}")
     ('x_1 ∈ R^(n+1)', None)
@@ -59,7 +59,7 @@ def formula_text(tex: str) -> str | None:
     tokens = _TOKEN.findall(tex)[::-1]
     try:
         text = _sequence(tokens, "", 0)
-    except (_Unreadable, IndexError):  # it ends where an argument was due
+    except (_Unreadable, IndexError):  # it ends before an argument
         return None
     text = _LOOSE.sub("", " ".join(text.split())).replace("''", "″")
     text = unicodedata.normalize("NFC", text)
@@ -68,7 +68,7 @@ def formula_text(tex: str) -> str | None:
 
 
 def chemistry_text(source: str) -> str | None:
-    """The same for <chem> and <ce>, which are typed as they read: 2H2 + O2 -> 2H2O.
+    """The same for <chem> and <ce>, which are typed nearly as they read.
 
     >>> chemistry_text("2H2 + O2 -> 2H2O")
     '2H2 + O2 → 2H2O'
@@ -107,7 +107,7 @@ def _argument(tokens: list[str], depth: int) -> str:
 
 
 def _words(token: str, tokens: list[str], depth: int) -> str:
-    """What a token shows, with the arguments that it takes."""
+    """The text of a token and its arguments."""
     if token == "{":
         return _sequence(tokens, "}", depth + 1)
     if token[0] != "\\" or len(token) == 1:
@@ -142,7 +142,7 @@ def _words(token: str, tokens: list[str], depth: int) -> str:
             raise _Unreadable
         return letter + _ACCENTS[name]
     sign = None if name in _TALL else _SIGNS.get(name) or html5.get(f"{name};")
-    if sign is None or unicodedata.category(sign[0]) == "Sk":  # HTML's accents stand alone
+    if sign is None or unicodedata.category(sign[0]) == "Sk":  # an accent without a letter
         raise _Unreadable
     if unicodedata.category(sign[0]) in ("Sm", "So") and sign not in _TIGHT:
         return f" {sign} "

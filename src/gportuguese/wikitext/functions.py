@@ -1,6 +1,6 @@
-"""MediaWiki's parser functions and magic words, those that follow from the text and the page's title.
+"""MediaWiki's parser functions and magic words that depend only on the text and the page's title.
 
-What they give is described on mediawiki.org (Help:Magic words, Help:Extension:ParserFunctions).
+Their results are described on mediawiki.org (Help:Magic words, Help:Extension:ParserFunctions).
 """
 
 from __future__ import annotations
@@ -14,32 +14,51 @@ from urllib.parse import quote, quote_plus
 from gportuguese.wikitext.expressions import ExpressionError, evaluate
 from gportuguese.wikitext.languages import Language
 from gportuguese.wikitext.preprocessor import Nodes, Part
-from gportuguese.wikitext.templates import write_number
 
 
 class Unknown(Exception):
-    """A call that cannot be expanded exactly."""
+    """The call cannot be expanded exactly."""
 
 
 class Arguments(Protocol):
-    """The arguments of a parser function; each is worked out when it is asked for."""
+    """The arguments of a parser function, each expanded on first use."""
 
     @property
     def parts(self) -> list[Part]:
-        """What stands between the bars, unread."""
+        """The arguments, not yet expanded."""
 
     @property
     def language(self) -> Language:
-        """How the wiki writes numbers."""
+        """The wiki's language, for numbers."""
 
     def __getitem__(self, place: int) -> str:
-        """An argument without the spaces around it; empty if it is not there."""
+        """An argument without the spaces around it; empty if it is missing."""
 
     def text_of(self, nodes: Nodes) -> str:
         """The expansion of nodes, without the spaces around it."""
 
     def known(self, nodes: Nodes) -> str:
-        """The same, where it decides something: raises `Unknown` if a call is left in it."""
+        """The same for a condition: raises `Unknown` if it still contains a template call."""
+
+
+class TextArguments:
+    """Arguments that are text already."""
+
+    def __init__(self, texts: list[str], language: Language) -> None:
+        self.language, self.parts = language, [Part(None, [texts[0]])]
+        for text in texts[1:]:
+            name, equals, value = text.partition("=")
+            self.parts.append(Part([name], [value]) if equals else Part(None, [name]))
+
+    def __getitem__(self, place: int) -> str:
+        """An argument without the spaces around it; empty if it is missing."""
+        return self.text_of(self.parts[place].whole()) if place < len(self.parts) else ""
+
+    def text_of(self, nodes: Nodes) -> str:
+        """The nodes as text."""
+        return "".join(str(node) for node in nodes).strip()
+
+    known = text_of
 
 
 Function = Callable[[Arguments], "str | None"]
@@ -49,8 +68,9 @@ ERROR = re.compile(
 )
 _NUMERIC = re.compile(r"\s*[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?\s*")
 _EMPTY_PART = Part(None, [])
+_SINGULAR = (("1",), ("0", "1"))  # French counts zero as singular
 _MAX_PADDING = 500
-# modules that check a call and show nothing to readers
+# modules that check a call and show nothing
 _SILENT_MODULES = ("check for unknown parameters", "check for deprecated parameters")
 
 
@@ -69,7 +89,7 @@ def _same(left: str, right: str) -> bool:
     if not (_NUMERIC.fullmatch(left) and _NUMERIC.fullmatch(right)):
         return False
     if left.strip().lstrip("+-").isdigit() and right.strip().lstrip("+-").isdigit():
-        # int() of very long digits is slow, and refused
+        # int() rejects very long digits
         signs = [each.strip().startswith("-") for each in (left, right)]
         digits = [each.strip().lstrip("+-").lstrip("0") for each in (left, right)]
         return digits[0] == digits[1] and (signs[0] == signs[1] or not digits[0])
@@ -82,7 +102,7 @@ def _ifeq(a: Arguments) -> str:
 
 
 def _switch(a: Arguments) -> str:
-    """The value of the first case that matches; cases without a value share that of the next."""
+    """The value of the first matching case; a case without a value shares the next one's."""
     wanted = html.unescape(_first(a))
     is_found = default_next = ends_with_case = False
     default: Nodes | None = None
@@ -101,7 +121,7 @@ def _switch(a: Arguments) -> str:
             return a.text_of(part.value)
         elif is_default or default_next:
             default, default_next = part.value, False
-    if ends_with_case:  # the last case has no value: it is one itself
+    if ends_with_case:  # a last case without a name is the default
         return case
     return "" if default is None else a.text_of(default)
 
@@ -129,7 +149,7 @@ def _iferror(a: Arguments) -> str:
 def _formatnum(a: Arguments) -> str:
     if a[1].lower() in ("r", "nosep"):
         return a[0]
-    return write_number(a[0], a.language)
+    return a.language.write_number(a[0])
 
 
 def _pad(a: Arguments, left: bool) -> str:
@@ -168,12 +188,12 @@ def _nothing(_: Arguments) -> str:
     return ""
 
 
-# None: it cannot be known from a dump
+# a function returns None where a dump cannot tell the result
 FUNCTIONS: dict[str, Function] = {
     "#if": _if,
     "#ifeq": _ifeq,
     "#switch": _switch,
-    "#ifexist": lambda a: a[2],  # which pages there are is not looked up
+    "#ifexist": lambda a: a[2],  # existence of pages is not looked up
     "#expr": _expr,
     "#ifexpr": _ifexpr,
     "#iferror": _iferror,
@@ -185,6 +205,8 @@ FUNCTIONS: dict[str, Function] = {
     "lcfirst": lambda a: _first(a)[:1].lower() + _first(a)[1:],
     "ucfirst": lambda a: _first(a)[:1].upper() + _first(a)[1:],
     "formatnum": _formatnum,
+    "plural": lambda a: a[1] if _first(a) in _SINGULAR[a.language.code == "fr"] else a[2] or a[1],
+    "#language": lambda a: a.language.tongues.get(_first(a).lower()),
     "padleft": lambda a: _pad(a, left=True),
     "padright": lambda a: _pad(a, left=False),
     "urlencode": _urlencode,
@@ -198,7 +220,7 @@ FUNCTIONS: dict[str, Function] = {
     "displaytitle": _nothing,
 }
 _DEFAULTS = {"#default", "#padrão", "#padrao", "#standard", "#standaard", "#baku", "#інакше"}
-# other names of the same in some large wikis; no two of them mean different things
+# local names in some large wikis; no name has two meanings
 _ALIASES = {
     "#if": "#se #si #als #om #jika #якщо #ha #když",
     "#ifeq": "#seigual #seeq #alsgelijk #omlika #omlik #jikasama #якщорівні",
@@ -216,7 +238,7 @@ FUNCTIONS |= {each: FUNCTIONS[name] for name, others in _ALIASES.items() for eac
 _TITLES = frozenset(
     """PAGENAME FULLPAGENAME BASEPAGENAME ROOTPAGENAME SUBPAGENAME ARTICLEPAGENAME SUBJECTPAGENAME
     NOMEDAPAGINA NOMEDAPÁGINA NOMECOMPLETODAPAGINA NOMBREDEPAGINA NOMBREDEPÁGINA NOMPAGE NOMEPAGINA
-    SEITENNAME""".split()  # noqa: SIM905 - one a line is longer, and no easier to read
+    SEITENNAME""".split()  # noqa: SIM905 - one per line would be longer
 )
 _NAMESPACES = """NAMESPACE SUBJECTSPACE ARTICLESPACE DOMINIO DOMÍNIO ESPACONOMINAL ESPAÇONOMINAL
     ESPACENOMMÉ NAMENSRAUM""".split()  # noqa: SIM905
@@ -224,7 +246,7 @@ _CONSTANTS = {"!": "|", "=": "=", "NAMESPACENUMBER": "0"} | dict.fromkeys(_NAMES
 
 
 def magic_word(name: str, title: str) -> str | None:
-    """The value of a word such as `PAGENAME` on an article; None if it is not one that we know.
+    """The value of a word such as `PAGENAME` on an article; None if the word is unknown.
 
     >>> magic_word("PAGENAME", "Fado"), magic_word("!", "Fado"), magic_word("CURRENTYEAR", "Fado")
     ('Fado', '|', None)

@@ -1,8 +1,8 @@
-"""What a language's Wikipedia calls things: tables of names, one YAML a language.
+"""Tables of the names that each language's Wikipedia uses, one YAML file per language.
 
-Adding a language is adding a file beside `languages/pt.yaml`; docs/languages.md says how. English
-holds for every wiki beside its own language. A language without a file still knows the names of its
-namespaces: from the dump's own header, and from `languages/mediawiki.tsv`.
+To add a language, add a file beside `languages/pt.yaml` (see docs/languages.md). The English table
+applies to every wiki beside its own. Without a file, namespace names still come from the dump's header
+and from `languages/mediawiki.tsv`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -23,15 +23,16 @@ _FOLDER = Path(__file__).parent / "languages"
 _SHARED = ("mediawiki.tsv", "tongues.tsv", "countries.tsv")
 _MEDIAWIKI = ("media", "file", "template", "category", "redirect", "disambiguation")
 _WORD = re.compile(r"\w[\w'’-]*")
+_NUMBER = re.compile(r"([-+−]?)(\d{1,30})(?:[.](\d+))?(\s.*)?", re.DOTALL)
 
 
 class LanguageError(UserError):
-    """A language's table lacks something."""
+    """A language's table lacks an entry."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Language:
-    """The names of one language, all in lower case, and its way of writing numbers and dates."""
+    """The names of one language in lower case, and how it writes numbers and dates."""
 
     code: str
     redirect: re.Pattern[str]
@@ -40,39 +41,43 @@ class Language:
     """Finds the template or magic word of a disambiguation page."""
     disambiguation_title: re.Pattern[str]
     tail_sections: frozenset[str]
-    """Headings under which there are no sentences."""
+    """Headings of sections without sentences, such as references."""
     tail_words: frozenset[str]
-    """A heading made of these alone is one of them too: "Fontes e ligações externas"."""
+    """A heading made only of these is end matter too: "Fontes e ligações externas"."""
     tail_fillers: frozenset[str]
-    """They may stand between `tail_words`."""
+    """Words that may stand between `tail_words`."""
     hidden_prefixes: frozenset[str]
-    """Namespaces whose links show no words: files and categories."""
+    """Namespaces whose links show nothing: files and categories."""
     media_prefixes: frozenset[str]
-    """The namespace of links to a sound or film, which show their label."""
+    """The namespace of links to sound and film files, which show their label."""
     template_prefixes: frozenset[str]
     words: dict[str, str]
-    """Template name -> pattern of the words it leaves; a name in upper case holds as it is written."""
+    """Template name -> pattern of the words it leaves. Names in upper case are case-sensitive."""
     word_prefixes: tuple[tuple[str, str], ...]
-    """The same for names that only begin so."""
+    """The same for the beginnings of names."""
     nothing: frozenset[str]
     """Templates that leave nothing: boxes, navigation, notes, maintenance."""
     nothing_prefixes: tuple[str, ...]
     tongues: dict[str, str]
-    """Language code -> what this language calls it."""
+    """Language code -> its name in this language."""
     countries: dict[str, str]
-    """Three-letter code of a country -> its name; {{UKR}} shows flag and name."""
+    """Three-letter country code -> its name; {{UKR}} shows flag and name."""
     dangling: str
-    """Pattern: looks back at a word that needs another after it, as in "nascido na, em"."""
+    """Pattern that looks back at a word that needs another after it, as in "nascido na, em"."""
     editors_note: re.Pattern[str]
-    """Finds what editors ask each other in brackets: [carece de fontes?]"""
+    """Matches editors' notes in brackets: [carece de fontes?]"""
     spaced: str
-    """Punctuation that has a space before it, as in French."""
+    """Punctuation with a space before it, as in French."""
     thousands: str
     decimal: str
     months: tuple[str, ...]
+    lookups: dict[str, tuple[str | None, str, str]] = field(
+        default_factory=dict, repr=False, compare=False
+    )
+    """Cache of `templates.lookup`."""
 
     def is_tail(self, heading: str) -> bool:
-        """Whether a heading begins end matter.
+        """Whether a heading starts end matter: references, notes, links.
 
         >>> language_of("pt").is_tail("Fontes e ligações externas")
         True
@@ -82,6 +87,19 @@ class Language:
             return True
         words = set(_WORD.findall(heading))
         return bool(words & self.tail_words) and words <= self.tail_words | self.tail_fillers
+
+    def write_number(self, value: str) -> str:
+        """A number with the language's separators, and the text after it; other text unchanged.
+
+        >>> language_of("pt").write_number("1234567.5")
+        '1 234 567,5'
+        """
+        parts = _NUMBER.fullmatch(value.strip())
+        if parts is None:
+            return value
+        sign, whole, fraction, rest = parts.groups("")
+        grouped = f"{int(whole):,}".replace(",", self.thousands) if len(whole) > 3 else whole
+        return sign + grouped + (self.decimal + fraction if fraction else "") + rest
 
     def leaves_nothing(self, name: str) -> bool:
         """Whether the table says that a template leaves nothing.
@@ -97,9 +115,9 @@ class Language:
 
 @functools.cache
 def language_of(code: str, namespaces: tuple[tuple[int, str], ...] = ()) -> Language:
-    """The tables for a wiki in the language `code` (as in xml:lang), English filled in beneath.
+    """The tables of the language `code` (as in xml:lang), with English where they say nothing.
 
-    `namespaces` are keys and names from the dump's own header. Raises `LanguageError` if a table
+    `namespaces` are the numbers and names in the dump's header. Raises `LanguageError` if a table
     lacks an entry.
 
     >>> language_of("pt").months[2]
@@ -110,7 +128,7 @@ def language_of(code: str, namespaces: tuple[tuple[int, str], ...] = ()) -> Lang
         raise LanguageError(f"{_paths(code)[1]} lacks {', '.join(sorted(missing))}; see pt.yaml")
     words = {**_split_keys(english["words"]), **_split_keys(own["words"])}
     for name in {name.lower() for name in own["nothing"]} - _split_keys(own["words"]).keys():
-        words.pop(name, None)  # what English says of it holds elsewhere
+        words.pop(name, None)  # the language's own table overrides English
     wiki = _mediawiki_names(code)
     for key, kind in ((-2, "media"), (6, "file"), (10, "template"), (14, "category")):
         wiki[kind] |= {name.lower() for number, name in namespaces if number == key}
@@ -124,7 +142,7 @@ def language_of(code: str, namespaces: tuple[tuple[int, str], ...] = ()) -> Lang
     )
     titles = f"{english['disambiguation_title']}|{own['disambiguation_title']}"
     nothing = {name.lower() for name in both("nothing")} - _split_keys(own["words"]).keys()
-    # looks back from the punctuation, which is rarer than words; a width each, as `re` wants it
+    # look-behind from punctuation, which is rarer than words; `re` needs one width per alternative
     widths = {
         len(word): [w for w in own["dangling"] if len(w) == len(word)] for word in own["dangling"]
     }
@@ -184,14 +202,14 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _rows(name: str) -> Iterator[list[str]]:
-    """The lines of a shared table, split at tabs, without its comments."""
+    """The rows of a shared table, split at tabs, without comments."""
     for line in (_FOLDER / name).read_text(encoding="utf-8").splitlines():
         if not line.startswith("#"):
             yield line.split("\t")
 
 
 def _mediawiki_names(code: str) -> dict[str, set[str]]:
-    """What this wiki calls MediaWiki's things, in English and in its language."""
+    """Names of namespaces, redirects and disambiguations, in English and in the wiki's language."""
     found = {
         "media": {"media"},
         "file": {"file", "image"},
@@ -208,7 +226,7 @@ def _mediawiki_names(code: str) -> dict[str, set[str]]:
 
 
 def _names(table: str, code: str) -> dict[str, str]:
-    """Code -> name in a language; empty for a language that the table has no column for."""
+    """Code -> name in a language; empty if the table has no column for the language."""
     header, *rows = _rows(table)
     if code not in header[1:]:
         return {}
@@ -217,7 +235,7 @@ def _names(table: str, code: str) -> dict[str, str]:
 
 
 def _split_keys(table: dict[str, str]) -> dict[str, str]:
-    """Names in lower case, but for codes such as PER, which is a country where "per" is a word."""
+    """Names in lower case, except codes: {{PER}} is a country, {{per}} is not."""
     return {
         name if name.isupper() else name.lower(): pattern
         for names, pattern in table.items()

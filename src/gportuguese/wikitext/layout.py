@@ -1,4 +1,4 @@
-"""From text without markup to lines of prose: headings, lists, end matter, and repaired punctuation."""
+"""Turns text without markup into lines of prose; drops end matter and repairs punctuation."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ from gportuguese.wikitext.marks import HOLE, NOTHING
 
 _AROUND_NOTHING = re.compile(rf"(?<!')('{{2,}}){NOTHING}+\1(?!')")
 _QUOTES = re.compile(r"'{2,}")
-# two, three, or five and more: six and more enclosed something that is gone
+# two, three, or five and more; six and more enclosed removed markup
 _EMPHASIS = re.compile(r"''(?:'''+|')?")
 _EXTERNAL = re.compile(
     r"\[(?:(?:https?|ftps?|news|irc|mailto|gopher):|//)[^\s\[\]]+"
     r"(?:[ \t]([^\[\]\n]*(?:\[[^\[\]\n]*\][^\[\]\n]*)*))?\]"
 )
+# the language converter of Chinese, Serbian and others: -{zh-hans:软件;zh-hant:軟體}-
+_VARIANT = re.compile(r"-\{(?:([A-Za-z;+-]{0,40})\|)?([^{}\n]{0,400})\}-")
 _ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z]\w{1,30});")
 _SWITCH = re.compile(r"__[^\W\d_a-zß-ÿ]{3,30}(?:_[^\W\d_a-zß-ÿ]{1,30})*__")
-# Soft hyphens, zero-width spaces, direction marks; joiners only after letters that do not join.
+# Soft hyphens, zero-width spaces and direction marks; joiners only after letters of scripts without them.
 _INVISIBLE = re.compile(
     "[\u00ad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]|[\u200c\u200d](?<=[\\0-\u024f].)"
 )
@@ -29,21 +31,22 @@ _HEADING = re.compile(r"(={1,6})([^=\n](?:[^\n]*[^=\n])?)=+$")
 _LIST = re.compile(r"[*#:;=\s]+")
 _LEADING_MARKS = frozenset("}=*#:;|!{")
 _TABLE_ROW = re.compile(r"\||!(?=\s|!\s)|\{\|")
-# Two letters at least before the point, so that "Sr. Silva" does not end a sentence.
+# At least two letters before the point, so that "Sr. Silva" does not end a sentence.
 _CLOSES = r"[\w)\]\"”»%]"
 _SENTENCE_END = re.compile(
     rf"(?:(?<={_CLOSES}{_CLOSES}[.!?])|(?<={HOLE}[.!?]))\s+(?=[^\Wa-zß-ÿ_]|[\"“«(])"
 )
 
-# Four pages in five need no repair, so what asks for it must be cheap: substrings, or a pattern that
-# begins with a sign and looks back from there (one that began with a space would stop at every word).
+# Four pages in five need no repair, so the search for faults must be cheap: substrings, or a pattern that
+# begins with a sign and looks back from there. A pattern that begins with a space would stop at every word.
 _SPACES = ("\t", "\xa0", "\u2002", "\u2003", "\u2009", "\u200a", "\u202f")
 _ODD_SPACES = re.compile(r"[\t\xa0\u2000-\u200a\u202f]+")
-_LOOSE = re.compile(
-    r"[,;:.)\](\[](?:(?<=[ ,;:–\n-][,;:.)\]])|(?<=[(\[])(?=[ ),;:.…\]]))"  # one set: it can skip to it
+_LOOSE = re.compile(  # one set of signs, to which the search can skip
+    r"[,;:.)\](\[»”](?:(?<=[ ,;:–\n-][,;:.)\]])|(?<=[(\[])(?=[ ),;:.…\]])|(?<=[«“].)|(?<=« .)|(?<=“ .))"
 )
-# A dash goes only where a space is beside it: "(1950–)" says that somebody lives.
+# A dash is removed only with a space beside it: "(1950–)" means that somebody is alive.
 _TIGHT = (
+    ("( – )", ""), ("( - )", ""), ("«»", ""), ("« »", ""), ("“”", ""), ("“ ”", ""),
     (" ,", ","), (" ;", ";"), (" :", ":"), (" )", ")"), (" ]", "]"), ("( ", "("), ("[ ", "["),
     ("(,", "("), ("(;", "("), ("(:", "("), ("(– ", "("), ("(- ", "("), ("[,", "["), ("[;", "["),
     (",)", ")"), (";)", ")"), (":)", ")"), (" –)", ")"), (" -)", ")"), (",]", "]"), (";]", "]"),
@@ -57,13 +60,13 @@ _LEADING = re.compile(r"(?!\.[\w.])[,;:.)\]]+ *")
 _DOTS = re.compile(r"\.{4,}")
 
 _Line = tuple[int, str]
-"""The level of a heading, 0 for any other line, and the words."""
+"""The level of a heading (0 for other lines), and the words."""
 
 
 def lay_out(text: str, language: Language) -> tuple[str, int]:
-    """The lines of prose in `text`, and how many sentences went because of a formula in them.
+    """The lines of prose in `text`, and the number of sentences dropped because of a formula in them.
 
-    There is one line a paragraph, list item, or heading that has prose under it.
+    Each paragraph, list item, and heading with prose under it is one line.
 
     >>> from gportuguese.wikitext import language_of
     >>> lay_out("'''Fado''' ( )\\né\\n\\n== Obras ==\\n* Uma\\n== Fontes ==\\n* Outra", language_of("pt"))
@@ -73,6 +76,8 @@ def lay_out(text: str, language: Language) -> tuple[str, int]:
     if "[" in text:
         text = _EXTERNAL.sub(lambda match: match[1] or "", text)
         text = language.editors_note.sub("", text)
+    if "-{" in text:
+        text = _VARIANT.sub(_first_variant, text)
     if "__" in text:
         text = _SWITCH.sub("", text)
     if "&" in text:
@@ -87,16 +92,26 @@ def lay_out(text: str, language: Language) -> tuple[str, int]:
     return repair("\n".join(_with_used_headings(lines)), language.spaced), num_dropped
 
 
+def _first_variant(match: re.Match[str]) -> str:
+    """The first variant of a word; nothing for a hidden rule or a title."""
+    if set(match[1] or "") & set("HT-"):
+        return ""
+    first = match[2].partition(";")[0]
+    code, colon, words = first.partition(":")
+    is_rule = bool(colon) and code.strip().replace("-", "").isalpha()
+    return words.strip() if is_rule else first
+
+
 def _lines(text: str, language: Language) -> list[_Line]:
-    """Headings, paragraphs and list items, each on one line; no end matter."""
+    """Headings, paragraphs and list items, each on one line, without end matter."""
     lines: list[_Line] = []
-    tail_level = 0  # of the end-matter heading that we are under
-    is_open = False  # the last line is a paragraph, which a line after it continues
+    tail_level = 0  # of the end-matter heading above this line
+    is_open = False  # the last line is a paragraph that the next line continues
     for line in text.split("\n"):
         continues, is_open = is_open, line[:1] != " "
         line = line.strip()
         if line[:1] in _LEADING_MARKS:
-            line = line.lstrip("} ")  # of a template that was closed too often
+            line = line.lstrip("} ")  # from a template closed too often
             if heading := _HEADING.match(line):
                 level, title = len(heading[1]), heading[2].strip()
                 is_open = False
@@ -108,7 +123,7 @@ def _lines(text: str, language: Language) -> list[_Line]:
             if mark := _LIST.match(line):
                 is_term, line = line[0] == ";", line[mark.end() :]
                 continues = is_open = False
-                if is_term and language.is_tail(line):  # typed as a term of a list: ;Notes
+                if is_term and language.is_tail(line):  # a heading typed as a list term: ;Notes
                     continue
             if _TABLE_ROW.match(line):
                 is_open = False
@@ -123,8 +138,8 @@ def _lines(text: str, language: Language) -> list[_Line]:
 
 
 def _with_used_headings(lines: list[_Line]) -> Iterator[str]:
-    """The lines, but for headings under which there is no prose."""
-    headings: list[_Line] = []  # those since the last line of prose
+    """The lines without headings that have no prose under them."""
+    headings: list[_Line] = []  # since the last line of prose
     for level, line in lines:
         if level:
             headings = [each for each in headings if each[0] < level]
@@ -136,10 +151,10 @@ def _with_used_headings(lines: list[_Line]) -> Iterator[str]:
 
 
 def _without_holes(lines: list[_Line]) -> tuple[list[_Line], int]:
-    """The lines without the sentences that lack a formula, and the number of those.
+    """The lines without the sentences that have a hole, and the number of those sentences.
 
-    A formula on a line of its own belongs to the sentence that leads to it, and to the words after
-    it if they begin in lower case.
+    A formula on a line of its own belongs to the sentence before it, and to the words after it if they
+    begin in lower case.
     """
     kept: list[_Line] = []
     num_dropped, lacks_beginning = 0, False
@@ -163,10 +178,10 @@ def _without_holes(lines: list[_Line]) -> tuple[list[_Line], int]:
 
 
 def drop_emphasis(text: str) -> str:
-    """`text` without the marks of italics and bold; apostrophes beside them stay.
+    """`text` without the marks of italics and bold; apostrophes next to them are kept.
 
-    As MediaWiki reads them (`Parser::doQuotes`): where a line would leave both bold and italics open,
-    three quotes are an apostrophe and italics.
+    As in MediaWiki (`Parser::doQuotes`), three quotes are an apostrophe and italics on a line that would
+    otherwise leave both bold and italics open.
 
     >>> drop_emphasis("Virgilio scrisse l'''Eneide'' e l''altro''")
     "Virgilio scrisse l'Eneide e laltro"
@@ -182,7 +197,7 @@ def drop_emphasis(text: str) -> str:
 
 
 def _keep_apostrophe(line: str) -> str:
-    """The line with a fourth quote where the first of three is an apostrophe."""
+    """The line with a quote added where the first of three quotes is an apostrophe."""
     runs = [(run.start(), len(run[0])) for run in _QUOTES.finditer(line)]
     num_bold = sum(length > 2 for _, length in runs)
     num_italic = sum(length == 2 or length > 4 for _, length in runs)
@@ -191,7 +206,7 @@ def _keep_apostrophe(line: str) -> str:
         return line
 
     def rank(start: int) -> int:
-        """After a word of one letter; after a longer one; after a space."""
+        """0 after a one-letter word, 1 after a longer word, 2 after a space."""
         if line[start - 1 : start] == " ":
             return 2
         return 0 if line[max(start - 2, 0) : start - 1] == " " else 1
@@ -201,9 +216,9 @@ def _keep_apostrophe(line: str) -> str:
 
 
 def repair(text: str, spaced: str = "") -> str:
-    """Lines without the punctuation that dropped markup leaves hanging.
+    """Lines without the punctuation that removed markup left hanging.
 
-    What is in `spaced` keeps the space before it.
+    Signs in `spaced` keep the space before them.
 
     >>> repair("Moscou (, ) é  a capital ( ; desde 1918 ) .")
     'Moscou é a capital (desde 1918).'
@@ -216,7 +231,7 @@ def repair(text: str, spaced: str = "") -> str:
         text = text[loose.end() :]
     pieces, end = [], 0
     for loose in _LOOSE.finditer(text):
-        if loose.start() >= end:  # on a line that is not mended yet
+        if loose.start() >= end:  # on a line not yet repaired
             start = text.rfind("\n", end, loose.start()) + 1 or end
             pieces.append(text[end:start])
             end = text.find("\n", start)

@@ -1,6 +1,6 @@
-"""Wikitext -> its template calls and parameters, paired as MediaWiki's preprocessor pairs braces.
+"""Parses wikitext into template calls and parameters, pairing braces as MediaWiki's preprocessor does.
 
-One pass with a stack: the cost is linear in the length of the text, whatever is left open.
+It makes one pass with a stack; time is linear in the length of the text, whatever is left open.
 """
 
 from __future__ import annotations
@@ -9,16 +9,18 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
-# Extensions whose content MediaWiki hands over unread. <poem> is not here: its content is wikitext.
+from gportuguese.wikitext.patterns import end_of_call
+
+# Extensions whose content MediaWiki does not parse. <poem> is missing, as its content is wikitext.
 _OPAQUE = (
     "categorytree|ce|chem|gallery|graph|hiero|imagemap|inputbox|mapframe|maplink|math|nowiki|pre|ref"
     "|score|section|source|syntaxhighlight|templatedata|templatestyles|timeline"
 )
-# Each alternative begins with a literal, so that the search skips at C speed over everything else.
+# Each alternative begins with a literal, so that the search skips other text at C speed.
 _OPENS = rf"\{{\{{+|<!--|<(?i:{_OPAQUE})(?=[\s/>])[^<>]*>"
 _TOKENS = {
     "": re.compile(_OPENS),
-    # a heading in an argument is no name: its equals signs are not looked at
+    # the equals signs of a heading in an argument give it no name
     "name": re.compile(rf"{_OPENS}|\}}\}}+|\[\[+|\|"),
     "argument": re.compile(
         rf"{_OPENS}|\}}\}}+|\[\[+|\||==(?<=\n==)[^\n{{}}\[\]|<]*==[ \t]*(?=\n)|="
@@ -26,11 +28,10 @@ _TOKENS = {
     "link": re.compile(rf"{_OPENS}|\]\]+|\[\[+"),
 }
 _NAME = re.compile(r"([^|{}\[\]<>#:]{1,300})(?=[|}])")
-_BRACES = re.compile(r"\{\{|\}\}")
-_MAX_FAILED = 3  # calls that are passed over and never end: each is searched to the end of the page
+_MAX_FAILED = 3  # skipped calls that never end: each search reads to the end of the page
 _TAG_NAME = re.compile(r"<(\w+)")
-_MAX_DEPTH = 100  # as MediaWiki's limit for expansion; deeper braces are text
-# what is never closed reaches to the end: nothing is searched twice
+_MAX_DEPTH = 100  # MediaWiki's limit for expansion; deeper braces are text
+# unclosed elements reach to the end, so nothing is searched twice
 _KEPT = r"<nowiki>.*?(?:</nowiki>|\Z)|<!--.*?(?:-->|\Z)"
 _FLAGS = re.IGNORECASE | re.DOTALL
 _ONLY_INCLUDE = re.compile(rf"{_KEPT}|<onlyinclude>(.*?)(?:</onlyinclude\s*>|\Z)", _FLAGS)
@@ -69,18 +70,18 @@ Nodes = list["str | Call | Parameter"]
 
 @dataclass(slots=True)
 class Part:
-    """What stands between two bars: `name=value`, or a value alone."""
+    """The text between two bars: `name=value`, or a value alone."""
 
     name: Nodes | None
     value: Nodes
 
     def whole(self) -> Nodes:
-        """Both as one."""
+        """Name and value together."""
         return self.value if self.name is None else [*self.name, "=", *self.value]
 
 
 class _Open:
-    """Braces or brackets that were opened, and the parts read since."""
+    """Open braces or brackets, and the parts read so far."""
 
     __slots__ = ("count", "mark", "parts", "start")
 
@@ -90,13 +91,13 @@ class _Open:
 
     @property
     def state(self) -> str:
-        """Which tokens matter now."""
+        """The key in `_TOKENS` of the tokens that matter now."""
         if self.mark == "[":
             return "link"
         return "argument" if len(self.parts) > 1 and self.parts[-1].name is None else "name"
 
     def as_text(self) -> Nodes:
-        """What was read, for marks that were never closed."""
+        """The text read so far, for marks that are never closed."""
         nodes: Nodes = [self.mark * self.count]
         for number, part in enumerate(self.parts):
             nodes += ["|", *part.whole()] if number else part.whole()
@@ -104,7 +105,7 @@ class _Open:
 
 
 def transcluded(wikitext: str) -> str:
-    """What a page gives to those that transclude it.
+    """The part of a template page that its callers include.
 
     >>> transcluded("<noinclude>Ajuda</noinclude>{{{1}}}<includeonly> km</includeonly>")
     '{{{1}}} km'
@@ -117,7 +118,7 @@ def transcluded(wikitext: str) -> str:
 
 
 def _without_comments(text: str) -> str:
-    """The text without comments, and without the lines that held nothing else."""
+    """The text without comments, and without lines that hold nothing else."""
     pieces: list[str] = []
     position, is_blank = 0, False  # whether the line so far holds nothing but comments and spaces
     for match in _COMMENT.finditer(text):
@@ -137,10 +138,10 @@ def _without_comments(text: str) -> str:
     return "".join([*pieces, text[position:]])
 
 
-def parse(text: str, is_passed_over: Callable[[str], bool] | None = None) -> Nodes:
-    """The text with its calls and parameters; comments go, opaque extensions stay as text.
+def parse(text: str, is_skipped: Callable[[str], bool] | None = None) -> Nodes:
+    """The text as calls, parameters and strings, without comments; opaque extensions are strings.
 
-    A call that stands alone stays text if `is_passed_over(name)`: it is not read any further.
+    A top-level call with `is_skipped(name)` is kept as a string and not parsed.
 
     >>> [call] = parse("{{a|[[b|c]]|d=e}}")
     >>> [part.whole() for part in call.parts]
@@ -156,10 +157,10 @@ def parse(text: str, is_passed_over: Callable[[str], bool] | None = None) -> Nod
         if start > position:
             nodes.append(text[position:start])
         position = token.end()
-        if mark == "{{" and is_passed_over and not stack and num_failed < _MAX_FAILED:
+        if mark == "{{" and is_skipped and not stack and num_failed < _MAX_FAILED:
             name = _NAME.match(text, position)
-            if name and is_passed_over(name[1]):
-                end = _end_of_call(text, position)
+            if name and is_skipped(name[1]):
+                end = end_of_call(text, position)
                 if end:
                     nodes.append(text[start:end])
                     position = end
@@ -191,19 +192,8 @@ def parse(text: str, is_passed_over: Callable[[str], bool] | None = None) -> Nod
     return root
 
 
-def _end_of_call(text: str, position: int) -> int:
-    """Behind the braces that close those before `position`; 0 if nothing does."""
-    depth = 1
-    while brace := _BRACES.search(text, position):
-        position = brace.end()
-        depth += 1 if brace.group() == "{{" else -1
-        if not depth:
-            return position
-    return 0
-
-
 def _close(text: str, stack: list[_Open], root: Nodes, start: int, count: int) -> int:
-    """Pairs a run of closing marks with the innermost open ones; returns the end of those paired."""
+    """Pairs a run of closing marks with the innermost open ones; returns the end of the paired ones."""
     opened = stack.pop()
     matched = min(count, opened.count, 2 if opened.mark == "[" else 3)
     first, end = opened.start + opened.count - matched, start + matched
@@ -224,9 +214,9 @@ def _close(text: str, stack: list[_Open], root: Nodes, start: int, count: int) -
 
 
 def _end_of_opaque(text: str, mark: str, position: int, closing: dict[str, int]) -> int:
-    """Behind the end of a comment or extension. One that is never closed: a comment to the end, a tag alone.
+    """The position after a comment or extension. An unclosed comment reaches to the end of the text.
 
-    `closing` remembers what was found further on, so that all searches together read the text once.
+    `closing` remembers ends further on, so that all searches together read the text once.
     """
     if mark.endswith("/>"):
         return position
@@ -241,6 +231,6 @@ def _end_of_opaque(text: str, mark: str, position: int, closing: dict[str, int])
 
 
 def link_target(wikitext: str) -> str:
-    """The target of the first link, which of a redirect page is where it leads."""
+    """The target of the first link: where a redirect page leads."""
     match = _LINK.search(wikitext)
     return match[1].strip().lstrip(":") if match else ""

@@ -1,0 +1,187 @@
+"""Patterns of the language tables, filled with the arguments of a template call."""
+
+from __future__ import annotations
+
+import re
+
+from gportuguese.wikitext.languages import Language
+from gportuguese.wikitext.marks import HOLE
+
+_FIELD = re.compile(r"\{(?:([a-z]+):)?([^{}]*)\}")
+_GROUP = re.compile(r"\[([^\[\]]*)\]")
+_RANGES = {"-": "–", "–": "–", "x": " × "} | {
+    w: f" {w} " for w in ["to", "and", "or", "by", "a", "e", "ou"]
+}
+_ARGUMENT_NAME = re.compile(r"[\w -]{1,40}")
+_ROMAN = tuple(zip(
+    (1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1),
+    ("M", "CM", "D", "CD", "C", "XC", "L", "XL", "X", "IX", "V", "IV", "I"),
+    strict=True,
+))  # fmt: skip
+# second units, as in 5 ft 11 in
+_COMPOUND = frozenset((("ft", "in"), ("lb", "oz"), ("st", "lb"), ("mi", "yd"), ("h", "min")))
+# by the last argument of {{USS|Missouri|BB-63|2}}
+_SHIP_FORMATS = {"1": "{id}", "2": "{name}", "3": "{name} ({id})", "4": "{prefix} {id}",
+                 "5": "{prefix} {id}", "6": "{prefix} {name}"}  # fmt: skip
+
+
+def fill(
+    pattern: str, arguments: list[str], language: Language, name: str = "", ending: str = ""
+) -> str:
+    """The pattern with its fields replaced; docs/languages.md lists the kinds of fields.
+
+    A part in brackets is left out if none of its fields has a value.
+
+    >>> from gportuguese.wikitext import language_of
+    >>> fill("[{1} ]{month:2} de {3}", ["", "5", "1900"], language_of("pt"))
+    'maio de 1900'
+    """
+    filling = _Filling(_values(arguments), language, name, ending)
+    text = ""
+    for place, part in enumerate(_GROUP.split(pattern)):
+        words, has_value = filling.fill(part)
+        if has_value or not place % 2:
+            text += words
+    return text
+
+
+class _Filling:
+    """The arguments of one call."""
+
+    def __init__(self, values: dict[str, str], language: Language, name: str, ending: str) -> None:
+        self.values, self.language, self.name, self.ending = values, language, name, ending
+
+    def fill(self, pattern: str) -> tuple[str, bool]:
+        """The words, and whether any field has a value; a word between two fields needs both."""
+        text, *parts = _FIELD.split(pattern)
+        gap, has_value = "", False
+        for kind, names, after in zip(parts[0::3], parts[1::3], parts[2::3], strict=True):
+            value = self._value(kind, names)
+            if value or not gap.strip().isalpha():
+                text += value if gap.strip().isalpha() and not has_value else gap + value
+            has_value = has_value or bool(value)
+            gap = after
+        return text + gap, has_value
+
+    def _value(self, kind: str | None, names: str) -> str:
+        if kind == "measure":
+            return self._measure(int(names))
+        if kind == "if":
+            condition, _, shown = names.partition("|")
+            inner, colon, rest = shown.partition(":")
+            if not self.values.get(condition):
+                return ""
+            return self._value(inner, rest) if colon else shown
+        if kind == "all":
+            return names.join(self._positional())
+        if kind == "article":
+            return self._article(names)
+        if kind == "age":
+            return _age(self._positional())
+        if kind == "hole":
+            return HOLE
+        if kind == "fraction":
+            return _fraction(self._positional())
+        if kind == "ship":
+            words = [value for name, value in self.values.items() if name.isdigit()]
+            return _ship([names, *words] if names else words)
+        if kind == "called":
+            return self.name
+        value = self.ending if names == "*" else self._first(names)
+        if kind == "number":
+            return self.language.write_number(value)
+        if kind == "month" and value.isdigit() and 1 <= int(value) <= 12:
+            return self.language.months[int(value) - 1]
+        if kind == "language":
+            return self.language.tongues.get(value.lower(), "")
+        if kind == "country":
+            return self.language.countries.get(value, value)
+        return _roman(value) if kind == "roman" else value
+
+    def _first(self, names: str) -> str:
+        """The first argument that has a value; a name in quotes is a constant."""
+        for name in names.split("|"):
+            if name[:1] == "'":
+                return name.strip("'")
+            if value := self.values.get(name):
+                return value
+        return ""
+
+    def _article(self, names: str) -> str:
+        """The label of a link to another language's article: `lt`, `label`, or the first argument.
+
+        If the first argument is a language code, it is the first of `names`.
+        """
+        if label := self._first("lt|label"):
+            return label
+        first = self.values.get("1", "")
+        is_code = first in self.language.tongues and bool(self.values.get("2"))
+        return self._first(names) if is_code else first
+
+    def _positional(self) -> list[str]:
+        """The arguments without a name, in order, empty ones left out."""
+        return [value for name, value in self.values.items() if name.isdigit() and value]
+
+    def _measure(self, place: int) -> str:
+        """The number at `place`, or the range that begins there, and its unit: 2, -, 3, km."""
+        values, write = self.values, self.language.write_number
+        text = write(values.get(str(place), ""))
+        while mark := _RANGES.get(values.get(str(place + 1), "")):
+            text += mark + write(values.get(str(place + 2), ""))
+            place += 2
+        unit, more, second = (values.get(str(place + n), "") for n in (1, 2, 3))
+        text = f"{text} {unit}"
+        return f"{text} {more} {second}" if (unit, second) in _COMPOUND else text
+
+
+def _values(arguments: list[str]) -> dict[str, str]:
+    """Arguments by lower-case name; those without a name by place, from "1"."""
+    values: dict[str, str] = {}
+    place = 0
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if equals and _ARGUMENT_NAME.fullmatch(name := name.strip()):
+            values[name.lower()] = value.strip()
+        else:
+            place += 1
+            values[str(place)] = argument.strip()
+    return values
+
+
+def _fraction(numbers: list[str]) -> str:
+    """1/2 of one number, 1/2 of two, 1 3/4 of three."""
+    if len(numbers) == 1:
+        return f"1/{numbers[0]}"
+    *whole, above, below = numbers[:3] if len(numbers) > 1 else ("", "")
+    return " ".join([*whole, f"{above}/{below}".strip("/")])
+
+
+def _age(numbers: list[str]) -> str:
+    """Whole years between two dates; a hole without a second date, as today's is unknown."""
+    if len(numbers) != 6 or not all(number.isdecimal() for number in numbers):
+        return HOLE
+    dates = [[int(number) for number in numbers[place : place + 3]] for place in (0, 3)]
+    if len(numbers[2]) == 4:  # day, month, year
+        dates = [date[::-1] for date in dates]
+    (year, *birthday), (later, *day) = dates
+    return str(later - year - (day < birthday))
+
+
+def _ship(words: list[str]) -> str:
+    """Prefix, name and number of a ship, in the format that the last argument asks for."""
+    prefix, name, number, form = [*words, "", "", "", ""][:4]
+    if number in _SHIP_FORMATS and not form:
+        number, form = "", number
+    usual = "{prefix} {name} ({id})" if number else "{prefix} {name}"
+    return _SHIP_FORMATS.get(form, usual).format(prefix=prefix, name=name, id=number)
+
+
+def _roman(value: str) -> str:
+    """A number in Roman numerals; anything else unchanged."""
+    if not value.isdecimal() or not 0 < int(value) < 4000:
+        return value
+    number, text = int(value), ""
+    for worth, letters in _ROMAN:
+        text += letters * (number // worth)
+        number %= worth
+    return text

@@ -1,0 +1,140 @@
+"""Kinds of wikitext met on real pages, each in several languages: what a reader is shown."""
+
+import pytest
+
+from gportuguese.wikitext import language_of, read_wikitext, wikitext_to_text
+from gportuguese.wikitext.fields import fill
+
+KINDS = {
+    "names of languages": [
+        ("pt", "'''Atenas''' ({{lang-grc|Ἀθῆναι||Athēnai}}) é a capital.",
+         "Atenas (em grego clássico: Ἀθῆναι; transl.: Athēnai) é a capital."),
+        ("pt", "O termo ({{langx|ru|text=Москва|translit=Moskva}}) surgiu.",
+         "O termo (em russo: Москва; transl.: Moskva) surgiu."),
+        ("en", "'''Vienna''' ({{lang-de|Wien}} {{IPA-de|viːn|}}) is old.", "Vienna (German: Wien) is old."),
+        ("en", "'''Kyiv''' ({{langx|uk|Київ|Kyiv}}) lies here.",
+         "Kyiv (Ukrainian: Київ, romanized: Kyiv) lies here."),
+        ("es", "'''Cardiff''' ({{lang-cy|Caerdydd}}) es una ciudad.",
+         "Cardiff (en galés: Caerdydd) es una ciudad."),
+        ("fr", "'''Pékin''' ({{chinois|c=北京|p=Běijīng}}) est grande.",
+         "Pékin (chinois : 北京 ; pinyin : Běijīng) est grande."),
+        ("de", "'''Kairo''' ({{arS|القاهرة|d=al-Qāhira}}) ist groß.",
+         "Kairo (arabisch القاهرة, DMG al-Qāhira) ist groß."),
+    ],
+    "exponents and powers of ten": [
+        ("pt", "10<sup>&minus;3</sup> e 10<sup>&nbsp;6</sup> e (a+b)<sup>2</sup>", "10^−3 e 10^6 e (a+b)^2"),
+        ("en", "6.02{{e|23}}, {{val|3.0|e=8|ul=m/s}}, {{10^|6}}", "6.02×10^23, 3.0×10^8 m/s, 10^6"),
+        ("fr", "{{unité|6.02|e=23}}, {{x10|6}}, 10{{exp|6}}, 2{{e}} fois", "6,02×10^23, × 10^6, 10^6, 2e fois"),
+        ("de", "{{ZahlExp|6,02|23}} und 10<sup>6,5</sup>", "6,02 · 10^23 und 10^6,5"),
+        ("it", "u = {{M|3986|e=8||km}}", "u = 3986×10^8 km"),
+        ("es", "unos {{esd|10<sup>6</sup>}} años", "unos 10^6 años"),
+    ],
+    "fractions and compound units": [
+        ("pt", "custa 2{{frac|1|2}} e {{sfrac|1|3}}", "custa 2 1/2 e 1/3"),
+        ("en", "5{{frac|3|4}} in, {{1/2}}, {{convert|5|ft|11|in|m}}, {{height|ft=6|in=2}}",
+         "5 3/4 in, 1/2, 5 ft 11 in, 6 ft 2 in"),
+        ("fr", "environ 3{{fraction|1|2}}", "environ 3 1/2"),
+    ],
+    "centuries, dates and ages": [
+        ("es", "a finales del {{siglo|XIX||s}} y en el siglo {{siglo|XX}}", "a finales del siglo XIX y en el siglo XX"),
+        ("fr", "{{s|I|er}}, {{-s-|II|e}}, {{sp-|XVIII|e|et|XIX|e|s}}, {{s2-|XV|e|XVI|e}}, {{IIe siècle av. J.-C.}}",
+         "Ier siècle, IIe siècle av. J.-C., XVIIIe et XIXe siècles, XVe et XVIe siècles, IIe siècle av. J.-C."),
+        ("de", "am {{JULGREGDATUM|5|3|1900}}", "am 5. März 1900"),
+        ("en", "{{fl.|1520}}, {{reign|1500|1520}}, {{circa|1500|1520}}", "fl. 1520, r. 1500–1520, c. 1500 – c. 1520"),
+        ("en", "aged {{age|1950|5|3|1990|5|2}} and {{age|1950|5|3|1990|5|3}}", "aged 39 and 40"),
+        ("pt", "com {{Idade até data|3|5|1950|2|5|1990}} anos", "com 39 anos"),
+        ("pt", "Nasceu aqui. Tem {{idade|3|5|1950}} anos. Fim.", "Nasceu aqui. Fim."),  # today's age is unknown
+    ],
+    "links to articles in other languages": [
+        ("pt", "em {{ill|Nome|en|Name}}, {{ill|en|Name}}, {{Iwlink|fr|Nom|o nome}}", "em Nome, Name, o nome"),
+        ("en", "in {{ill|Name|de|Der Name}}, {{ill|de|Local|Fern}}, {{ill|A|fr|B|lt=label}}", "in Name, Local, label"),
+        ("es", "en {{ill|Nombre|en|Name}} y {{ill|en|Name}}", "en Nombre y Name"),
+    ],
+    "countries": [
+        ("it", "{{Bandiera|Francia|nome}}, {{bandiera|ITA|nome}} e {{bandiera|ITA}} Rossi",
+         "Francia, Italia e Rossi"),
+        ("it", "Per {{NazNB|CA|GER}} si intende", "Per Germania si intende"),
+        ("fr", "* {{France}} : Paris", "France : Paris"),
+        ("en", "{{flagathlete|Ann|KEN}} beat {{fb|BRA}}", "Ann (KEN) beat Brazil"),
+    ],
+    "ships": [
+        ("en", "{{ship||Titanic||2}}, {{ship|HMS|Hood|51|6}}, {{SMU|UB-1}}, the {{sclass|Nimitz|carrier}}",
+         "Titanic, HMS Hood, SM UB-1, the Nimitz-class carrier"),
+    ],
+    "titles and abbreviations": [
+        ("fr", "{{M.}} X, {{Mme|Y}}, {{n°|5}}, {{tome|II}}, {{p.|5}}, {{guil|mot}}, 1{{er}} mai",
+         "M. X, Mme Y, nº 5, t. II, p. 5, « mot », 1er mai"),
+        ("de", "{{SperrSchrift|weit}} und {{Anführungszeichen|nah}}", "weit und „nah“"),
+    ],
+    "parameters of a template on an article": [
+        ("pt", "Texto {{{1|}}} fica, {{{nome|valor}}} e {{{2}}} fim.", "Texto fica, valor e fim."),
+        ("en", "A {{{1|{{{2|b}}}}}} c {{nowrap|{{{x|d}}}}}.", "A b c d."),
+    ],
+    "what an argument shows does not split it": [
+        ("pt", "{{nowrap|<math>E=mc^2</math>}}, {{nowrap|<math>|V|</math>}}, {{nowrap|a {{=}} b}}", "E=mc^2, |V|, a = b"),
+        ("en", "{{code|x {{=}} 1}}, {{nowrap|[[A|y = 2]]}}, {{nowrap|<code>a | b</code>}}", "x = 1, y = 2, a | b"),
+    ],
+    "parser functions": [
+        ("pt", "{{PLURAL:2|rio|rios}}, {{#expr:2+3*4}}, {{#ifexpr:1>2|a|b}}, {{#language:de}}, {{padleft:7|2}}",
+         "rios, 14, b, alemão, 07"),
+        ("fr", "{{plural:0|chat|chats}} {{#si:x|oui|non}}", "chat oui"),
+        ("en", "{{plural:0|cat|cats}} [{{fullurl:X|action=edit}} edit] {{#tag:ref|note}}end", "cats edit end"),
+        ("de", "Sie hat mit {{#expr:{{Metadaten X}}/2}} viel. Der Rest bleibt.", "Der Rest bleibt."),
+    ],
+    "inline code": [
+        ("pt", "O comando <code><nowiki>a[i]</nowiki></code> lê.", "O comando a[i] lê."),
+        ("pt", "Escreve-se <code><nowiki>{{x}}</nowiki></code> aqui. Fim.", "Fim."),
+        ("de", "Mit <code>a[i] && b</code> endet es. Das Zeichen <code>&lt;br&gt;</code> nicht.", "Mit a[i] && b endet es."),
+    ],
+    "files in a namespace that no table names": [
+        ("pt", "[[Fitxer:A.jpg|thumb|esquerra|Uma [[legenda]]]]O texto.", "O texto."),
+        ("en", "[[Archivo:A.jpg|200px|Texto]]The text; [[Dune: Part|part]].", "The text; part."),
+    ],
+    "hidden text and variants": [
+        ("en", 'At <span style="display:none">0042</span>42 km', "At 42 km"),
+        ("zh", "-{zh-hans:软件;zh-hant:軟體}-好，-{H|zh:a;en:b}--{原文}-。", "软件好，原文。"),
+    ],
+    "marks left by what was removed": [
+        ("en", "Born ( – ), he said “ ” and « » here.", "Born, he said and here."),
+        ("pt", "Um [[Rio], outro. O [sic] fica.\n\nO sinal &lt;br&gt; sai.", "Um Rio, outro. O [sic] fica.\nO sinal sai."),
+        ("it", "{{Nota|<math>{{n!}\\over{k}}</math>}}Il testo.", "Il testo."),
+    ],
+    "formulas": [
+        ("fr", "Soit <math>x \\in \\R</math> et <math>f\\colon \\N \\to \\Z</math>.", "Soit x ∈ R et f: N → Z."),
+    ],
+    "end matter": [
+        ("fr", "Texte.\n== Articles connexes ==\n* a", "Texte."),
+        ("pt", "Texto.\n== Ligações internas ==\n* a\n== Outros projetos ==\nFez mais.", "Texto.\nOutros projetos\nFez mais."),
+        ("de", "Text.\n== Literatur und Weblinks ==\n* a\n== Belege ==\n* b", "Text."),
+        ("es", "Texto.\n== Lecturas adicionales ==\n* a\n== Fuentes ==\n* b", "Texto."),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_page_reads_as_it_is_shown(kind):
+    wrong = [
+        (wikitext, got, wanted)
+        for code, wikitext, wanted in KINDS[kind]
+        if (got := wikitext_to_text(wikitext, "Título", language_of(code))) != wanted
+    ]
+    assert not wrong
+
+
+def test_sentences_without_their_number_are_counted():
+    page = read_wikitext("Tem {{#expr:x}} casas. Fim.", "T", language_of("pt"))
+    assert page == ("Fim.", 1)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "arguments", "wanted"),
+    [
+        ("{if:2|country:1}", ["ITA", "x"], "Itália"),
+        ("{if:2|country:1}", ["ITA"], ""),
+        ("{if:2|século }{1}", ["XX", "s"], "século XX"),
+        ("{1}{2|'e'} fim", ["a"], "ae fim"),
+        ("[{1}: ]{month:2}", ["", "5"], "maio"),
+    ],
+)
+def test_fields_of_a_pattern(pattern, arguments, wanted):
+    assert fill(pattern, arguments, language_of("pt")) == wanted
