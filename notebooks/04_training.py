@@ -58,6 +58,8 @@ learn.dls.show_batch(max_n=2, max_tokens=24)
 names = ["loss", *(metric.name for metric in learn.metrics)]
 before = dict(zip(names, learn.validate(), strict=True))
 print({name: round(value, 3) for name, value in before.items()})
+
+# %% tags=["varies"]
 print(learn.predict("Lisboa é a capital de", max_new_tokens=20))
 
 # %% [markdown]
@@ -217,6 +219,8 @@ learn.recorder.plot_sched()
 # %%
 after = dict(zip(names, learn.validate(), strict=True))
 print(pd.DataFrame({"before": before, "after": after}).round(3))
+
+# %% tags=["varies"]
 print(learn.predict("Lisboa é a capital de", max_new_tokens=20))
 
 # %% [markdown]
