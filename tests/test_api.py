@@ -9,12 +9,14 @@ from dataclasses import replace
 from itertools import chain
 
 import pytest
+import torch
 
 import gportuguese
 from gportuguese import (
     Config,
     ConfigError,
     Pipeline,
+    UserError,
     corpus,
     evaluate,
     generate,
@@ -25,6 +27,7 @@ from gportuguese import (
 )
 from gportuguese.config import PhaseConfig, TrainConfig, asset_path
 from gportuguese.generation import GenerateError, Sampling, Writer
+from gportuguese.metrics import measure
 from gportuguese.tokens import TokensError
 
 MODULES = [module.name for module in pkgutil.walk_packages(gportuguese.__path__, "gportuguese.")]
@@ -99,12 +102,34 @@ def test_evaluate_measures_what_the_report_says(tiny_overrides):
         evaluate(folder, [])
 
 
+def test_evaluate_takes_one_text_or_several(writer):
+    text = "The house stands by the river."
+    assert evaluate(writer, text) == evaluate(writer, [text])
+
+
+def test_a_failed_evaluation_leaves_the_model_as_it_was(writer):
+    before = generate(writer, "The capital of", top_k=1)
+    for block_size in (0, 257):
+        with pytest.raises(UserError, match=r"must lie in \[1, 256\], the model's positions"):
+            evaluate(writer, "A text.", block_size=block_size)
+    with pytest.raises(ValueError, match="fp9"):
+        measure(writer.model, [(torch.zeros(1, 2).long(),) * 2], torch.ones(4096), _broken)
+    assert generate(writer, "The capital of", top_k=1) == before
+
+
+def _broken():
+    raise ValueError("fp9")
+
+
 def test_generate_takes_one_prompt_or_several(writer):
     options = {"max_new_tokens": 5, "temperature": 0.8, "seed": 3}
     alone = writer.write("The river", Sampling(**options))
     assert generate(writer, "The river", **options) == alone
     assert generate(writer, ["In", "The river"], **options)[1] == alone
     assert generate(asset_path("english-nano"), "The river", **options) == alone
+    whole = generate(writer, "The river", **options)
+    ended = generate(writer, "The river", stop=whole[3:], **options)
+    assert ended == whole[:3] == generate(writer, "The river", stop=[whole[3:]], **options)
     with pytest.raises(GenerateError, match="top_p must be above 0"):
         generate(writer, "a", top_p=0)
 

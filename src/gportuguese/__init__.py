@@ -9,13 +9,11 @@
 
 TYPE_CHECKING = False  # without importing typing: see cli
 if TYPE_CHECKING:
+    from gportuguese.api import evaluate, generate, load_model, train
     from gportuguese.config import Config, ConfigError, UserError, load_config
+    from gportuguese.interactive import make_learner
     from gportuguese.pipeline import Pipeline
     from gportuguese.world import init_world
-
-if TYPE_CHECKING:
-    from gportuguese.api import evaluate, generate, load_model, train
-    from gportuguese.interactive import make_learner
 
 __version__ = "0.1.0"
 

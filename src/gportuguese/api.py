@@ -14,7 +14,7 @@ import torch
 
 from gportuguese import causal_lm, metrics, tokens
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, RuntimeConfig, load_config
+from gportuguese.config import Config, RuntimeConfig, UserError, load_config
 from gportuguese.generation import Sampling, Writer
 from gportuguese.locate import find_model
 from gportuguese.metrics import Measures
@@ -122,7 +122,7 @@ def generate(
 
 def evaluate(
     model: Writer | str | Path,
-    texts: Iterable[str],
+    texts: str | Iterable[str],
     *,
     block_size: int | None = None,
     batch_size: int = 8,
@@ -136,7 +136,7 @@ def evaluate(
 
     Args:
         model: What `load_model` returned, or its `source`.
-        texts: The documents; all of their token ids are in memory at once.
+        texts: The documents, or a single one; all of their token ids are in memory at once.
         block_size: Tokens that the model reads at a time; by default all its positions, or 1,024 if
             nothing limits them, and never more than there are.
         batch_size: Blocks in a forward pass.
@@ -147,17 +147,20 @@ def evaluate(
         `bits_per_byte`, the only one to compare between models with different tokenizers.
 
     Raises:
-        UserError: There is no such model, its tokenizer is not byte-level BPE, or there are fewer
-            than two tokens.
+        UserError: There is no such model, its tokenizer is not byte-level BPE, there are fewer than
+            two tokens, or `block_size` is below 1 or above the model's positions.
 
     >>> from gportuguese.config import asset_path
-    >>> measures = evaluate(asset_path("english-nano"), ["The house stands by the river."])
+    >>> measures = evaluate(asset_path("english-nano"), "The house stands by the river.")
     >>> round(measures.bits_per_byte, 1)
     2.1
     """
     writer = model if isinstance(model, Writer) else load_model(model)
-    ids = tokens.joined_ids(writer.tokenizer, texts)
-    limit = block_size or min(causal_lm.num_positions(writer.model), 1024)
+    positions = causal_lm.num_positions(writer.model)
+    if block_size is not None and not 1 <= block_size <= positions:
+        raise UserError(f"block_size={block_size} must lie in [1, {positions}], the model's positions")
+    ids = tokens.joined_ids(writer.tokenizer, [texts] if isinstance(texts, str) else texts)
+    limit = block_size or min(positions, 1024)
     loader = tokens.BlockLoader(ids, max(min(limit, len(ids) - 1), 1), batch_size)
     bytes_V = torch.from_numpy(tokens.bytes_per_token(writer.tokenizer)).to(writer.device)
     context = partial(autocast, writer.device, precision)

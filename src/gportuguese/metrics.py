@@ -99,12 +99,14 @@ def measure(
     device = bytes_per_token.device
     model.eval()
     head_loss = loss or HeadLoss(model)
-    for inputs_BT, targets_BT in batches:
-        targets_BT = targets_BT.to(device)
-        with autocast():
-            output = model(inputs_BT.to(device), use_cache=False)
-            head_loss(loss_input(output), targets_BT)
-        sums.add(head_loss.nats_BT, head_loss.correct_BT, targets_BT)
-    if loss is None:
-        head_loss.release()
+    try:
+        for inputs_BT, targets_BT in batches:
+            targets_BT = targets_BT.to(device)
+            with autocast():
+                output = model(inputs_BT.to(device), use_cache=False)
+                head_loss(loss_input(output), targets_BT)
+            sums.add(head_loss.nats_BT, head_loss.correct_BT, targets_BT)
+    finally:  # after Ctrl+C in a notebook, the model is used again
+        if loss is None:
+            head_loss.release()
     return sums.measures(total)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from gportuguese.config import UserError
@@ -27,10 +28,12 @@ class Sampling:
     """0 always picks the most likely token, like `top_k=1`."""
     repetition_penalty: float = 1.0
     seed: int = 0
-    stop: tuple[str, ...] = ()
-    """Strings that end the continuation; they are not included in it."""
+    stop: str | Sequence[str] = ()
+    """One string or several that end the continuation; they are not included in it."""
 
     def __post_init__(self) -> None:
+        if isinstance(self.stop, str):
+            object.__setattr__(self, "stop", (self.stop,))
         rules = {
             "max_new_tokens": (self.max_new_tokens >= 0, "at least 0"),
             "top_k": (self.top_k >= 0, "at least 0"),
