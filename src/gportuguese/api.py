@@ -156,7 +156,9 @@ def evaluate(
     writer = model if isinstance(model, Writer) else load_model(model)
     positions = causal_lm.num_positions(writer.model)
     if block_size is not None and not 1 <= block_size <= positions:
-        raise UserError(f"block_size={block_size} must lie in [1, {positions}], the model's positions")
+        raise UserError(
+            f"block_size={block_size} must lie in [1, {positions}], the model's positions"
+        )
     ids = tokens.joined_ids(writer.tokenizer, [texts] if isinstance(texts, str) else texts)
     limit = block_size or min(positions, 1024)
     loader = tokens.BlockLoader(ids, max(min(limit, len(ids) - 1), 1), batch_size)
