@@ -147,7 +147,9 @@ def test_load_model_gives_transformers_own_classes():
 @pytest.fixture(scope="module")
 def example_folder(tmp_path_factory):
     """Where the examples run: they build the demo's stages once."""
-    return tmp_path_factory.mktemp("examples")
+    folder = tmp_path_factory.mktemp("examples")
+    (folder / "demo").mkdir()  # hides no shipped config
+    return folder
 
 
 @pytest.mark.parametrize("name", ["gportuguese", *MODULES])

@@ -22,7 +22,7 @@ from fastai.callback.schedule import valley
 from fastai.learner import Recorder
 
 from gportuguese import artifacts, causal_lm, locate, tokenizer
-from gportuguese.config import Config, UserError, load_config
+from gportuguese.config import Config, UserError, load_config, shipped_configs
 from gportuguese.generation import Sampling, Writer
 from gportuguese.loaders import make_loaders, show_texts
 from gportuguese.loss import HeadLoss
@@ -223,7 +223,8 @@ def make_learner(
     >>> inputs.shape
     torch.Size([8, 256])
     """
-    if not isinstance(source, Config) and Path(source).is_dir():
+    is_name = str(source) in shipped_configs()  # even beside a folder of that name
+    if not isinstance(source, Config) and not is_name and Path(source).is_dir():
         run = locate.find_stage(str(source), "train")
         config = locate.config_of_run(run, ())
         digest = artifacts.read_manifest(run).manifest["inputs"]["tokens"]
