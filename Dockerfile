@@ -4,7 +4,8 @@
 #   docker run --rm -v "$PWD:/work" gportuguese train
 #   docker run --rm -v "$PWD:/work" --gpus all gportuguese:cuda train --config t4
 #   docker run --rm -v "$PWD:/work" -p 8000:8000 -e GPT_PT_TOKEN=secret gportuguese serve artifacts --host 0.0.0.0
-# Not built with Docker yet: hadolint accepts the file, and the steps of the CPU image were run in a fresh environment.
+# Not built with Docker yet: hadolint accepts the file, and the pip steps were run in a fresh environment (there with the
+# CUDA build of PyTorch: 6.7 GB), from which a user without rights trained a short demo.
 
 FROM python:3.12-slim AS base
 ENV PATH=/opt/venv/bin:$PATH PYTHONUNBUFFERED=1

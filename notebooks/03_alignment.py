@@ -200,7 +200,7 @@ losses = pd.DataFrame(
 losses.round(2)
 
 # %%
-figure, axes = plt.subplots(figsize=(6.4, 3), layout="constrained")
+figure, axes = plt.subplots(figsize=(6.4, 3.4), layout="constrained")
 for kind, marker in (("plain", "o"), ("calibrated", "D")):
     axes.plot(losses[kind], losses.index, marker, markersize=9, label=kind)
 uniform = math.log(config.tokenizer.vocab_size)
@@ -213,7 +213,7 @@ axes.set(
     ylim=(len(losses) - 0.5, -0.5),
 )
 axes.grid(alpha=0.3)
-axes.legend()
+figure.legend(loc="outside lower center", ncols=3)
 plt.show()
 
 # %% [markdown]

@@ -58,6 +58,8 @@ learn.dls.show_batch(max_n=2, max_tokens=24)
 names = ["loss", *(metric.name for metric in learn.metrics)]
 before = dict(zip(names, learn.validate(), strict=True))
 print({name: round(value, 3) for name, value in before.items()})
+
+# %% tags=["varies"]
 print(learn.predict("Lisboa é a capital de", max_new_tokens=20))
 
 # %% [markdown]
@@ -196,8 +198,9 @@ below.set_yscale("log")
 momentum.set_ylabel("momentum (Adam's beta1)")
 below.legend(
     handles=[*below.get_lines()[:1], *momentum.get_lines()[:1]],
-    loc="lower left",
-    framealpha=0.9,
+    loc="upper center",
+    bbox_to_anchor=(0.5, -0.28),
+    ncol=2,
 )
 plt.show()
 
@@ -210,12 +213,14 @@ learn.recorder.plot_sched()
 
 # %% [markdown]
 # ## After training
-# The same measures and the same prompt as at the beginning. A model of 2.6 million parameters, trained on 65 articles,
-# writes words of Portuguese but no sense.
+# The same measures and the same prompt as at the beginning. A model of 2.6 million parameters, trained on a few dozen
+# articles, writes words of Portuguese but no sense.
 
 # %%
 after = dict(zip(names, learn.validate(), strict=True))
 print(pd.DataFrame({"before": before, "after": after}).round(3))
+
+# %% tags=["varies"]
 print(learn.predict("Lisboa é a capital de", max_new_tokens=20))
 
 # %% [markdown]

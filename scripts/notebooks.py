@@ -27,7 +27,7 @@ RELATIVE, ABSOLUTE = 0.03, 0.03
 """By how much a decimal number may differ on another machine. Whole numbers must be equal."""
 
 _NUMBER = re.compile(r"(?<![\w.])[-+]?\d[\d,]*(?:\.\d+)?(?:e[-+]?\d+)?%?(?![\w])")
-_CLOCK = re.compile(r"\b\d+:\d\d:\d\d\b")
+_CLOCK = re.compile(r"\b(?:\d+:)?\d+:\d\d\b")
 _PRIVATE = re.compile(r"/(?:home|root|tmp|work|usr|opt|Users|content)/[\w.-]+|\b0x[0-9a-f]{6,}")
 
 
@@ -176,7 +176,7 @@ def text_of(output):
 def difference(old, new):
     """The first difference of two texts in words, or None: numbers are compared one by one.
 
-    Decimals may differ by 3 %, or by 0.03; times of day are not compared, and neither are the widths of
+    Decimals may differ by 3 %, or by 0.03; durations are not compared, and neither are the widths of
     columns.
 
     >>> difference("loss 5.4839 of 4,096 in 0:01:17", "loss 5.4901 of 4,096 in 0:02:50")

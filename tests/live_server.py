@@ -50,7 +50,8 @@ def serving_process():
         [*command, "--port", "0", "--device", "cpu"], stderr=subprocess.PIPE, text=True
     ) as process:
         try:
-            words = process.stderr.readline().split()
-            yield process, words[1]
+            said = iter(process.stderr)
+            url = next(word for line in said for word in line.split() if word.startswith("http://"))
+            yield process, url
         finally:
             process.kill()

@@ -144,6 +144,22 @@ def test_load_model_gives_transformers_own_classes():
     assert not writer.model.training
 
 
+def test_a_script_needs_no_main_guard(tiny_overrides, tmp_path):
+    """Workers must not run the script that starts them."""
+    script = tmp_path / "script.py"
+    script.write_text(
+        "from gportuguese import Pipeline, load_config\n"
+        f"config = load_config(None, {tiny_overrides!r})\n"
+        "print(sum(Pipeline(config).build('corpus').facts['documents'].values()))\n",
+        encoding="utf-8",
+    )
+    done = subprocess.run([sys.executable, script], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    config = load_config(None, tiny_overrides)
+    documents = Pipeline(config).open("corpus").facts["documents"]
+    assert done.stdout == f"{sum(documents.values())}\n"  # printed once
+
+
 @pytest.fixture(scope="module")
 def example_folder(tmp_path_factory):
     """Where the examples run: they build the demo's stages once."""

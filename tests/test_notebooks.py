@@ -114,11 +114,19 @@ def test_the_published_table_is_that_of_the_docs(script, request):
     (source,) = (
         cell.source for cell in script.read("05_epoch_table").cells if "PUBLISHED = " in cell.source
     )
-    rows = [line.split(",") for line in source.split('"""')[1].split()[1:]]
+    rows = [line.split(",") for line in source.split('"""')[1].splitlines()[2:]]
     table = [
         line.strip("| ").split(" | ")[:5] for line in page.splitlines() if re.match(r"\| \d", line)
     ]
     assert [[cell or "-" for cell in row] for row in rows] == table
+
+
+def test_the_estimate_for_colab_is_that_of_the_recipes(script, request):
+    page = (request.config.rootpath / "docs/recipes.md").read_text(encoding="utf-8")
+    (row,) = re.findall(r"^\| T4, 15 GB \| `t4` \|.*$", page, re.MULTILINE)
+    gigabytes, hours = row.strip("| ").split(" | ")[3:5]
+    first = script.read("00_colab").cells[0].source
+    assert f"{hours} hours of training on a T4 and {gigabytes} GB of its memory" in first
 
 
 @pytest.mark.parametrize(

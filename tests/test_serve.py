@@ -600,7 +600,7 @@ def test_invalid_options_are_reported_before_the_model_is_loaded(tmp_path):
 @pytest.mark.slow  # starts a separate process, which gets the signal
 @pytest.mark.parametrize("name", ["SIGTERM", "SIGINT"])
 def test_running_texts_finish_after_a_signal(name):
-    body = {"prompt": "A", "max_tokens": 100, "stream": True, "temperature": 0}
+    body = {"prompt": "A", "max_tokens": 30, "stream": True, "temperature": 0}
     with serving_process() as (process, url):
         with httpx.stream("POST", f"{url}/v1/completions", json=body, timeout=30) as answer:
             lines = answer.iter_lines()

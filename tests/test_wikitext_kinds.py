@@ -39,6 +39,7 @@ KINDS = {
         ("es", "a finales del {{siglo|XIX||s}} y en el siglo {{siglo|XX}}", "a finales del siglo XIX y en el siglo XX"),
         ("fr", "{{s|I|er}}, {{-s-|II|e}}, {{sp-|XVIII|e|et|XIX|e|s}}, {{s2-|XV|e|XVI|e}}, {{IIe siècle av. J.-C.}}",
          "Ier siècle, IIe siècle av. J.-C., XVIIIe et XIXe siècles, XVe et XVIe siècles, IIe siècle av. J.-C."),
+        ("fr", "le {{84e|congrès}} et le {{3e}}", "le 84e congrès et le 3e"),
         ("de", "am {{JULGREGDATUM|5|3|1900}}", "am 5. März 1900"),
         ("en", "{{fl.|1520}}, {{reign|1500|1520}}, {{circa|1500|1520}}", "fl. 1520, r. 1500–1520, c. 1500 – c. 1520"),
         ("en", "aged {{age|1950|5|3|1990|5|2}} and {{age|1950|5|3|1990|5|3}}", "aged 39 and 40"),

@@ -32,7 +32,9 @@ def train(
     """Trains a run, building missing stages first; what `gpt-pt train` does.
 
     An interrupted run resumes, and a finished one is only opened. Callbacks that may change the
-    weights enter the digest by their names, so a run with them has a folder of its own.
+    weights enter the digest by their names, so a run with them has a folder of its own; later
+    commands find it by that folder, or with the same names in `train.callbacks`. fastai's callbacks
+    do not resume: they start anew in a resumed run.
 
     Args:
         config: A `Config`, the name of a shipped config, or a YAML file.

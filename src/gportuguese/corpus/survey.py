@@ -32,13 +32,13 @@ def survey(path: Path, num_pages: int, num_names: int) -> str:
     )
     headings, templates, leftovers = Counter[str](), Counter[str](), Counter[str]()
     for page in pages:
-        headings.update(set(map(str.strip, _HEADING.findall(page.wikitext))))
-        templates.update(
-            {
-                template_name(name, language.template_prefixes)
-                for name in _TEMPLATE.findall(page.wikitext)
-            }
+        # once a page, and in its order: of equal counts the first is listed first
+        headings.update(dict.fromkeys(map(str.strip, _HEADING.findall(page.wikitext)), 1))
+        names = (
+            template_name(name, language.template_prefixes)
+            for name in _TEMPLATE.findall(page.wikitext)
         )
+        templates.update(dict.fromkeys(names, 1))
         text = wikitext_to_text(page.wikitext, page.title, language)
         for pattern in (LEFTOVER, HOLE):
             leftovers.update(

@@ -34,9 +34,7 @@ FIELDS = re.compile(rf"[^\n]{_ALL}(?:\n\s{_ALL}[|}}!][^\n]{_ALL}){_ALL}")
 # not in <code><ref></code>, which is about the tag
 REF = re.compile(r"<ref(?<!<code><ref)(?<!<nowiki><ref)(?:\s[^<>]*)?(?<!/)(?<!/ )>", re.IGNORECASE)
 AFTER_ROWS = re.compile(r"\n==|\n\n\s*(?=[\w'\"«“(])")
-_BRACES = re.compile(
-    r"\{\{|\}\}|<(?:math|nowiki)\b[^<>]*>[^<]*</(?:math|nowiki)\s*>", re.IGNORECASE
-)
+_BRACES = re.compile(r"\{\{|\}\}|<(?i:math|nowiki)\b[^<>]*>[^<]*</(?i:math|nowiki)\s*>")
 # a parameter on an article shows its default, as there is no call to set it
 PARAMETER = re.compile(r"\{\{\{[\w .-]{1,40}(?:\|([^{}]{0,400}))?\}\}\}")
 MAX_PARAMETER_DEPTH = 5
