@@ -60,7 +60,7 @@ def test_batches_are_inputs_and_targets_and_can_be_read(learn, capsys):
     assert torch.equal(inputs_BT[:, 1:], targets_BT[:, :-1])
     assert torch.equal(learn.dls.one_batch()[0], inputs_BT)  # looking takes nothing
     assert learn.dls.bs == 4
-    learn.dls.show_batch(max_n=2, max_tokens=5)
+    learn.dls.show_batch(b=(inputs_BT, targets_BT), max_n=2, max_tokens=5)
     shown = capsys.readouterr().out
     assert learn.tokenizer.decode(inputs_BT[1, :5].tolist()).strip() in shown
     learn.show_results(max_n=2, max_tokens=5)
