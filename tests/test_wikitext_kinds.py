@@ -175,6 +175,10 @@ READ = {  # found by reading cleaned pages beside their wikitext
         ("it", "Il ''prato'' ({{russo|луг|''lug''}}) è verde.", "Il prato (in russo луг, lug) è verde."),
         ("it", "Vi sono {{Progetto:Amministrazioni/Comuni italiani/numero}} comuni. Fine.", "Fine."),
     ],
+    "points of omission": [
+        ("en", "He saw \"a dog. ... It barked\" and one, two, ... ten ''...cats''.",
+         'He saw "a dog. ... It barked" and one, two, ... ten ...cats.'),
+    ],
     "formulas that follow each other": [
         ("it", "Vale:\n:<math>a=b</math>\nSi ha:\n:<math>\\binom{a}{b}</math>\ne quindi:\n:<math>\\binom{c}{d}</math>\n",
          "Vale:\na=b"),

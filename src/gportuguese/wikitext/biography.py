@@ -49,7 +49,9 @@ def first_sentence(values: Mapping[str, str]) -> str:
     ending = "a" if is_woman else "o"
     verb = f"è stat{ending}" if is_dead else "è"
     text = _joined(text, get("preattività") or f"{verb} {_article(work, is_woman)}")
-    text = text + work if text.endswith(("'", "’")) and not get("preattività") else _joined(text, work)
+    text = (
+        text + work if text.endswith(("'", "’")) and not get("preattività") else _joined(text, work)
+    )
     text = _joined(text, get("nazionalità"))
     if other := get("nazionalitànaturalizzato"):
         text += f" naturalizzat{ending} {other}"
@@ -64,7 +66,9 @@ def _dates(values: Mapping[str, str]) -> str:
                 None,
                 (
                     values.get(f"luogo{event}alt") or values.get(f"luogo{event}", ""),
-                    _joined(values.get(f"giornomese{event}", ""), _year(values.get(f"anno{event}", ""))),
+                    _joined(
+                        values.get(f"giornomese{event}", ""), _year(values.get(f"anno{event}", ""))
+                    ),
                 ),
             )
         )

@@ -32,7 +32,9 @@ _UNITS = {
 _SCALES = {"3": "thousand", "6": "million", "9": "billion", "12": "trillion"}
 _SCALED = re.compile(r"e(3|6|9|12)(\D.*)")  # e6acre
 _SCIENTIFIC = re.compile(r"(-?[\d.,]+)e([-+]?\d{1,3})")  # 4.5e6
-_IDEOGRAPHS = re.compile(r"[\u2e80-\u30ff\u3400-\u9fff]+")  # Chinese and Japanese, written without spaces
+_IDEOGRAPHS = re.compile(
+    r"[\u2e80-\u30ff\u3400-\u9fff]+"
+)  # Chinese and Japanese, written without spaces
 # by the last argument of {{USS|Missouri|BB-63|2}}
 _SHIP_FORMATS = {"1": "{id}", "2": "{name}", "3": "{name} ({id})", "4": "{prefix} {id}",
                  "5": "{prefix} {id}", "6": "{prefix} {name}"}  # fmt: skip
@@ -87,7 +89,9 @@ class _Filling:
             return self._value(inner, rest) if colon else shown
         if kind == "all":
             words = self._positional()
-            return ("" if names == " " and _IDEOGRAPHS.fullmatch("".join(words)) else names).join(words)
+            return ("" if names == " " and _IDEOGRAPHS.fullmatch("".join(words)) else names).join(
+                words
+            )
         if kind == "article":
             return self._article(names)
         if kind == "age":

@@ -57,7 +57,7 @@ _TIGHT = (
     (";;", ";"), (";,", ","), ("  ", " "),
 )  # fmt: skip
 _MAX_ROUNDS = 5  # "( , ; )" takes three
-_LATE_POINT = re.compile(r" \.(?!\w)")  # but not in "calibre .45" or ".pt"
+_LATE_POINT = re.compile(r" \.(?![\w.])")  # but not in "calibre .45", ".pt" or " ..."
 _ENDED = re.compile(r"[,;:]+ ?([.!?])(?![.\w])")  # but not "1, 2, 3,..."
 _LEADING = re.compile(r"(?!\.[\w.])[,;:.)\]]+ *")
 _DOTS = re.compile(r"\.{4,}")
@@ -164,7 +164,12 @@ def _without_holes(lines: list[_Line]) -> tuple[list[_Line], int]:
     for level, line in lines:
         if HOLE in line and not any(map(str.isalnum, line)):
             num_dropped += not lacks_beginning
-            if not (lacks_beginning or leads_on) and kept and not kept[-1][0] and kept[-1][1][-1] not in ".!?":
+            if (
+                not (lacks_beginning or leads_on)
+                and kept
+                and not kept[-1][0]
+                and kept[-1][1][-1] not in ".!?"
+            ):
                 *sentences, _ = _SENTENCE_END.split(kept.pop()[1])
                 kept += [(0, " ".join(sentences))] if sentences else []
             lacks_beginning, leads_on = True, False
