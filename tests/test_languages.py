@@ -26,6 +26,7 @@ def test_every_table_is_whole(code):
     assert len(language.countries) > 250
     kinds = (
         "number|month|measure|all|fraction|ship|called|language|country|roman|article|age|hole|if"
+        "|asof|biography"
     )
     field = re.compile(rf"\{{(?:(?:{kinds}):[^{{}}]*|[^{{}}:]*)\}}")
     for name, pattern in [*language.words.items(), *language.word_prefixes]:

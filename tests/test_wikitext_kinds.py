@@ -139,3 +139,77 @@ def test_sentences_without_their_number_are_counted():
 )
 def test_fields_of_a_pattern(pattern, arguments, wanted):
     assert fill(pattern, arguments, language_of("pt")) == wanted
+
+
+READ = {  # found by reading cleaned pages beside their wikitext
+    "units of measure by their codes": [
+        ("en", "The hall has {{convert|1200|sqft|m2|order=flip}} at {{convert|-4|C}} to {{cvt|7|-|9|C-change}}.",
+         "The hall has 1,200 sq ft at −4 °C to 7–9 °C."),
+        ("en", "It left {{convert|3.5e6|km2}} and {{convert|2|e6acre}}, {{convert|80|lbft|Nm}}, {{convert|30|mpgimp}}.",
+         "It left 3.5×10^6 km2 and 2 million acre, 80 lb⋅ft, 30 mpg-imp."),
+        ("en", "A {{convert|12|km}} walk in {{convert|5|lb|oz}} boots.", "A 12 km walk in 5 lb boots."),
+    ],
+    "dates of what is said": [
+        ("en", "It has {{as of|2019|lc=y}} ten shops; {{As of|2011|08|09}} two. {{As of|2020|May|post=,}} none.",
+         "It has as of 2019 ten shops; As of 9 August 2011 two. As of May 2020, none."),
+        ("en", "The mill (second {{as of|2012|alt=by sales in 2012|post=),}} closed {{as of|since=y|2010|lc=y}}.",
+         "The mill (second by sales in 2012), closed since 2010."),
+        ("en", "On {{as of|2004|3|5|df=US|bare=y}} it rained.", "On March 5, 2004 it rained."),
+    ],
+    "today's price": [
+        ("en", "It cost $4 (${{Format price|{{Inflation|US|4|1901}}}} today) and sold well. It closed.",
+         "It cost $4 and sold well. It closed."),
+        ("en", "It cost ${{Inflation|US|4|1901}} in all. It closed.", "It closed."),
+    ],
+    "dashes and names of programs": [
+        ("en", "From 1980{{endash}}1990 and in {{dash year|1943|1945}} with {{TeX}} ({{LaTeX}}).",
+         "From 1980–1990 and in 1943–1945 with TeX (LaTeX)."),
+        ("it", "Un archivio [[TeX|{{TeX}}]] libero.", "Un archivio TeX libero."),
+    ],
+    "words of Chinese characters": [
+        ("en", "The sign {{linktext|山|川}} and {{linktext|green|house}}.", "The sign 山川 and green house."),
+    ],
+    "numbers and names in Italian": [
+        ("it", "Ha {{numero|45120}} abitanti (numero CAS {{CAS|64-17-5}}).", "Ha 45 120 abitanti (numero CAS 64-17-5)."),
+        ("it", "La rupe (in inglese ''Rock'', {{Link audio|rock.ogg|ascolta}}) è alta.", "La rupe (in inglese Rock) è alta."),
+        ("it", "Il ''prato'' ({{russo|луг|''lug''}}) è verde.", "Il prato (in russo луг, lug) è verde."),
+        ("it", "Vi sono {{Progetto:Amministrazioni/Comuni italiani/numero}} comuni. Fine.", "Fine."),
+    ],
+    "points of omission": [
+        ("en", "He saw \"a dog. ... It barked\" and one, two, ... ten ''...cats''.",
+         'He saw "a dog. ... It barked" and one, two, ... ten ...cats.'),
+    ],
+    "formulas that follow each other": [
+        ("it", "Vale:\n:<math>a=b</math>\nSi ha:\n:<math>\\binom{a}{b}</math>\ne quindi:\n:<math>\\binom{c}{d}</math>\n",
+         "Vale:\na=b"),
+    ],
+    "the first sentence of an Italian biography": [
+        ("it", "{{Bio\n|Nome = Ugo\n|Cognome = Stelli\n|Sesso = M\n|LuogoNascita = Pavia\n|LuogoNascitaLink = Pavia\n"
+         "|GiornoMeseNascita = 3 luglio\n|AnnoNascita = 1850\n|LuogoMorte = Roma\n|GiornoMeseMorte = 1º marzo\n"
+         "|AnnoMorte = 1911\n|Epoca = 1800\n|Attività = scultore\n|Attività2 = pittore\n|Nazionalità = italiano\n"
+         "|PostNazionalità = , allievo di [[Rea (artista)|Rea]]\n|Immagine = x.jpg\n}}\nVisse a lungo.",
+         "Ugo Stelli (Pavia, 3 luglio 1850 – Roma, 1º marzo 1911) è stato uno scultore e pittore italiano, "
+         "allievo di Rea. Visse a lungo."),
+        ("it", "{{Bio|Nome=Ida|Cognome=Lai|PostCognomeVirgola=detta '''Idina'''|Sesso=F|AnnoNascita=1990"
+         "|Attività=attrice|Attività2=regista|Attività3=editrice|Nazionalità=svedese"
+         "|NazionalitàNaturalizzato=danese}}",
+         "Ida Lai, detta Idina (1990) è un'attrice, regista ed editrice svedese naturalizzata danese."),
+        ("it", "{{Bio|Titolo=Sir|Nome=Al|Cognome=Orr|PreData=pronuncia {{IPA|[x]}}|LuogoNascita=Bath|AnnoMorte=?"
+         "|PreAttività=fu il terzo|Attività=re|AttivitàAltre={{sp}}e poeta}}",
+         "Sir Al Orr (Bath – …) fu il terzo re e poeta."),
+        ("it", "{{Bio|Titolo=I fratelli|Nome=Leo|AnnoNascita=1901|FineIncipit=e}}\n"
+         "{{Bio|Nome=Pio|AnnoNascita=1905|FineIncipit=furono due attori}}",
+         "I fratelli Leo (1901) e Pio (1905) furono due attori."),
+        ("it", "{{Bio|Cognome=|Immagine=x.jpg}}\nTesto.", "Testo."),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", READ)
+def test_what_reading_found(kind):
+    wrong = [
+        (wikitext, got, wanted)
+        for code, wikitext, wanted in READ[kind]
+        if (got := wikitext_to_text(wikitext, "Título", language_of(code))) != wanted
+    ]
+    assert not wrong

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from gportuguese.wikitext.biography import first_sentence
 from gportuguese.wikitext.languages import Language
 from gportuguese.wikitext.marks import HOLE
 
@@ -20,6 +21,20 @@ _ROMAN = tuple(zip(
 ))  # fmt: skip
 # second units, as in 5 ft 11 in
 _COMPOUND = frozenset((("ft", "in"), ("lb", "oz"), ("st", "lb"), ("mi", "yd"), ("h", "min")))
+# The codes of {{convert}} that no reader sees; the others are units already.
+_UNITS = {
+    "C": "°C", "F": "°F", "C-change": "°C", "F-change": "°F", "sqft": "sq ft", "ft2": "sq ft",
+    "sqmi": "sq mi", "mi2": "sq mi", "sqin": "sq in", "in2": "sq in", "sqyd": "sq yd", "yd2": "sq yd",
+    "sqm": "m2", "sqkm": "km2", "cuft": "cu ft", "ft3": "cu ft", "cuin": "cu in", "in3": "cu in",
+    "cuyd": "cu yd", "yd3": "cu yd", "lbft": "lb⋅ft", "Nm": "N⋅m", "mpgus": "mpg-US", "mpgimp": "mpg-imp",
+    "USgal": "US gal", "impgal": "imp gal", "ST": "short tons", "LT": "long tons", "MT": "metric tons",
+}  # fmt: skip
+_SCALES = {"3": "thousand", "6": "million", "9": "billion", "12": "trillion"}
+_SCALED = re.compile(r"e(3|6|9|12)(\D.*)")  # e6acre
+_SCIENTIFIC = re.compile(r"(-?[\d.,]+)e([-+]?\d{1,3})")  # 4.5e6
+_IDEOGRAPHS = re.compile(
+    r"[\u2e80-\u30ff\u3400-\u9fff]+"
+)  # Chinese and Japanese, written without spaces
 # by the last argument of {{USS|Missouri|BB-63|2}}
 _SHIP_FORMATS = {"1": "{id}", "2": "{name}", "3": "{name} ({id})", "4": "{prefix} {id}",
                  "5": "{prefix} {id}", "6": "{prefix} {name}"}  # fmt: skip
@@ -73,11 +88,18 @@ class _Filling:
                 return ""
             return self._value(inner, rest) if colon else shown
         if kind == "all":
-            return names.join(self._positional())
+            words = self._positional()
+            return ("" if names == " " and _IDEOGRAPHS.fullmatch("".join(words)) else names).join(
+                words
+            )
         if kind == "article":
             return self._article(names)
         if kind == "age":
             return _age(self._positional())
+        if kind == "asof":
+            return self._as_of()
+        if kind == "biography":
+            return first_sentence(self.values)
         if kind == "hole":
             return HOLE
         if kind == "fraction":
@@ -124,14 +146,35 @@ class _Filling:
 
     def _measure(self, place: int) -> str:
         """The number at `place`, or the range that begins there, and its unit: 2, -, 3, km."""
-        values, write = self.values, self.language.write_number
+        values, write = self.values, self._amount
         text = write(values.get(str(place), ""))
         while mark := _RANGES.get(values.get(str(place + 1), "")):
             text += mark + write(values.get(str(place + 2), ""))
             place += 2
         unit, more, second = (values.get(str(place + n), "") for n in (1, 2, 3))
-        text = f"{text} {unit}"
+        text = f"{text} {_unit(unit)}"
         return f"{text} {more} {second}" if (unit, second) in _COMPOUND else text
+
+    def _amount(self, value: str) -> str:
+        """A number as it is shown: 4.5×10^6 for 4.5e6."""
+        if parts := _SCIENTIFIC.fullmatch(value):
+            return f"{self.language.write_number(parts[1])}×10^{parts[2]}"
+        return self.language.write_number(f"−{value[1:]}" if value[:1] == "-" else value)
+
+    def _as_of(self) -> str:
+        """The words of {{as of|2011|8|19|lc=y}}: as of 19 August 2011."""
+        values = self.values
+        year, month, day = (values.get(place, "") for place in "123")
+        if month.isdigit() and 1 <= int(month) <= 12:
+            month = self.language.months[int(month) - 1]
+        date = " ".join(filter(None, (day.lstrip("0"), month, year)))
+        if day and values.get("df", "").upper() == "US":
+            date = f"{month} {day.lstrip('0')}, {year}"
+        words = "since" if values.get("since") else "as of"
+        if not values.get("lc"):
+            words = words.capitalize()
+        text = values.get("alt") or (date if values.get("bare") else f"{words} {date}")
+        return text + values.get("post", "")
 
 
 def _values(arguments: list[str]) -> dict[str, str]:
@@ -146,6 +189,13 @@ def _values(arguments: list[str]) -> dict[str, str]:
             place += 1
             values[str(place)] = argument.strip()
     return values
+
+
+def _unit(code: str) -> str:
+    """A unit as it is shown: sq ft for sqft, million acres for e6acres."""
+    if parts := _SCALED.fullmatch(code):
+        return f"{_SCALES[parts[1]]} {_unit(parts[2])}"
+    return _UNITS.get(code, code)
 
 
 def _fraction(numbers: list[str]) -> str:
