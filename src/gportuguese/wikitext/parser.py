@@ -29,6 +29,7 @@ from gportuguese.wikitext.templates import leaves_words, template_words
 _SINGLE_END = re.compile(r"^([^\[\]\n]*)\]")  # [[link]
 _MAX_FAILED_SKIPS = 3  # each reads to the end of the page
 _LOOK_BACK = 300
+_SENTENCE_ENDS = frozenset(".!?")
 _MAX_DEPTH = 60  # MediaWiki stops at 40; deeper marks are dropped, so that cost stays linear
 
 
@@ -193,7 +194,10 @@ class _Parser:
         elif name in DROPPED_ELEMENTS and opens:
             if name in DROPPED_BLOCKS:
                 pieces.append("\n\n")
-            return self._after_element(name, position)
+            position = self._after_element(name, position)
+        ends = name == "ref" and pieces and pieces[-1][-1:] in _SENTENCE_ENDS
+        if ends and self.text[position : position + 1].isalpha():
+            pieces.append(" ")  # the footnote's mark stood between the two sentences
         return position
 
     def _formula_or_code(self, name: str, position: int) -> int:
