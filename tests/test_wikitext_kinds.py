@@ -116,7 +116,11 @@ KINDS = {
          "Der Ort (412 m ü. NHN, 1.500 m ü. A., 80 m) liegt hoch."),
         ("de", "Die Stadt ist mit {{FRA|Ziel=Lyon}} befreundet, nicht mit {{FRA}}.",
          "Die Stadt ist mit Lyon befreundet, nicht mit Frankreich."),
+        ("de", "{{RUS}}, {{ruS|Мост|Most}}", "Russland, russisch Мост Most"),
+        ("de", "Partner sind:\n{{Mehrspaltige Liste|liste=\n{{ITA|Ziel=Bari}} (1960)<br />\n{{KOS}} (1970)}}\nEnde.",
+         "Partner sind:\nBari (1960)\nKosovo (1970)\nEnde."),
         ("fr", "On compte {{unité|1200 hab./km 2}} et {{unité|7 km}}.", "On compte 1 200 hab./km^2 et 7 km."),
+        ("fr", "L'étang fait {{unité|2500,5|m|2}} à {{tmp|4.5|°C}}.", "L'étang fait 2 500,5 m^2 à 4,5 °C."),
         ("es", "Mide unos 12{{esd}}km de largo.", "Mide unos 12 km de largo."),
         ("fr", "Les jumelages :\n\n{{colonnes|taille=20|\n* {{Jumelage|Lyon|France|année=1950|mois=mai|jour=1}}\n"
          "* {{Jumelage|Bari|Italie|année=1960}}\n* {{Jumelage|Gand}}}}",
@@ -128,6 +132,8 @@ KINDS = {
     "quotations": [
         ("de", "Er rief:\n{{Zitat|Text=Festina lente.|Autor=N. N.|Übersetzung=Eile mit Weile.}}\nSo war es.",
          "Er rief:\n„Festina lente.“\n„Eile mit Weile.“\nSo war es."),
+        ("it", "{{Citazione|Piove sul tetto,<br />\npiove sul prato.}}\n\nUna riga<br />\nche continua.",
+         "Piove sul tetto,\npiove sul prato.\nUna riga che continua."),
     ],
     "footnotes between two sentences": [
         ("es", "Llovió mucho.<ref>Diario</ref>Nadie salió.<ref name=a/><ref name=b/>Luego nevó.",

@@ -16,6 +16,7 @@ _ARGUMENT_NAME = re.compile(r"[\w -]{1,40}")
 _YEAR = re.compile(r"-?\d{3,4}")
 _DECIMAL = re.compile(r"[-−+]?\d{1,3}(?:\.\d+)?")
 _COMPASS = frozenset("NSEWO")
+_COMMA = re.compile(r"(?<=\d),(?=\d)")  # 3743,31 km
 _UNIT_POWER = re.compile(r"(?<=[^\W\d_]) (?=[2-9]$)")  # hab./km 2
 _ROMAN = tuple(zip(
     (1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1),
@@ -101,6 +102,7 @@ class _Filling:
         if kind == "number":
             return self.language.write_number(value)
         if kind == "quantity":
+            value = _COMMA.sub(".", value, count=1)
             return _UNIT_POWER.sub("^", self.language.write_number(value))
         if kind == "month" and value.isdigit() and 1 <= int(value) <= 12:
             return self.language.months[int(value) - 1]

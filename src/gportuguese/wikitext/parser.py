@@ -162,7 +162,9 @@ class _Parser:
             pieces.append("<")  # and what follows is read as the text it is
             return token.start() + 1
         if name == "br":
-            pieces.append(" ")
+            # in a quotation or a list box, lines that end so are lines to a reader
+            is_end = self.stack[-1].kind == "template" and self.text.startswith("\n", position)
+            pieces.append("\n\n" if is_end else " ")
         elif name == "span" and "display" in tag and HIDDEN.search(tag):
             start, end = self._find(r"</span\s*>", position)
             if start < end and self._find(r"<span\b", position)[0] > start:
