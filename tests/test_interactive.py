@@ -1,5 +1,7 @@
 """What fastai users do with a `Learner`, done with ours."""
 
+from dataclasses import replace
+
 import matplotlib
 import pytest
 import torch
@@ -177,10 +179,13 @@ def test_fastais_metrics_get_logits(config, capsys):
 
 
 class Interrupt(Callback):
-    """Ctrl+C in the third batch, between forward and backward pass."""
+    """Ctrl+C in a batch, between forward and backward pass."""
+
+    def __init__(self, batch=2):
+        self.batch_to_stop = batch
 
     def after_pred(self):
-        if self.iter == 2:
+        if self.iter == self.batch_to_stop:
             raise KeyboardInterrupt("ctrl-c")
 
 
@@ -191,6 +196,14 @@ def test_an_interrupted_learner_can_be_used_again(learn):
     assert learn.model(learn.dls.one_batch()[0]).logits.shape == (4, 32, 300)
     learn.fit(1, 1e-2)
     assert learn.recorder.values[-1][1] < 5.7
+
+
+def test_an_interrupted_validation_ends_autocast(config):
+    learn = make_learner(replace(config, train=replace(config.train, precision="bf16")))
+    with pytest.raises(KeyboardInterrupt):
+        learn.validate(cbs=Interrupt(batch=0))
+    assert not torch.is_autocast_enabled("cpu")
+    assert learn.model(learn.dls.one_batch()[0]).logits.shape == (4, 32, 300)
 
 
 def test_weights_are_saved_loaded_and_exported(learn, tmp_path):

@@ -175,7 +175,7 @@ def _check_formats(world: World, config: Config) -> None:
 
 
 def _check_training(world: World, config: Config) -> None:
-    plugins.check_plugins(config.train)
+    plugins.check_plugins(config.train, world.is_main)
     world.passes_of_step(config.train.global_batch_size, config.runtime.micro_batch_size)
     with busy("loading PyTorch"):
         from gportuguese.precision import check_machine
