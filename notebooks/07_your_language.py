@@ -202,7 +202,7 @@ artifact.facts["documents"], artifact.facts["dropped"]
 
 # %%
 rows = pq.read_table(artifact.folder / "train.parquet").to_pandas()
-rows.assign(text=rows.text.str.slice(0, 60) + "...").head(3)
+rows.assign(text=rows.text.str.slice(0, 40) + "...").head(3)
 
 # %% [markdown]
 # ## The real run

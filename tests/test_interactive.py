@@ -60,11 +60,13 @@ def test_batches_are_inputs_and_targets_and_can_be_read(learn, capsys):
     assert torch.equal(inputs_BT[:, 1:], targets_BT[:, :-1])
     assert torch.equal(learn.dls.one_batch()[0], inputs_BT)  # looking takes nothing
     assert learn.dls.bs == 4
-    learn.dls.show_batch(max_n=2, max_tokens=5)
+    learn.dls.show_batch(b=(inputs_BT, targets_BT), max_n=2, max_tokens=5)
     shown = capsys.readouterr().out
     assert learn.tokenizer.decode(inputs_BT[1, :5].tolist()).strip() in shown
     learn.show_results(max_n=2, max_tokens=5)
     assert "pred" in capsys.readouterr().out
+    learn.show_results(dl=[learn.dls.train.one_batch()], max_n=2, max_tokens=5)
+    assert learn.tokenizer.decode(inputs_BT[1, :5].tolist()).strip() in capsys.readouterr().out
 
 
 def test_validate_measures_and_changes_nothing(learn):
@@ -163,6 +165,8 @@ def test_predictions_are_probabilities(learn, monkeypatch):
     wanted = learn.model.eval()(inputs_BT).logits.softmax(-1)
     torch.testing.assert_close(probabilities_NTV[:4], wanted)
     assert torch.equal(targets_NT[:4], targets_BT)
+    by_place = learn.get_preds(1, [(inputs_BT, targets_BT)], True)  # with the inputs
+    assert torch.equal(by_place[0], inputs_BT)
     none, _, losses_N = learn.get_preds(with_preds=False, with_loss=True)
     assert none is None
     assert losses_N.mean().item() == pytest.approx(learn.validate()[0], rel=1e-5)
