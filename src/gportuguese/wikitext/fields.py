@@ -14,6 +14,11 @@ _RANGES = {"-": "–", "–": "–", "x": " × "} | {
     w: f" {w} " for w in ["to", "and", "or", "by", "a", "e", "ou"]
 }
 _ARGUMENT_NAME = re.compile(r"[\w -]{1,40}")
+_YEAR = re.compile(r"-?\d{3,4}")
+_DECIMAL = re.compile(r"[-−+]?\d{1,3}(?:\.\d+)?")
+_COMPASS = frozenset("NSEWO")
+_COMMA = re.compile(r"(?<=\d),(?=\d)")  # 3743,31 km
+_UNIT_POWER = re.compile(r"(?<=[^\W\d_]) (?=[2-9]$)")  # hab./km 2
 _ROMAN = tuple(zip(
     (1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1),
     ("M", "CM", "D", "CD", "C", "XC", "L", "XL", "X", "IX", "V", "IV", "I"),
@@ -83,8 +88,10 @@ class _Filling:
             return self._measure(int(names))
         if kind == "if":
             condition, _, shown = names.partition("|")
+            name, equals, wanted = condition.partition("=")
             inner, colon, rest = shown.partition(":")
-            if not self.values.get(condition):
+            given = self.values.get(name, "")
+            if (given != wanted) if equals else not given:
                 return ""
             return self._value(inner, rest) if colon else shown
         if kind == "all":
@@ -92,6 +99,10 @@ class _Filling:
             return ("" if names == " " and _IDEOGRAPHS.fullmatch("".join(words)) else names).join(
                 words
             )
+        if kind == "date":
+            return self._date(*names.split("|"))
+        if kind == "coordinates":
+            return _coordinates(self.values, names)
         if kind == "article":
             return self._article(names)
         if kind == "age":
@@ -112,6 +123,9 @@ class _Filling:
         value = self.ending if names == "*" else self._first(names)
         if kind == "number":
             return self.language.write_number(value)
+        if kind == "quantity":
+            value = _COMMA.sub(".", value, count=1)
+            return _UNIT_POWER.sub("^", self.language.write_number(value))
         if kind == "month" and value.isdigit() and 1 <= int(value) <= 12:
             return self.language.months[int(value) - 1]
         if kind == "language":
@@ -139,6 +153,23 @@ class _Filling:
         first = self.values.get("1", "")
         is_code = first in self.language.tongues and bool(self.values.get("2"))
         return self._first(names) if is_code else first
+
+    def _date(self, first: str, *names: str) -> str:
+        """A date from the arguments of these names, or else from those without a name, to its year.
+
+        One argument may hold the whole date. `first` is how the first day of a month is written.
+        """
+        given = [self.values.get(name, "") for name in names] if names else self._positional()
+        words = " ".join(given).split()
+        for place, word in enumerate(words):
+            if _YEAR.fullmatch(word):
+                del words[place + 1 :]
+        if len(words) > 1 and words[0].isdecimal():
+            if words[1].isdecimal() and 1 <= int(words[1]) <= 12:
+                words[1] = self.language.months[int(words[1]) - 1]
+            if words[0] in ("1", "01") and words[1].lower() in self.language.months:
+                words[0] = first
+        return " ".join(words)
 
     def _positional(self) -> list[str]:
         """The arguments without a name, in order, empty ones left out."""
@@ -204,6 +235,32 @@ def _fraction(numbers: list[str]) -> str:
         return f"1/{numbers[0]}"
     *whole, above, below = numbers[:3] if len(numbers) > 1 else ("", "")
     return " ".join([*whole, f"{above}/{below}".strip("/")])
+
+
+def _coordinates(values: dict[str, str], west: str) -> str:
+    """Latitude and longitude, as in 47°05′N 9°31′51″E; `west` is the letter for west.
+
+    Nothing if they are shown only beside the page's title, or if they cannot be read.
+    """
+    if values.get("display", "").lower() in ("title", "t"):
+        return ""
+    numbers: list[str] = []
+    found: list[str] = []
+    for value in (value for name, value in values.items() if name.isdigit() and value):
+        if value in _COMPASS and 0 < len(numbers) < 4:
+            degrees, *smaller = numbers
+            padded = [n if len(n.partition(".")[0]) > 1 else f"0{n}" for n in smaller]
+            marked = [n + sign for n, sign in zip([degrees, *padded], "°′″", strict=False)]
+            found.append("".join(marked) + (west if value in "WO" else value))
+            numbers = []
+        elif _DECIMAL.fullmatch(value) and len(found) < 2:
+            numbers.append(value)
+        else:
+            break  # region:IT_type:city
+    if not found and len(numbers) == 2:
+        signs = zip(numbers, (("N", "S"), ("E", west)), strict=True)
+        found = [f"{n.lstrip('-−+')}°{letters[n[0] in '-−']}" for n, letters in signs]
+    return " ".join(found) if len(found) == 2 else ""
 
 
 def _age(numbers: list[str]) -> str:

@@ -61,6 +61,9 @@ _LATE_POINT = re.compile(r" \.(?![\w.])")  # but not in "calibre .45", ".pt" or 
 _ENDED = re.compile(r"[,;:]+ ?([.!?])(?![.\w])")  # but not "1, 2, 3,..."
 _LEADING = re.compile(r"(?!\.[\w.])[,;:.)\]]+ *")
 _DOTS = re.compile(r"\.{4,}")
+# "(en allemand : )" has lost the word that it names, a pronunciation
+_LABEL_ALONE = re.compile(r" ?\([^():;,\n]{1,40}: ?\)")
+_COORDINATES = re.compile(r"[\d.°′″]+[NS] [\d.°′″]+[EWO]")
 
 _Line = tuple[int, str]
 """The level of a heading (0 for other lines), and the words."""
@@ -131,6 +134,8 @@ def _lines(text: str, language: Language) -> list[_Line]:
             if _TABLE_ROW.match(line):
                 is_open = False
                 continue
+        if _COORDINATES.fullmatch(line):
+            continue  # they belong to the page's title
         if tail_level or not (line[:1].isalnum() or any(map(str.isalnum, line)) or HOLE in line):
             is_open = False
         elif continues and is_open:
@@ -257,6 +262,8 @@ def _tightened(line: str, spaced: str) -> str:
     for _ in range(_MAX_ROUNDS):
         before = line
         line = _LATE_POINT.sub(".", line)
+        if ":" in line:
+            line = _LABEL_ALONE.sub("", line)
         for loose, tight in _TIGHT:
             if not spaced or loose[0] != " " or loose[1] not in spaced:
                 line = line.replace(loose, tight)
