@@ -56,9 +56,8 @@ class Shape:
 
     def flops(self, tokens: int) -> float:
         """The FLOPs of a training step."""
-        from gportuguese.plan.flops import (
-            gpt2_flops,
-        )  # only now: other programs are timed without us
+        # only now: other programs are timed without us
+        from gportuguese.plan.flops import gpt2_flops
 
         return tokens * gpt2_flops(self.layers, self.width, self.vocab, self.block)
 

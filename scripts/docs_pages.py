@@ -200,9 +200,8 @@ def _options(actions: list[argparse.Action]) -> str:
         about = re.sub(r" *\(default: .*\)$", "", action.help or "") if default else action.help
         about = (about or action.dest.replace("_", " ")).replace("|", "\\|")
         rows.append((shown, about, default))
-    width = (
-        3 if any(row[2] for row in rows[2:]) else 2
-    )  # no column of defaults where there are none
+    # no column of defaults where there are none
+    width = 3 if any(row[2] for row in rows[2:]) else 2
     return "\n".join(f"| {' | '.join(row[:width])} |" for row in rows)
 
 

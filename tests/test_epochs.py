@@ -55,7 +55,7 @@ def test_steps_are_kept_to_six_digits(tmp_path):
     assert read_steps(tmp_path / "steps.csv") == [rows[0], StepRow(4, 1.0, 0.333333)]
 
 
-@pytest.mark.parametrize("num_epochs", [1, 5, 40])
+@pytest.mark.parametrize("num_epochs", [0, 1, 5, 40])
 @pytest.mark.parametrize("steps", [[], [StepRow(1, 0.5, 9.0), StepRow(2, 1.0, 8.0)]])
 def test_curves_of_short_and_long_runs_show_all_axes_with_units(
     tmp_path, monkeypatch, num_epochs, steps

@@ -1,5 +1,7 @@
 """What fastai users do with a `Learner`, done with ours."""
 
+from dataclasses import replace
+
 import matplotlib
 import pytest
 import torch
@@ -58,11 +60,13 @@ def test_batches_are_inputs_and_targets_and_can_be_read(learn, capsys):
     assert torch.equal(inputs_BT[:, 1:], targets_BT[:, :-1])
     assert torch.equal(learn.dls.one_batch()[0], inputs_BT)  # looking takes nothing
     assert learn.dls.bs == 4
-    learn.dls.show_batch(max_n=2, max_tokens=5)
+    learn.dls.show_batch(b=(inputs_BT, targets_BT), max_n=2, max_tokens=5)
     shown = capsys.readouterr().out
     assert learn.tokenizer.decode(inputs_BT[1, :5].tolist()).strip() in shown
     learn.show_results(max_n=2, max_tokens=5)
     assert "pred" in capsys.readouterr().out
+    learn.show_results(dl=[learn.dls.train.one_batch()], max_n=2, max_tokens=5)
+    assert learn.tokenizer.decode(inputs_BT[1, :5].tolist()).strip() in capsys.readouterr().out
 
 
 def test_validate_measures_and_changes_nothing(learn):
@@ -161,6 +165,8 @@ def test_predictions_are_probabilities(learn, monkeypatch):
     wanted = learn.model.eval()(inputs_BT).logits.softmax(-1)
     torch.testing.assert_close(probabilities_NTV[:4], wanted)
     assert torch.equal(targets_NT[:4], targets_BT)
+    by_place = learn.get_preds(1, [(inputs_BT, targets_BT)], True)  # with the inputs
+    assert torch.equal(by_place[0], inputs_BT)
     none, _, losses_N = learn.get_preds(with_preds=False, with_loss=True)
     assert none is None
     assert losses_N.mean().item() == pytest.approx(learn.validate()[0], rel=1e-5)
@@ -177,10 +183,13 @@ def test_fastais_metrics_get_logits(config, capsys):
 
 
 class Interrupt(Callback):
-    """Ctrl+C in the third batch, between forward and backward pass."""
+    """Ctrl+C in a batch, between forward and backward pass."""
+
+    def __init__(self, batch=2):
+        self.batch_to_stop = batch
 
     def after_pred(self):
-        if self.iter == 2:
+        if self.iter == self.batch_to_stop:
             raise KeyboardInterrupt("ctrl-c")
 
 
@@ -191,6 +200,14 @@ def test_an_interrupted_learner_can_be_used_again(learn):
     assert learn.model(learn.dls.one_batch()[0]).logits.shape == (4, 32, 300)
     learn.fit(1, 1e-2)
     assert learn.recorder.values[-1][1] < 5.7
+
+
+def test_an_interrupted_validation_ends_autocast(config):
+    learn = make_learner(replace(config, train=replace(config.train, precision="bf16")))
+    with pytest.raises(KeyboardInterrupt):
+        learn.validate(cbs=Interrupt(batch=0))
+    assert not torch.is_autocast_enabled("cpu")
+    assert learn.model(learn.dls.one_batch()[0]).logits.shape == (4, 32, 300)
 
 
 def test_weights_are_saved_loaded_and_exported(learn, tmp_path):

@@ -25,7 +25,8 @@ def test_every_table_is_whole(code):
     assert len(language.tongues) > 200
     assert len(language.countries) > 250
     kinds = (
-        "number|month|measure|all|fraction|ship|called|language|country|roman|article|age|hole|if"
+        "number|quantity|month|measure|all|date|coordinates|fraction|ship|called|language|country|roman"
+        "|article|age|hole|if|asof|biography"
     )
     field = re.compile(rf"\{{(?:(?:{kinds}):[^{{}}]*|[^{{}}:]*)\}}")
     for name, pattern in [*language.words.items(), *language.word_prefixes]:
@@ -130,7 +131,7 @@ def test_survey_shows_what_a_table_should_name(tmp_path):
          "au XIXe siècle : 9 381 km^2, 86 ans (en allemand : Wien) ; fin"),
         ("fr", "Texte.\n== Liens externes ==\nx\n== Notes et références ==\ny", "Texte."),
         ("de", "Die Höhe ({{Höhe|115|DE-NHN}}, {{enS|''height''}}) ist {{FRA}}",
-         "Die Höhe (115 m, englisch height) ist Frankreich"),
+         "Die Höhe (115 m ü. NHN, englisch height) ist Frankreich"),
         ("de", "Text.\n== Literatur und Quellen ==\nx\n== Siehe auch ==\ny", "Text."),
         ("it", "vide {{Citazione|una frase}}\n{{Bandiera|Francia}} {{lang-de|Wien}}",
          "vide\nuna frase\nin tedesco Wien"),

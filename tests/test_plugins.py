@@ -12,11 +12,11 @@ import torch
 from fastai.callback.core import Callback, CancelFitException
 from fastai.callback.progress import CSVLogger
 from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
-from fastai.metrics import accuracy
+from fastai.metrics import Perplexity, accuracy
 
 from gportuguese import Pipeline, artifacts, causal_lm, load_config, plugins, train
 from gportuguese.config import Config, ConfigError, TrainConfig
-from gportuguese.epochs import read_epochs
+from gportuguese.epochs import read_epochs, read_steps
 from gportuguese.stages import STAGES
 from tests.conftest import tiny_settings
 from tests.test_cli import sets
@@ -126,8 +126,10 @@ def test_a_fit_that_a_callback_ends_leaves_true_rows_and_facts(fresh):
     assert [row.phase for row in rows] == ["before", "embeddings", "all"]
     assert run.facts["tokens"] == 2 * 2048
     middle = EndInTheMiddle()
-    cut = read_epochs(train(fresh, callbacks=[middle]).folder / "epochs.csv")
+    folder = train(fresh, callbacks=[middle]).folder
+    cut = read_epochs(folder / "epochs.csv")
     assert [row.phase for row in cut] == ["before", "all", "all"]
+    assert [row.step for row in read_steps(folder / "steps.csv")] == list(range(1, 17))
     # without the steps of the fit that was cut
     assert cut[1].train_loss == pytest.approx(sum(middle.losses) / len(middle.losses))
 
@@ -151,9 +153,12 @@ def test_a_run_with_callbacks_resumes_with_the_same_bytes(plain, fresh):
         train(often, callbacks=[StopOnce()], metrics=[accuracy])
     resumed = StopOnce()
     resumed.fits = 10
-    run = train(often, callbacks=[resumed], metrics=[accuracy])
+    run = train(often, callbacks=[resumed], metrics=[accuracy, Perplexity()])
     assert_same_bytes(run, plain[1])
-    assert [row["epoch"] for row in metrics_of(run)] == ["1", "2", "3"]
+    table = metrics_of(run)
+    assert [row["epoch"] for row in table] == ["1", "2", "3"]
+    assert all(float(row["accuracy"]) >= 0 for row in table)
+    assert [row["perplexity"] != "" for row in table] == [False, False, True]
 
 
 def test_wandb_callback_of_fastai_logs_every_batch(plain, fresh, tmp_path):
@@ -253,6 +258,7 @@ def test_callbacks_are_named_on_the_command_line(tiny_overrides, plain, tmp_path
     command = [sys.executable, "-c", code, "train", *words]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert "Warning" not in done.stderr
     (folder,) = (tmp_path / "artifacts").glob("train-*")
     notes = [float(line) for line in (folder / "note.txt").read_text().splitlines()]
     rows = read_epochs(folder / "epochs.csv")

@@ -1,5 +1,6 @@
 import json
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -7,7 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gportuguese import Pipeline, corpus, init_world, load_config, tokenizer
-from gportuguese.tokens import BlockLoader, TokensError, _portions, documents_of, load_ids
+from gportuguese.tokens import (
+    BlockLoader,
+    TokensError,
+    _portions,
+    documents_of,
+    joined_ids,
+    load_ids,
+)
 from tests.conftest import sentence
 
 
@@ -50,6 +58,11 @@ def test_without_a_seed_blocks_are_spread_over_the_file():
 def test_too_few_tokens_for_one_step_are_an_error():
     with pytest.raises(TokensError, match="do not fill one batch of 8 blocks of 10"):
         loader(num_tokens=50, seed=0, multiple=8)
+
+
+def test_documents_need_an_end_of_text_token_between_them():
+    with pytest.raises(TokensError, match="has no end-of-text token"):
+        joined_ids(SimpleNamespace(eos_token_id=None), ["a"])
 
 
 def test_the_name_of_a_special_token_in_a_document_is_text(tiny_overrides, tmp_path):

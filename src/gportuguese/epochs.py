@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from dataclasses import asdict, dataclass, fields
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -214,7 +215,7 @@ def _shade_phases(axes: Axes, rows: list[EpochRow], named: bool) -> None:
     from matplotlib.ticker import MaxNLocator
 
     starts = [n for n in range(1, len(rows)) if n == 1 or rows[n].phase != rows[n - 1].phase]
-    for number, (start, after) in enumerate(zip(starts, [*starts[1:], len(rows)], strict=True)):
+    for number, (start, after) in enumerate(pairwise([*starts, len(rows)])):
         axes.axvspan(start - 1, after - 1, color="0.5", alpha=0.07 + 0.1 * (number % 2), lw=0)
         if named:
             axes.text(
@@ -231,4 +232,5 @@ def _shade_phases(axes: Axes, rows: list[EpochRow], named: bool) -> None:
     axes.grid(alpha=0.3)
     axes.margins(y=0.15)
     right = 1.08 if named else 1.17  # room for the last label
-    axes.set_xlim(-0.05 * rows[-1].epoch, right * rows[-1].epoch)
+    last = max(1, rows[-1].epoch)  # a run without a finished epoch has only the first row
+    axes.set_xlim(-0.05 * last, right * last)

@@ -22,7 +22,7 @@ from fastai.callback.schedule import valley
 from fastai.learner import Recorder
 
 from gportuguese import artifacts, causal_lm, locate, tokenizer
-from gportuguese.config import Config, UserError, load_config
+from gportuguese.config import Config, UserError, load_config, shipped_configs
 from gportuguese.generation import Sampling, Writer
 from gportuguese.loaders import make_loaders, show_texts
 from gportuguese.loss import HeadLoss
@@ -142,7 +142,7 @@ class InteractiveLearner(PhaseLearner):
         text = re.sub(r"Total params: (.*\n){3}", counts, str(super().summary()))
         return PrettyString(text)
 
-    def get_preds(self, ds_idx: int = 1, dl: Any = None, **options: Any) -> Any:
+    def get_preds(self, ds_idx: int = 1, dl: Any = None, *more: Any, **options: Any) -> Any:
         """fastai's `get_preds`: probabilities `[N, T, V]` and targets `[N, T]`.
 
         Raises `LearnerError` if they would take more than 4 GB; pass `dl=[batch, ...]`, or
@@ -157,11 +157,14 @@ class InteractiveLearner(PhaseLearner):
                     f"the predictions of {sizes[0]} sequences x {sizes[1]} tokens x {sizes[2]} "
                     f"classes take {num_bytes / 1e9:,.0f} GB; pass dl=[batch], or with_preds=False"
                 )
-        return super().get_preds(ds_idx, dl, **options)
+        return super().get_preds(ds_idx, dl, *more, **options)
 
-    def show_results(self, ds_idx: int = 1, max_n: int = 4, max_tokens: int = 40, **_: Any) -> None:
+    def show_results(
+        self, ds_idx: int = 1, dl: Any = None, max_n: int = 4, max_tokens: int = 40, **_: Any
+    ) -> None:
         """Shows texts beside the most likely token at each of their positions."""
-        inputs_BT, targets_BT = (part[:max_n] for part in self.dls[ds_idx].one_batch())
+        batch = self.dls[ds_idx].one_batch() if dl is None else next(iter(dl))
+        inputs_BT, targets_BT = (part[:max_n] for part in batch)
         with self.no_bar():
             *_, decoded_BT = self.get_preds(dl=[(inputs_BT, targets_BT)], with_decoded=True)
         columns = {"text": inputs_BT, "text_": targets_BT, "pred": decoded_BT}
@@ -223,7 +226,8 @@ def make_learner(
     >>> inputs.shape
     torch.Size([8, 256])
     """
-    if not isinstance(source, Config) and Path(source).is_dir():
+    is_name = str(source) in shipped_configs()  # even beside a folder of that name
+    if not isinstance(source, Config) and not is_name and Path(source).is_dir():
         run = locate.find_stage(str(source), "train")
         config = locate.config_of_run(run, ())
         digest = artifacts.read_manifest(run).manifest["inputs"]["tokens"]

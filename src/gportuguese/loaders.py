@@ -47,11 +47,12 @@ class Loaders(DataLoaders):
         self._device = torch.device(device)
         return self
 
-    def show_batch(
-        self, batch: Any = None, max_n: int = 4, max_tokens: int = 40, **_: object
-    ) -> None:
-        """Shows the first tokens of a batch's inputs and targets as text, one row a sequence."""
-        inputs_BT, targets_BT = batch or self.one_batch()
+    def show_batch(self, b: Any = None, max_n: int = 4, max_tokens: int = 40, **_: object) -> None:
+        """Shows the first tokens of a batch's inputs and targets as text, one row a sequence.
+
+        `b` is fastai's name for a batch.
+        """
+        inputs_BT, targets_BT = b or self.one_batch()
         show_texts(
             {
                 name: self._texts(ids_BT[:max_n, :max_tokens])

@@ -96,8 +96,7 @@ class Pipeline:
     def find(self, name: str) -> Artifact | None:
         """A stage with its manifest checked, but not its files; None if it is not built."""
         folder = self.folder(name)
-        is_built = folder is not None and folder.is_dir()
-        return artifacts.read_manifest(folder) if folder is not None and is_built else None
+        return artifacts.read_manifest(folder) if folder is not None and folder.is_dir() else None
 
     def build(
         self,

@@ -8,7 +8,9 @@ import importlib.util
 import inspect
 import os
 import sys
-from collections.abc import Iterable
+import warnings
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,6 +39,15 @@ class PluginError(UserError):
     """A callback or tracker cannot be used."""
 
 
+@contextmanager
+def without_warnings() -> Iterator[None]:
+    """A context for the first import of fastai, which calls torch.jit, and PyTorch deprecates that."""
+    with warnings.catch_warnings():
+        for category in (FutureWarning, DeprecationWarning):  # depends on PyTorch's version
+            warnings.simplefilter("ignore", category)
+        yield
+
+
 def name_of(callback: Any) -> str:
     """The name of a callback, or of a class of callbacks, as in `train.callbacks`.
 
@@ -58,14 +69,21 @@ def digest_settings(names: Iterable[str]) -> dict[str, list[str]]:
     return {"callbacks": others} if others else {}
 
 
-def check_plugins(section: TrainConfig) -> None:
-    """Raises `PluginError` if the tracker's package or a named callback is missing."""
+def check_plugins(section: TrainConfig, is_main: bool = True) -> None:
+    """Raises `PluginError` if the tracker's package or a named callback is missing.
+
+    Only the main process of torchrun, which has the tracker, logs in to it.
+    """
     if section.tracker in ("wandb", "trackio") and not importlib.util.find_spec(section.tracker):
         raise PluginError(
             f"train.tracker={section.tracker} needs the package {section.tracker}: pip install "
             f"'gportuguese[{section.tracker}]', or set train.tracker to tensorboard or none"
         )
-    if section.tracker == "wandb" and os.environ.get("WANDB_MODE", "online") == "online":
+    if (
+        is_main
+        and section.tracker == "wandb"
+        and os.environ.get("WANDB_MODE", "online") == "online"
+    ):
         import wandb
 
         try:
@@ -104,7 +122,9 @@ def _create(name: str) -> Callback:
 
 def _find(name: str) -> Any:
     """A callback, or the class or function that creates it; creates nothing."""
-    from fastai.callback.core import Callback
+    with without_warnings():
+        import fastai.basics  # noqa: F401
+        from fastai.callback.core import Callback
 
     where, here = f"train.callbacks: {name}", str(Path.cwd())
     module, _, path = name.partition(":")

@@ -97,9 +97,10 @@ def _section(*keys: str) -> Callable[[Config], dict[str, Any]]:
 
 
 def _dump_settings(config: Config) -> dict[str, Any]:
-    # a local file is identified by its content, and every mirror has the same files
-    section = _section("dump")(config) if dump.is_remote(config.dump) else {}
-    return {key: value for key, value in section.items() if key != "mirror"}
+    if not dump.is_remote(config.dump):
+        return {}  # a local file is identified by its content
+    # every mirror has the same files; the default keeps the digests of earlier downloads
+    return {**_section("dump")(config), "mirror": None}
 
 
 def _dump_file(config: Config, folders: Folders) -> Hashes:
@@ -175,7 +176,7 @@ def _check_formats(world: World, config: Config) -> None:
 
 
 def _check_training(world: World, config: Config) -> None:
-    plugins.check_plugins(config.train)
+    plugins.check_plugins(config.train, world.is_main)
     world.passes_of_step(config.train.global_batch_size, config.runtime.micro_batch_size)
     with busy("loading PyTorch"):
         from gportuguese.precision import check_machine

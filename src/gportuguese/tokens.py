@@ -26,7 +26,7 @@ _PORTION_CHARS = 1 << 22  # encoded at once; each takes about 200 bytes of memor
 
 
 class TokensError(UserError):
-    """There are too few tokens for one batch."""
+    """Documents cannot be joined, or have too few tokens for one batch."""
 
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
@@ -94,7 +94,13 @@ def joined_ids(bpe: Any, texts: Iterable[str]) -> np.ndarray:
 
     >>> joined_ids(tokenizer, ["A", "B"]).tolist()
     [32, 4095, 33, 4095]
+
+    Raises `TokensError` if the tokenizer has no end-of-text token.
     """
+    if bpe.eos_token_id is None:
+        raise TokensError(
+            "the tokenizer has no end-of-text token to put after each document; set its eos_token"
+        )
     encodings = tokenizer.plain_backend(bpe).encode_batch_fast(
         list(texts), add_special_tokens=False
     )

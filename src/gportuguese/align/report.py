@@ -55,8 +55,8 @@ def draw_map(
     """Plots the rows of both languages on the first two principal components of the source rows.
 
     Labels up to 14 frequent words of each language where they do not overprint: the first tokens that
-    are a space and at least five letters, new rows before copied ones. Rows of a kind that are all equal are one large point. The
-    picture is 900 pixels wide and readable at 600.
+    are a space and at least five letters, new rows before copied ones. Rows of a kind that are all
+    equal are one large star. The picture is 900 pixels wide and readable at 600.
     """
     from matplotlib.figure import Figure
 

@@ -5,12 +5,9 @@ precision 10, guard and clipping 12, logits 20, recorder 50, one-cycle and most 
 checkpoints 65, epoch table 70, metrics table 71, loss curve 72, tracker 75, meter 80.
 """
 
-import warnings
+from gportuguese.plugins import without_warnings
 
-with warnings.catch_warnings():
-    # fastai calls torch.jit, which PyTorch deprecates; the category depends on PyTorch's version
-    for category in (FutureWarning, DeprecationWarning):
-        warnings.simplefilter("ignore", category)
+with without_warnings():
     import fastai.basics  # noqa: F401
 
 from gportuguese.callbacks.accumulation import Accumulation

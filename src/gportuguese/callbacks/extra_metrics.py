@@ -61,7 +61,9 @@ class MetricsTable(Callback):
             atomic.replacing(self.path) as scratch,
             scratch.open("w", encoding="utf-8", newline="") as file,
         ):
-            writer = csv.DictWriter(file, list(self.rows[-1]), lineterminator="\n")
+            # a resumed run may have other metrics
+            columns = list(dict.fromkeys(column for row in self.rows for column in row))
+            writer = csv.DictWriter(file, columns, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
         if values:

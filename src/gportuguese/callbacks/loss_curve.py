@@ -54,6 +54,11 @@ class LossCurve(Callback):
         self.sums[first] = self.sums.get(first, 0) + self.step_loss.value.double()
         self.counts[first] = self.counts.get(first, 0) + 1
 
+    def after_fit(self) -> None:  # a callback may have ended the fit in the middle of an epoch
+        done = self.table.rows[-1].epoch * self.num_steps
+        for first in [first for first in self.sums if first >= done]:
+            del self.sums[first], self.counts[first]
+
     def after_train(self) -> None:
         if not self.world.is_main:
             return

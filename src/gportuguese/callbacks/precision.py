@@ -35,6 +35,9 @@ class Precision(Callback):
     def after_loss(self) -> None:
         self.leave()
 
+    def after_fit(self) -> None:  # fastai sends it also after an interrupted validation
+        self.leave()
+
     def leave(self) -> None:
         """Ends autocast; call it after every fit, even if a forward pass raised."""
         self.context.close()

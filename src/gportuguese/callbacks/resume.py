@@ -155,7 +155,8 @@ class Checkpoints(Callback):
         state, position = checkpoint.state, checkpoint.position
         learn.opt.opt.load_state_dict(state["optimizer"])
         self.scaler.load_state_dict(state["scaler"])
-        self.curve.load_state_dict(state["curve"])
+        if "curve" in state:  # checkpoints of older versions have none
+            self.curve.load_state_dict(state["curve"])
         if position.step or position.epoch:  # in the middle of a fit
             self.guard.load_state_dict(state["guard"])
         if position.step:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -175,7 +175,7 @@ def count(text: str) -> int:
     return int(text)
 
 
-def reject_config_beside(given: str, *also: object) -> None:
+def reject_config_beside(given: str, config: Path | None, settings: Sequence[str] = ()) -> None:
     """Raises `UserError` if --config or --set stands beside a folder, which already names the run."""
-    if any(also):
-        raise UserError(f"{given} already names the run; leave out --config and --set")
+    if extra := [name for name, value in (("--config", config), ("--set", settings)) if value]:
+        raise UserError(f"{given} already names the run; leave out {' and '.join(extra)}")

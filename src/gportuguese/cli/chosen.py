@@ -18,7 +18,7 @@ def model_folder(args: argparse.Namespace) -> Path:
     if args.model is not None:
         from gportuguese import locate
 
-        reject_config_beside(args.model, args.config, *args.set)
+        reject_config_beside(args.model, args.config, args.set)
         return locate.find_model(args.model)
     folder = Pipeline(load_config(args.config, tuple(args.set))).built_folder("train") / "model"
     log.info("model: %s", folder)

@@ -43,7 +43,7 @@ def run(args: argparse.Namespace) -> None:
     if args.run_folder is not None:
         from gportuguese import locate
 
-        reject_config_beside(args.run_folder, args.config, *args.set)
+        reject_config_beside(args.run_folder, args.config, args.set)
         folder = locate.find_stage(args.run_folder, "export")
     else:
         config = load_config(args.config, tuple(args.set))

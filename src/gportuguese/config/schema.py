@@ -194,7 +194,7 @@ class TrainConfig:
     """Training tokens per epoch; null uses every block once."""
     valid_tokens: int | None = 1_048_576
     """Validation tokens read after each epoch, spread evenly over the set; null reads all of it.
-    `evaluate` always reads the whole set at the end."""
+    `evaluate.tokens` is the same for the final report."""
     optimizer: Literal["adamw", "muon"] = "adamw"
     """`muon` trains the matrices of the blocks with Muon (Jordan 2024) and the rest with AdamW. Muon
     needs PyTorch 2.9 and a device that supports bf16, because it computes in bf16."""

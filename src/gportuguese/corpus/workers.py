@@ -25,9 +25,8 @@ from gportuguese.wikitext.definitions import Templates
 from gportuguese.wikitext.expansion import expand
 
 SLOWEST = 10  # pages named in a summary
-_MAX_BYTES = (
-    3 << 30
-)  # of address space beyond the worker's start; a page that needs more is set aside
+# of address space beyond the worker's start; a page that needs more is set aside
+_MAX_BYTES = 3 << 30
 
 
 class _TimeLimit(BaseException):
@@ -81,7 +80,7 @@ def work(job: Job, connection: Connection, page: Any) -> None:
 def _limit_memory() -> None:
     """A page that explodes ends this worker at worst, not the machine."""
     with suppress(ValueError, OSError):  # macOS has neither this file nor this limit
-        # a worker imports the user's script, which takes gigabytes if that imports torch
+        # the libraries of a fresh worker already take some, and reserve more
         pages = int(Path("/proc/self/statm").read_text(encoding="ascii").split()[0])
         most = pages * resource.getpagesize() + _MAX_BYTES
         _, hard = resource.getrlimit(resource.RLIMIT_AS)

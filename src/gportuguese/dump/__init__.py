@@ -86,9 +86,8 @@ def _fetch(section: DumpConfig, out: Path) -> dict[str, Any]:
             date, files = _find_run(host, section, out)
         fetched = [host.fetch(file, out / file.name) for file in files]
     for file, each in zip(files, fetched, strict=True):
-        hashes.remember(
-            (out / file.name).stat(), each["sha256"]
-        )  # `publish` does not read it again
+        # so that `publish` does not read it again
+        hashes.remember((out / file.name).stat(), each["sha256"])
     return {
         "source": files[0].url,
         "path": files[0].name,

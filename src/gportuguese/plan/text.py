@@ -79,12 +79,9 @@ def _costs(plan: Plan) -> str:
 
 def _fits(plan: Plan) -> str:
     """The cards that are large enough on one line; any other memory on its own."""
-    unable = {cost.device for cost in plan.costs if cost.hours is None}
     lines, large = [], []
     for fit in plan.fits:
         name, needed = f"{fit.device}, {fit.memory_bytes / 1e9:.0f} GB", fit.needed_bytes / 1e9
-        if fit.device in unable:
-            continue
         if not fit.remedy and fit.remedy is not None and fit.free_bytes is None:
             large.append(name)
             continue

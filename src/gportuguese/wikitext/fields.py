@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 
+from gportuguese.wikitext.biography import first_sentence
 from gportuguese.wikitext.languages import Language
 from gportuguese.wikitext.marks import HOLE
 
@@ -13,6 +14,11 @@ _RANGES = {"-": "–", "–": "–", "x": " × "} | {
     w: f" {w} " for w in ["to", "and", "or", "by", "a", "e", "ou"]
 }
 _ARGUMENT_NAME = re.compile(r"[\w -]{1,40}")
+_YEAR = re.compile(r"-?\d{3,4}")
+_DECIMAL = re.compile(r"[-−+]?\d{1,3}(?:\.\d+)?")
+_COMPASS = frozenset("NSEWO")
+_COMMA = re.compile(r"(?<=\d),(?=\d)")  # 3743,31 km
+_UNIT_POWER = re.compile(r"(?<=[^\W\d_]) (?=[2-9]$)")  # hab./km 2
 _ROMAN = tuple(zip(
     (1000, 900, 500, 400, 100, 90, 50, 40, 10, 9, 5, 4, 1),
     ("M", "CM", "D", "CD", "C", "XC", "L", "XL", "X", "IX", "V", "IV", "I"),
@@ -20,6 +26,20 @@ _ROMAN = tuple(zip(
 ))  # fmt: skip
 # second units, as in 5 ft 11 in
 _COMPOUND = frozenset((("ft", "in"), ("lb", "oz"), ("st", "lb"), ("mi", "yd"), ("h", "min")))
+# The codes of {{convert}} that no reader sees; the others are units already.
+_UNITS = {
+    "C": "°C", "F": "°F", "C-change": "°C", "F-change": "°F", "sqft": "sq ft", "ft2": "sq ft",
+    "sqmi": "sq mi", "mi2": "sq mi", "sqin": "sq in", "in2": "sq in", "sqyd": "sq yd", "yd2": "sq yd",
+    "sqm": "m2", "sqkm": "km2", "cuft": "cu ft", "ft3": "cu ft", "cuin": "cu in", "in3": "cu in",
+    "cuyd": "cu yd", "yd3": "cu yd", "lbft": "lb⋅ft", "Nm": "N⋅m", "mpgus": "mpg-US", "mpgimp": "mpg-imp",
+    "USgal": "US gal", "impgal": "imp gal", "ST": "short tons", "LT": "long tons", "MT": "metric tons",
+}  # fmt: skip
+_SCALES = {"3": "thousand", "6": "million", "9": "billion", "12": "trillion"}
+_SCALED = re.compile(r"e(3|6|9|12)(\D.*)")  # e6acre
+_SCIENTIFIC = re.compile(r"(-?[\d.,]+)e([-+]?\d{1,3})")  # 4.5e6
+_IDEOGRAPHS = re.compile(
+    r"[\u2e80-\u30ff\u3400-\u9fff]+"
+)  # Chinese and Japanese, written without spaces
 # by the last argument of {{USS|Missouri|BB-63|2}}
 _SHIP_FORMATS = {"1": "{id}", "2": "{name}", "3": "{name} ({id})", "4": "{prefix} {id}",
                  "5": "{prefix} {id}", "6": "{prefix} {name}"}  # fmt: skip
@@ -68,16 +88,29 @@ class _Filling:
             return self._measure(int(names))
         if kind == "if":
             condition, _, shown = names.partition("|")
+            name, equals, wanted = condition.partition("=")
             inner, colon, rest = shown.partition(":")
-            if not self.values.get(condition):
+            given = self.values.get(name, "")
+            if (given != wanted) if equals else not given:
                 return ""
             return self._value(inner, rest) if colon else shown
         if kind == "all":
-            return names.join(self._positional())
+            words = self._positional()
+            return ("" if names == " " and _IDEOGRAPHS.fullmatch("".join(words)) else names).join(
+                words
+            )
+        if kind == "date":
+            return self._date(*names.split("|"))
+        if kind == "coordinates":
+            return _coordinates(self.values, names)
         if kind == "article":
             return self._article(names)
         if kind == "age":
             return _age(self._positional())
+        if kind == "asof":
+            return self._as_of()
+        if kind == "biography":
+            return first_sentence(self.values)
         if kind == "hole":
             return HOLE
         if kind == "fraction":
@@ -90,6 +123,9 @@ class _Filling:
         value = self.ending if names == "*" else self._first(names)
         if kind == "number":
             return self.language.write_number(value)
+        if kind == "quantity":
+            value = _COMMA.sub(".", value, count=1)
+            return _UNIT_POWER.sub("^", self.language.write_number(value))
         if kind == "month" and value.isdigit() and 1 <= int(value) <= 12:
             return self.language.months[int(value) - 1]
         if kind == "language":
@@ -118,20 +154,58 @@ class _Filling:
         is_code = first in self.language.tongues and bool(self.values.get("2"))
         return self._first(names) if is_code else first
 
+    def _date(self, first: str, *names: str) -> str:
+        """A date from the arguments of these names, or else from those without a name, to its year.
+
+        One argument may hold the whole date. `first` is how the first day of a month is written.
+        """
+        given = [self.values.get(name, "") for name in names] if names else self._positional()
+        words = " ".join(given).split()
+        for place, word in enumerate(words):
+            if _YEAR.fullmatch(word):
+                del words[place + 1 :]
+        if len(words) > 1 and words[0].isdecimal():
+            if words[1].isdecimal() and 1 <= int(words[1]) <= 12:
+                words[1] = self.language.months[int(words[1]) - 1]
+            if words[0] in ("1", "01") and words[1].lower() in self.language.months:
+                words[0] = first
+        return " ".join(words)
+
     def _positional(self) -> list[str]:
         """The arguments without a name, in order, empty ones left out."""
         return [value for name, value in self.values.items() if name.isdigit() and value]
 
     def _measure(self, place: int) -> str:
         """The number at `place`, or the range that begins there, and its unit: 2, -, 3, km."""
-        values, write = self.values, self.language.write_number
+        values, write = self.values, self._amount
         text = write(values.get(str(place), ""))
         while mark := _RANGES.get(values.get(str(place + 1), "")):
             text += mark + write(values.get(str(place + 2), ""))
             place += 2
         unit, more, second = (values.get(str(place + n), "") for n in (1, 2, 3))
-        text = f"{text} {unit}"
+        text = f"{text} {_unit(unit)}"
         return f"{text} {more} {second}" if (unit, second) in _COMPOUND else text
+
+    def _amount(self, value: str) -> str:
+        """A number as it is shown: 4.5×10^6 for 4.5e6."""
+        if parts := _SCIENTIFIC.fullmatch(value):
+            return f"{self.language.write_number(parts[1])}×10^{parts[2]}"
+        return self.language.write_number(f"−{value[1:]}" if value[:1] == "-" else value)
+
+    def _as_of(self) -> str:
+        """The words of {{as of|2011|8|19|lc=y}}: as of 19 August 2011."""
+        values = self.values
+        year, month, day = (values.get(place, "") for place in "123")
+        if month.isdigit() and 1 <= int(month) <= 12:
+            month = self.language.months[int(month) - 1]
+        date = " ".join(filter(None, (day.lstrip("0"), month, year)))
+        if day and values.get("df", "").upper() == "US":
+            date = f"{month} {day.lstrip('0')}, {year}"
+        words = "since" if values.get("since") else "as of"
+        if not values.get("lc"):
+            words = words.capitalize()
+        text = values.get("alt") or (date if values.get("bare") else f"{words} {date}")
+        return text + values.get("post", "")
 
 
 def _values(arguments: list[str]) -> dict[str, str]:
@@ -148,12 +222,45 @@ def _values(arguments: list[str]) -> dict[str, str]:
     return values
 
 
+def _unit(code: str) -> str:
+    """A unit as it is shown: sq ft for sqft, million acres for e6acres."""
+    if parts := _SCALED.fullmatch(code):
+        return f"{_SCALES[parts[1]]} {_unit(parts[2])}"
+    return _UNITS.get(code, code)
+
+
 def _fraction(numbers: list[str]) -> str:
     """1/2 of one number, 1/2 of two, 1 3/4 of three."""
     if len(numbers) == 1:
         return f"1/{numbers[0]}"
     *whole, above, below = numbers[:3] if len(numbers) > 1 else ("", "")
     return " ".join([*whole, f"{above}/{below}".strip("/")])
+
+
+def _coordinates(values: dict[str, str], west: str) -> str:
+    """Latitude and longitude, as in 47°05′N 9°31′51″E; `west` is the letter for west.
+
+    Nothing if they are shown only beside the page's title, or if they cannot be read.
+    """
+    if values.get("display", "").lower() in ("title", "t"):
+        return ""
+    numbers: list[str] = []
+    found: list[str] = []
+    for value in (value for name, value in values.items() if name.isdigit() and value):
+        if value in _COMPASS and 0 < len(numbers) < 4:
+            degrees, *smaller = numbers
+            padded = [n if len(n.partition(".")[0]) > 1 else f"0{n}" for n in smaller]
+            marked = [n + sign for n, sign in zip([degrees, *padded], "°′″", strict=False)]
+            found.append("".join(marked) + (west if value in "WO" else value))
+            numbers = []
+        elif _DECIMAL.fullmatch(value) and len(found) < 2:
+            numbers.append(value)
+        else:
+            break  # region:IT_type:city
+    if not found and len(numbers) == 2:
+        signs = zip(numbers, (("N", "S"), ("E", west)), strict=True)
+        found = [f"{n.lstrip('-−+')}°{letters[n[0] in '-−']}" for n, letters in signs]
+    return " ".join(found) if len(found) == 2 else ""
 
 
 def _age(numbers: list[str]) -> str:

@@ -37,6 +37,9 @@ _SENTENCE_END = re.compile(
     rf"(?:(?<={_CLOSES}{_CLOSES}[.!?])|(?<={HOLE}[.!?]))\s+(?=[^\Wa-zß-ÿ_]|[\"“«(])"
 )
 
+# A remark in parentheses that the sentence reads well without: "$9 million (today $150 million)"
+_ASIDE = re.compile(rf" \((?=[^()]*\b[^\W\d_]{{4}})[^(){HOLE}]*{HOLE}[^()]*\)")
+
 # Four pages in five need no repair, so the search for faults must be cheap: substrings, or a pattern that
 # begins with a sign and looks back from there. A pattern that begins with a space would stop at every word.
 _SPACES = ("\t", "\xa0", "\u2002", "\u2003", "\u2009", "\u200a", "\u202f")
@@ -54,10 +57,13 @@ _TIGHT = (
     (";;", ";"), (";,", ","), ("  ", " "),
 )  # fmt: skip
 _MAX_ROUNDS = 5  # "( , ; )" takes three
-_LATE_POINT = re.compile(r" \.(?!\w)")  # but not in "calibre .45" or ".pt"
+_LATE_POINT = re.compile(r" \.(?![\w.])")  # but not in "calibre .45", ".pt" or " ..."
 _ENDED = re.compile(r"[,;:]+ ?([.!?])(?![.\w])")  # but not "1, 2, 3,..."
 _LEADING = re.compile(r"(?!\.[\w.])[,;:.)\]]+ *")
 _DOTS = re.compile(r"\.{4,}")
+# "(en allemand : )" has lost the word that it names, a pronunciation
+_LABEL_ALONE = re.compile(r" ?\([^():;,\n]{1,40}: ?\)")
+_COORDINATES = re.compile(r"[\d.°′″]+[NS] [\d.°′″]+[EWO]")
 
 _Line = tuple[int, str]
 """The level of a heading (0 for other lines), and the words."""
@@ -128,6 +134,8 @@ def _lines(text: str, language: Language) -> list[_Line]:
             if _TABLE_ROW.match(line):
                 is_open = False
                 continue
+        if _COORDINATES.fullmatch(line):
+            continue  # they belong to the page's title
         if tail_level or not (line[:1].isalnum() or any(map(str.isalnum, line)) or HOLE in line):
             is_open = False
         elif continues and is_open:
@@ -157,20 +165,29 @@ def _without_holes(lines: list[_Line]) -> tuple[list[_Line], int]:
     begin in lower case.
     """
     kept: list[_Line] = []
-    num_dropped, lacks_beginning = 0, False
+    num_dropped, lacks_beginning, leads_on = 0, False, False
     for level, line in lines:
         if HOLE in line and not any(map(str.isalnum, line)):
             num_dropped += not lacks_beginning
-            if not lacks_beginning and kept and not kept[-1][0] and kept[-1][1][-1] not in ".!?":
+            if (
+                not (lacks_beginning or leads_on)
+                and kept
+                and not kept[-1][0]
+                and kept[-1][1][-1] not in ".!?"
+            ):
                 *sentences, _ = _SENTENCE_END.split(kept.pop()[1])
                 kept += [(0, " ".join(sentences))] if sentences else []
-            lacks_beginning = True
+            lacks_beginning, leads_on = True, False
             continue
+        if HOLE in line:
+            line = _ASIDE.sub("", line)
         sentences = _SENTENCE_END.split(line)
         whole = [sentence for sentence in sentences if HOLE not in sentence]
         num_dropped += len(sentences) - len(whole)
+        leads_on = False
         if lacks_beginning and sentences[0] in whole[:1] and line[0].islower():
             del whole[0]
+            leads_on = not whole and line[-1] not in ".!?"  # "and so:", before another formula
         lacks_beginning = False
         if whole:
             kept.append((level, " ".join(whole)))
@@ -245,6 +262,8 @@ def _tightened(line: str, spaced: str) -> str:
     for _ in range(_MAX_ROUNDS):
         before = line
         line = _LATE_POINT.sub(".", line)
+        if ":" in line:
+            line = _LABEL_ALONE.sub("", line)
         for loose, tight in _TIGHT:
             if not spaced or loose[0] != " " or loose[1] not in spaced:
                 line = line.replace(loose, tight)

@@ -29,6 +29,7 @@ from gportuguese.wikitext.templates import leaves_words, template_words
 _SINGLE_END = re.compile(r"^([^\[\]\n]*)\]")  # [[link]
 _MAX_FAILED_SKIPS = 3  # each reads to the end of the page
 _LOOK_BACK = 300
+_SENTENCE_ENDS = frozenset(".!?")
 _MAX_DEPTH = 60  # MediaWiki stops at 40; deeper marks are dropped, so that cost stays linear
 
 
@@ -161,7 +162,9 @@ class _Parser:
             pieces.append("<")  # and what follows is read as the text it is
             return token.start() + 1
         if name == "br":
-            pieces.append(" ")
+            # in a quotation or a list box, lines that end so are lines to a reader
+            is_end = self.stack[-1].kind == "template" and self.text.startswith("\n", position)
+            pieces.append("\n\n" if is_end else " ")
         elif name == "span" and "display" in tag and HIDDEN.search(tag):
             start, end = self._find(r"</span\s*>", position)
             if start < end and self._find(r"<span\b", position)[0] > start:
@@ -193,7 +196,10 @@ class _Parser:
         elif name in DROPPED_ELEMENTS and opens:
             if name in DROPPED_BLOCKS:
                 pieces.append("\n\n")
-            return self._after_element(name, position)
+            position = self._after_element(name, position)
+        ends = name == "ref" and pieces and pieces[-1][-1:] in _SENTENCE_ENDS
+        if ends and self.text[position : position + 1].isalpha():
+            pieces.append(" ")  # the footnote's mark stood between the two sentences
         return position
 
     def _formula_or_code(self, name: str, position: int) -> int:

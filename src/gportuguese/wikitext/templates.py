@@ -77,9 +77,12 @@ def lookup(head: str, language: Language) -> tuple[str | None, str, str]:
 def _pattern_of(name: str, language: Language) -> tuple[str | None, str]:
     """Pattern and ending. {{PER}} is a country, {{per}} is not."""
     key = name.lower()
-    for table, entry in ((language.words, name), (language.words, key), (language.countries, name)):
-        if entry in table:
-            return table[entry], ""
+    if name in language.countries and name not in language.words:
+        # the German {{FRA|Ziel=Lyon}} shows the flag and the city
+        return f"{{ziel|'{language.countries[name]}'}}", ""
+    for entry in (name, key):
+        if entry in language.words:
+            return language.words[entry], ""
     for prefix, each in language.word_prefixes:
         if key.startswith(prefix):
             return each, key[len(prefix) :]
