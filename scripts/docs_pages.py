@@ -1,9 +1,9 @@
-"""The generated parts of the documentation: configuration keys, commands, cost of each recipe (a hook of mkdocs).
+"""The generated parts of the documentation: configuration keys, commands, cost of each recipe.
 
-    python scripts/docs_pages.py             # writes the table of recipes into docs/recipes.md
-    python scripts/docs_pages.py --check     # fails if it is out of date
+    python scripts/docs_pages.py             # writes them into docs/
+    python scripts/docs_pages.py --check     # fails if one is out of date
 
-A page holds `<!-- keys -->` or `<!-- commands -->` where such a part goes.
+A page holds such a part between comments: `<!-- keys -->` and `<!-- end -->`.
 """
 
 from __future__ import annotations
@@ -26,16 +26,9 @@ from gportuguese.cli.arguments import make_parser
 from gportuguese.config import Config, as_tree, load_config, schema
 from gportuguese.config.bounds import Matches, OneOf, Within
 
-RECIPES = Path(__file__).parents[1] / "docs" / "recipes.md"
-TABLE = re.compile(r"(?<=<!-- plan -->\n\n).*?(?=<!-- end -->)", re.DOTALL)
+DOCS = Path(__file__).parents[1] / "docs"
 COMMON = ("config", "set", "debug")
 """Options of every command, beside `--help`."""
-
-
-def on_page_markdown(markdown: str, page: Any, **kwargs: Any) -> str:
-    """Fills the generated parts of a page."""
-    markdown = markdown.replace("<!-- keys -->", keys_page())
-    return markdown.replace("<!-- commands -->", commands_page())
 
 
 # --- configuration ---
@@ -134,10 +127,9 @@ def keys_page() -> str:
     blocks = []
     for key in keys:
         section = key.name.partition(".")[0] if "." in key.name else None
-        if section and not any(f"## {section} " in block for block in blocks):
+        if section and not any(block.startswith(f"## {section}\n") for block in blocks):
             about = inspect.cleandoc(sections()[section].__doc__ or "")
-            blocks.append(f"## {section} {{#{section.lower()}}}\n\n{about}")
-        anchor = key.name.lower()
+            blocks.append(f"## {section}\n\n{about}")
         if key.default is dataclasses.MISSING:
             default = "required"
         else:
@@ -152,7 +144,7 @@ def keys_page() -> str:
             lambda match: f"[{match[0]}](#{match[1]})" if match[1] in names else match[0],
             key.meaning,
         )
-        heading = f"### `{key.name}` {{#{anchor}}}"
+        heading = f'### <a id="{key.name.lower()}"></a>`{key.name}`'  # also an anchor on GitHub
         blocks.append(
             f"{heading}\n\n{meaning}\n\n{key.values[0].upper()}{key.values[1:]}; {default}"
         )
@@ -230,19 +222,39 @@ def recipes_table() -> str:
             f"| {device.name}, {sizes} | `{device.config}` | {plan.schedule.tokens / 1e6:,.0f} "
             f"| {memory:.1f} | {cost.hours:.1f} | {cost.usd:,.2f} |"
         )
-    return "\n".join(rows) + "\n\n"
+    return "\n".join(rows)
+
+
+# --- pages ---
+
+PARTS = {
+    "configuration.md": ("keys", keys_page),
+    "commands.md": ("commands", commands_page),
+    "recipes.md": ("plan", recipes_table),
+}
+"""Maps a page to the name of its generated part and the function that makes it."""
+
+
+def page_with_part(name: str, page: str) -> str:
+    """The text of a page with its part made anew."""
+    part, make = PARTS[name]
+    start, end = f"<!-- {part} -->", "<!-- end -->"
+    before, _, rest = page.partition(start)
+    return f"{before}{start}\n\n{make()}\n\n{end}{rest.partition(end)[2]}"
 
 
 def main() -> None:
-    """Writes or checks the table of recipes."""
+    """Writes or checks the generated parts."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--check", action="store_true")
     args = parser.parse_args()
-    old = RECIPES.read_text(encoding="utf-8")
-    new = TABLE.sub(recipes_table(), old)
-    if args.check and new != old:
-        sys.exit(f"{RECIPES} is out of date; run: python scripts/docs_pages.py")
-    RECIPES.write_text(new, encoding="utf-8")
+    for name in PARTS:
+        page = DOCS / name
+        old = page.read_text(encoding="utf-8")
+        new = page_with_part(name, old)
+        if args.check and new != old:
+            sys.exit(f"{page} is out of date; run: python scripts/docs_pages.py")
+        page.write_text(new, encoding="utf-8")
 
 
 if __name__ == "__main__":
