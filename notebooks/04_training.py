@@ -64,8 +64,8 @@ print(learn.predict("Lisboa é a capital de", max_new_tokens=20))
 
 # %% [markdown]
 # ## Parameter groups
-# The parameters form four groups: three thirds of the blocks, from the input upwards, and everything outside of the
-# blocks. That last group holds the token embeddings, which are also the output layer. A phase trains the last one, two,
+# The parameters form four groups: the blocks in three parts, from the input upwards, and everything outside of the
+# blocks. Twelve blocks are split into thirds; the four of this model are split 2, 1, 1. The last group holds the token embeddings, which are also the output layer. A phase trains the last one, two,
 # three or four groups. `lr_max` is the peak rate of the last group; the first group's is `lr_ratio` times lower.
 
 # %%
@@ -90,9 +90,9 @@ plan
 
 # %% [markdown]
 # ## A learning rate for the first phase
-# `lr_find` trains for a hundred steps with a rate that grows from 1e-7 to 10, and restores the weights afterwards. Too
-# low a rate learns nothing, too high a rate diverges. The suggestion lies in the valley between them, where the loss
-# falls fastest.
+# `lr_find` trains for at most a hundred steps with a rate that grows from 1e-7 towards 10, stops when the loss explodes,
+# and restores the weights afterwards. Too low a rate learns nothing, too high a rate diverges. The suggestion lies
+# between them, where the loss falls.
 
 # %%
 learn.freeze()  # all but the last group
@@ -102,8 +102,13 @@ print(
 )
 
 # %% [markdown]
+# The config's rate is a few times higher than the suggestion. On the curve it still lies where the loss falls, far below
+# the rate at which it explodes, and the first fit below does not diverge. `lr_find` suggests a place to start; only
+# training at several rates shows which one is best.
+#
 # ## Four phases
-# Each phase is one `fit_one_cycle`. The table shows the measures after each epoch. fastai's recorder starts anew in each
+# Each phase is one `fit_one_cycle`. The table shows the measures after each epoch. Its `train_loss` is smoothed: recent
+# steps count most. In the epoch table of `gpt-pt train` it is the mean over the epoch, so the two differ. fastai's recorder starts anew in each
 # fit, so we keep what we want to draw.
 
 # %%
@@ -213,7 +218,7 @@ learn.recorder.plot_sched()
 
 # %% [markdown]
 # ## After training
-# The same measures and the same prompt as at the beginning. A model of 2.6 million parameters, trained on a few dozen
+# The same measures and the same prompt as at the beginning. A model of 2.6 million parameters, trained on 63
 # articles, writes words of Portuguese but no sense.
 
 # %%

@@ -82,7 +82,7 @@ def test_links_lead_somewhere(page):
 
 # --- commands ---
 
-OTHER_PROGRAMS = {"cat", "cd", "git", "hf", "lm_eval", "source", "tensorboard"}
+OTHER_PROGRAMS = {"cat", "cd", "git", "hf", "jupyter", "lm_eval", "source", "tensorboard"}
 GONE = {"scripts/compare_scratch.py"}  # older results name the script of their commit
 
 
