@@ -25,10 +25,10 @@ from gportuguese import (
     make_learner,
     train,
 )
+from gportuguese.artifacts import Artifact
 from gportuguese.config import PhaseConfig, TrainConfig, asset_path
 from gportuguese.generation import GenerateError, Sampling, Writer
 from gportuguese.metrics import measure
-from gportuguese.tokens import TokensError
 
 MODULES = [module.name for module in pkgutil.walk_packages(gportuguese.__path__, "gportuguese.")]
 
@@ -98,8 +98,31 @@ def test_evaluate_measures_what_the_report_says(tiny_overrides):
         assert vars(measures) == pytest.approx(report["valid"], rel=1e-6)
     # one short text is one short block
     assert evaluate(folder, ["o rio corre"]).loss > 0
-    with pytest.raises(TokensError, match="do not fill one batch"):
-        evaluate(folder, [])
+    for nothing in ([], [""], ["o"]):
+        with pytest.raises(UserError, match="there is nothing to predict"):
+            evaluate(folder, nothing)
+
+
+def test_names_are_taken_where_a_config_is_and_mistakes_are_named(tmp_path):
+    assert Pipeline("demo").config == load_config("demo")
+    assert load_config("demo", "train.seed=1").train.seed == 1
+    with pytest.raises(UserError, match="no stage 'corpse'; there are dump, corpus,"):
+        Pipeline("demo").build("corpse")
+    with pytest.raises(ConfigError, match="no config dmeo, did you mean demo"):
+        load_config("dmeo")
+    with pytest.raises(ConfigError, match="is a folder; pass the path of a YAML file"):
+        load_config(tmp_path)
+    for callbacks, message in (
+        ("x", "put callbacks into a list"),
+        ([print], "is no fastai callback"),
+    ):
+        with pytest.raises(UserError, match=message):
+            train("demo", callbacks=callbacks)
+
+
+def test_a_run_can_be_passed_where_a_model_is(writer):
+    run = Artifact(asset_path("english-nano"), {})
+    assert generate(run, "In", max_new_tokens=2) == generate(writer, "In", max_new_tokens=2)
 
 
 def test_evaluate_takes_one_text_or_several(writer):

@@ -45,7 +45,8 @@ def test_all_problems_are_reported_at_once_with_suggestions(tmp_path):
             "is not a multiple of heads",
         ),
         ("tokens.block_size=0", "tokens.block_size=0: 0 must be at least 2"),
-        ("train.phases=[]", "train.phases=[]: needs at least one phase"),
+        ("train.phases=[]", "train.phases: needs at least one phase"),
+        ("dump.wiki=itwiki", "dump.wiki=itwiki: has no effect, because dump.source=package:"),
         ("corpus.documents=x.jsonl", "set only one of them"),
         ("train.seed=true", "train.seed=true: expected int, got True"),
         ("train.seed=-1", "-1 must be at least 0"),
@@ -241,5 +242,5 @@ def test_a_resolved_config_survives_a_round_trip(block_size, rate, precision):
 
 def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path):
     path = write(tmp_path, "name: a\ntrain: {seed: 1}\ntrain: {eps: 1e-6}\n")
-    with pytest.raises(ConfigError, match="line 3: 'train' stands twice"):
+    with pytest.raises(ConfigError, match="line 3: 'train' is given twice"):
         load_config(path)

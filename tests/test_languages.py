@@ -56,7 +56,7 @@ def test_a_second_language_needs_no_code(tmp_path):
     config = load_config(
         None,
         (
-            f"dump={{source: {SHARED / 'itwiki/itwiki-small-pages-articles.xml.bz2'}, wiki: itwiki}}",
+            f"dump={{source: {SHARED / 'itwiki/itwiki-small-pages-articles.xml.bz2'}}}",
             f"runtime.artifacts_dir={tmp_path}",
             "corpus={min_chars: 200, valid_per_mille: 100, test_per_mille: 50}",
         ),

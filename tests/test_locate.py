@@ -90,9 +90,10 @@ def test_an_artifacts_folder_may_be_named_like_a_stage(run, tmp_path, name):
     ],
 )
 def test_an_argument_that_is_not_a_model_is_rejected_with_advice(
-    run, tmp_path, capsys, source, message
+    run, tmp_path, monkeypatch, capsys, source, message
 ):
     _, stages = run
+    monkeypatch.chdir(tmp_path)  # another folder may hold artifacts
     (tmp_path / "my.yaml").write_text("name: my\n", encoding="utf-8")
     (tmp_path / "empty").mkdir()
     places = {"yaml": tmp_path / "my.yaml", "empty": tmp_path / "empty"}

@@ -474,6 +474,9 @@ def test_the_command_exports_and_pushes_a_run_that_loads_unchanged(
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
     words = ["push", "--repo", REPO, *sets(tiny_overrides)]
+    assert gpt_pt(*words, "--dry-run") == 2  # it exports, but does not train
+    assert "run: gpt-pt train" in capsys.readouterr().err
+    assert gpt_pt("train", *sets(tiny_overrides)) == 0
     assert gpt_pt(*words, "--dry-run") == 0
     assert "model.safetensors" in capsys.readouterr().out
     assert not host.repositories

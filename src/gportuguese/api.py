@@ -14,7 +14,7 @@ import torch
 
 from gportuguese import causal_lm, metrics, tokens
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, RuntimeConfig, UserError, load_config
+from gportuguese.config import Config, RuntimeConfig, UserError
 from gportuguese.generation import Sampling, Writer
 from gportuguese.locate import find_model
 from gportuguese.metrics import Measures
@@ -56,16 +56,15 @@ def train(
     >>> sorted(run.facts["measures"])
     ['accuracy', 'bits_per_byte', 'epoch', 'loss', 'perplexity', 'phase', 'train_loss']
     """
-    config = config if isinstance(config, Config) else load_config(config)
     return Pipeline(config).build("train", callbacks=callbacks, metrics=metrics)
 
 
-def load_model(source: str | Path = "artifacts", *, device: str = "auto") -> Writer:
+def load_model(source: Artifact | str | Path = "artifacts", *, device: str = "auto") -> Writer:
     """A model and its tokenizer, ready to write.
 
     Args:
-        source: An artifacts folder with one trained model, a stage folder, any folder that
-            transformers can load, or a Hub id, which is downloaded.
+        source: What `train` returned, an artifacts folder with one trained model, a stage folder,
+            any folder that transformers can load, or a Hub id, which is downloaded.
         device: `auto`, `cpu`, `cuda` or `cuda:N`.
 
     Returns:
@@ -79,15 +78,18 @@ def load_model(source: str | Path = "artifacts", *, device: str = "auto") -> Wri
     >>> writer.model.num_parameters(), len(writer.tokenizer)
     (2615424, 4096)
     """
+    source = source.folder if isinstance(source, Artifact) else source
     return Writer.load(find_model(str(source)), init_world(RuntimeConfig(device=device)).device)
 
 
 @overload
-def generate(model: Writer | str | Path, prompt: str, **sampling: Any) -> str: ...
+def generate(model: Writer | Artifact | str | Path, prompt: str, **sampling: Any) -> str: ...
 @overload
-def generate(model: Writer | str | Path, prompt: Sequence[str], **sampling: Any) -> list[str]: ...
 def generate(
-    model: Writer | str | Path, prompt: str | Sequence[str], **sampling: Any
+    model: Writer | Artifact | str | Path, prompt: Sequence[str], **sampling: Any
+) -> list[str]: ...
+def generate(
+    model: Writer | Artifact | str | Path, prompt: str | Sequence[str], **sampling: Any
 ) -> str | list[str]:
     """Continues a prompt, or several at once, and returns the new text without the prompt.
 
@@ -121,7 +123,7 @@ def generate(
 
 
 def evaluate(
-    model: Writer | str | Path,
+    model: Writer | Artifact | str | Path,
     texts: str | Iterable[str],
     *,
     block_size: int | None = None,
@@ -162,8 +164,12 @@ def evaluate(
             f"block_size={block_size} must lie in [1, {positions}], the model's positions"
         )
     ids = tokens.joined_ids(writer.tokenizer, [texts] if isinstance(texts, str) else texts)
+    bytes_V = torch.from_numpy(tokens.bytes_per_token(writer.tokenizer)).to(writer.device)
+    if not bytes_V[
+        torch.from_numpy(ids[1:]).to(writer.device)
+    ].any():  # the first token is only read
+        raise UserError("the texts have fewer than two tokens, so there is nothing to predict")
     limit = block_size or min(positions, 1024)
     loader = tokens.BlockLoader(ids, max(min(limit, len(ids) - 1), 1), batch_size)
-    bytes_V = torch.from_numpy(tokens.bytes_per_token(writer.tokenizer)).to(writer.device)
     context = partial(autocast, writer.device, precision)
     return metrics.measure(writer.model, loader, bytes_V, context)

@@ -13,7 +13,7 @@ from typing import Any
 
 from gportuguese import artifacts, hashes, plugins
 from gportuguese.artifacts import Artifact, ArtifactError
-from gportuguese.config import Config, as_tree, checked
+from gportuguese.config import Config, UserError, as_tree, checked, load_config
 from gportuguese.progress import busy
 from gportuguese.stages import STAGES, Stage
 from gportuguese.world import World, init_world
@@ -35,7 +35,8 @@ class StageStatus:
 class Pipeline:
     """The stages of one config and their folders.
 
-    The config is checked as one from YAML is; raises `ConfigError` that lists all problems.
+    `config` may also be the name of a shipped config or a YAML file. A `Config` is checked as one from
+    YAML is; raises `ConfigError` that lists all problems.
 
     >>> from gportuguese import load_config
     >>> pipeline = Pipeline(load_config("demo"))
@@ -46,7 +47,8 @@ class Pipeline:
     ['test', 'train', 'valid']
     """
 
-    def __init__(self, config: Config) -> None:
+    def __init__(self, config: Config | str | Path) -> None:
+        config = config if isinstance(config, Config) else load_config(config)
         self.config = self._given = checked(config)
         self._callbacks: Sequence[Any] = ()
         self._metrics: Sequence[Any] = ()
@@ -121,6 +123,8 @@ class Pipeline:
         Raises:
             UserError: A setting, an input or the machine does not allow it.
         """
+        if name not in STAGES:
+            raise UserError(f"no stage {name!r}; there are {', '.join(STAGES)}")
         if callbacks or metrics:
             self._set_callbacks(name, callbacks, metrics)
         world = world or init_world(self.config.runtime)
@@ -132,6 +136,7 @@ class Pipeline:
         """Keeps callbacks for the stage that takes them, and their names for its digest."""
         if not any(STAGES[each].takes_callbacks for each in self._needed(name)):
             raise plugins.PluginError(f"callbacks and metrics run in train, which {name} precedes")
+        plugins.check_callbacks(callbacks)
         names = (*self._given.train.callbacks, *map(plugins.name_of, callbacks))
         self.config = replace(self._given, train=replace(self._given.train, callbacks=names))
         self._callbacks, self._metrics = callbacks, metrics

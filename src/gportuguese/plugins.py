@@ -102,6 +102,20 @@ def tracker_error(package: str, error: Exception) -> PluginError:
     )
 
 
+def check_callbacks(callbacks: Any) -> None:
+    """Raises `PluginError` unless these are fastai callbacks, or classes of them, in a list or tuple."""
+    with without_warnings():
+        from fastai.callback.core import Callback
+
+    if not isinstance(callbacks, (list, tuple)):
+        raise PluginError(f"callbacks={callbacks!r}: put callbacks into a list")
+    for each in callbacks:
+        if not isinstance(each, Callback) and not (
+            isinstance(each, type) and issubclass(each, Callback)
+        ):
+            raise PluginError(f"callbacks: {each!r} is no fastai callback")
+
+
 def load_callbacks(names: Iterable[str]) -> list[Callback]:
     """Creates the callbacks of `train.callbacks`, in order; imports nothing if there are none.
 

@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> None:
         folder = locate.find_stage(args.run_folder, "export")
     else:
         config = load_config(args.config, tuple(args.set))
-        folder = Pipeline(config).build("export", init_world(config.runtime)).folder
+        pipeline = Pipeline(config)
+        pipeline.built_folder("train")  # sending must not start hours of training
+        folder = pipeline.build("export", init_world(config.runtime)).folder
     from gportuguese import push
 
     log.info("export: %s", folder)

@@ -23,7 +23,7 @@ _MAX_SHOWN = 60  # characters of a value in an error message
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.1, except that `1e-3` is a number and a key that stands twice is an error."""
+    """YAML 1.1, except that `1e-3` is a number and a repeated key is an error."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         """A section; raises `yaml.YAMLError` that names the line of a repeated key."""
@@ -31,7 +31,7 @@ class _Loader(yaml.SafeLoader):
         for number, key in enumerate(keys):
             if key in keys[:number]:
                 mark = node.value[number][0].start_mark
-                raise yaml.YAMLError(f"line {mark.line + 1}: {key!r} stands twice")
+                raise yaml.YAMLError(f"line {mark.line + 1}: {key!r} is given twice")
         return super().construct_mapping(node, deep)
 
 
@@ -42,12 +42,14 @@ _Loader.add_implicit_resolver(
 )
 
 
-def load_config(path: str | Path | None = None, overrides: tuple[str, ...] = ()) -> Config:
-    """Loads a YAML file, applies `section.key=value` overrides, and returns the `Config`.
+def load_config(path: str | Path | None = None, overrides: str | tuple[str, ...] = ()) -> Config:
+    """Loads a YAML file, applies `section.key=value` overrides (one or several), and returns the `Config`.
 
     `path` may be the name of a shipped config; None loads the demo. Raises `ConfigError` that lists
     all problems.
     """
+    if isinstance(overrides, str):
+        overrides = (overrides,)
     try:
         path = configs_folder() / "demo.yaml" if path is None else find_config(path)
         tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)

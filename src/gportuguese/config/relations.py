@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gportuguese.config.methods import METHODS
-from gportuguese.config.schema import AlignConfig, Architecture, Config
+from gportuguese.config.schema import AlignConfig, Architecture, Config, DumpConfig
 
 
 def broken_relations(config: Config) -> list[str]:
@@ -29,6 +29,12 @@ def _corpus(config: Config) -> _Checks:
         not (config.dump.source and corpus.documents),
         "dump.source and corpus.documents: set only one of them (--set dump.source=null)",
     )
+    wiki = config.dump.wiki
+    yield (
+        config.dump.source is None or wiki == DumpConfig.wiki,
+        f"dump.wiki={wiki}: has no effect, because dump.source={config.dump.source} is read instead; "
+        "add --set dump.source=null, or choose another config",
+    )
 
 
 def _align(align: AlignConfig) -> _Checks:
@@ -45,7 +51,7 @@ def _align(align: AlignConfig) -> _Checks:
 
 def _train(config: Config) -> _Checks:
     train, micro_batch = config.train, config.runtime.micro_batch_size
-    yield bool(train.phases), "train.phases=[]: needs at least one phase"
+    yield bool(train.phases), "train.phases: needs at least one phase"
     yield len(train.momentums) == 3, "train.momentums: needs three values: start, peak, end"
     yield (
         train.global_batch_size % micro_batch == 0,

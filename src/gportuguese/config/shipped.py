@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from pathlib import Path
 
 from gportuguese.config.schema import ConfigError
@@ -32,7 +33,11 @@ def find_config(given: str | Path) -> Path:
     for path in paths:
         if path.exists() and not path.is_dir():  # also allows pipes, which are not regular files
             return path
+    if paths[0].is_dir():
+        raise ConfigError(f"{given} is a folder; pass the path of a YAML file")
+    names = list(shipped_configs())
+    near = difflib.get_close_matches(str(given), names, 1)
     raise ConfigError(
-        f"no config {given}; pass the path of a YAML file, or one of the shipped configs: "
-        f"{', '.join(shipped_configs())} (gpt-pt config --list describes them)"
+        f"no config {given}{f', did you mean {near[0]}?' if near else ''}; pass the path of a YAML "
+        f"file, or one of the shipped configs: {', '.join(names)} (gpt-pt config --list describes them)"
     )
