@@ -45,7 +45,7 @@ def test_all_problems_are_reported_at_once_with_suggestions(tmp_path):
             "is not a multiple of heads",
         ),
         ("tokens.block_size=0", "tokens.block_size=0: 0 must be at least 2"),
-        ("train.phases=[]", "train.phases: needs at least one phase"),
+        ("train.phases=[]", "train.phases=[]: needs at least one phase"),
         ("dump.wiki=itwiki", "dump.wiki=itwiki: has no effect, because dump.source=package:"),
         ("corpus.documents=x.jsonl", "set only one of them"),
         ("train.seed=true", "train.seed=true: expected int, got True"),

@@ -1,7 +1,11 @@
 import bz2
+import tempfile
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gportuguese import Pipeline, init_world, load_config
 from gportuguese.dump import DumpError, RawPage, read_pages, reader
@@ -149,3 +153,18 @@ def test_a_dump_that_moved_is_read_where_it_is_now(tiny_dump, tiny_overrides, tm
     config = load_config(None, (*tiny_overrides, f"dump.source={moved}"))
     artifact = Pipeline(config).build("corpus", init_world(config.runtime))
     assert artifact.facts["pages"] == 120
+
+
+@given(
+    st.lists(st.sampled_from([b"BZh91AY&SY", b"BZh91AY&S", b"BZh", b"Y", b"xx"]), max_size=12),
+    st.integers(1, 64),
+)
+def test_streams_are_found_where_the_whole_file_shows_them(parts, chunk_bytes):
+    data = b"BZh91AY&SY" + b"".join(parts)
+    whole = [match.start() for match in reader._STREAM.finditer(data)]
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        path = Path(folder) / "dump.bz2"
+        path.write_bytes(data)
+        patch.setattr(reader, "_RANGE_BYTES", chunk_bytes)
+        assert list(reader._starts(path)) == whole
+        assert list(reader._starts(path, whole[-1])) == whole[-1:]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import bz2
 import html
-import mmap
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -124,11 +123,17 @@ def _starts(path: Path, first: int = 0) -> Iterator[int]:
     with path.open("rb") as raw:
         if raw.read(3) != _BZ2:
             return
-        with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:
-            while (first := data.find(_BZ2, first)) >= 0:
-                if _STREAM.match(data[first : first + _STREAM_BYTES]):
-                    yield first
-                first += 1
+        raw.seek(first)
+        data = b""
+        # not mapped into memory, where the pages that were read would stay
+        while chunk := raw.read(_RANGE_BYTES):
+            data += chunk
+            for match in _STREAM.finditer(data):
+                yield first + match.start()
+            rest = min(
+                len(data), _STREAM_BYTES - 1
+            )  # a stream may begin in one chunk and end in the next
+            first, data = first + len(data) - rest, data[len(data) - rest :]
 
 
 def _streams_hold_whole_pages(path: Path) -> bool:
