@@ -156,15 +156,14 @@ def test_a_dump_that_moved_is_read_where_it_is_now(tiny_dump, tiny_overrides, tm
 
 
 @given(
-    st.lists(st.sampled_from([b"BZh91AY&SY", b"BZh91AY&S", b"BZh", b"Y", b"xx"]), max_size=12),
-    st.integers(1, 64),
+    st.lists(st.sampled_from([b"BZh91AY&SY", b"BZh91AY&S", b"BZh", b"x" * 5000]), max_size=12),
 )
-def test_streams_are_found_where_the_whole_file_shows_them(parts, chunk_bytes):
+def test_streams_are_found_where_the_whole_file_shows_them(parts):
     data = b"BZh91AY&SY" + b"".join(parts)
     whole = [match.start() for match in reader._STREAM.finditer(data)]
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         path = Path(folder) / "dump.bz2"
         path.write_bytes(data)
-        patch.setattr(reader, "_RANGE_BYTES", chunk_bytes)
+        patch.setattr(reader, "_RANGE_BYTES", 1)  # releases every page of memory it has searched
         assert list(reader._starts(path)) == whole
         assert list(reader._starts(path, whole[-1])) == whole[-1:]

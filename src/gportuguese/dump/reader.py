@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import bz2
 import html
+import mmap
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -123,17 +124,16 @@ def _starts(path: Path, first: int = 0) -> Iterator[int]:
     with path.open("rb") as raw:
         if raw.read(3) != _BZ2:
             return
-        raw.seek(first)
-        data = b""
-        # not mapped into memory, where the pages that were read would stay
-        while chunk := raw.read(_RANGE_BYTES):
-            data += chunk
-            for match in _STREAM.finditer(data):
-                yield first + match.start()
-            rest = min(
-                len(data), _STREAM_BYTES - 1
-            )  # a stream may begin in one chunk and end in the next
-            first, data = first + len(data) - rest, data[len(data) - rest :]
+        with mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as data:
+            released = 0  # what was searched does not stay mapped
+            while (first := data.find(_BZ2, first)) >= 0:
+                if _STREAM.match(data[first : first + _STREAM_BYTES]):
+                    yield first
+                first += 1
+                searched = first // mmap.PAGESIZE * mmap.PAGESIZE
+                if searched - released >= _RANGE_BYTES:
+                    data.madvise(mmap.MADV_DONTNEED, released, searched - released)
+                    released = searched
 
 
 def _streams_hold_whole_pages(path: Path) -> bool:
