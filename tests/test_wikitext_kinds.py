@@ -262,3 +262,7 @@ def test_what_reading_found(kind):
         if (got := wikitext_to_text(wikitext, "Título", language_of(code))) != wanted
     ]
     assert not wrong
+
+
+def test_two_brackets_that_a_comma_separated_do_not_become_a_link():
+    assert wikitext_to_text("um [, [ dois", "Título", language_of("pt")) == "um [dois"
