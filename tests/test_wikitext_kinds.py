@@ -1,5 +1,7 @@
 """Kinds of wikitext met on real pages, each in several languages: what a reader is shown."""
 
+import re
+
 import pytest
 
 from gportuguese.wikitext import language_of, read_wikitext, wikitext_to_text
@@ -264,5 +266,7 @@ def test_what_reading_found(kind):
     assert not wrong
 
 
-def test_two_brackets_that_a_comma_separated_do_not_become_a_link():
-    assert wikitext_to_text("um [, [ dois", "Título", language_of("pt")) == "um [dois"
+@pytest.mark.parametrize("wikitext", ["a[,,,,,,,,[\n*&lt;t", "{'{{}}''''{a\n\n<g"])
+def test_signs_that_removed_markup_kept_apart_do_not_become_markup(wikitext):
+    text = wikitext_to_text(wikitext, "Título", language_of("it"))
+    assert not re.search(r"\[\[|\{\{", text)

@@ -27,7 +27,7 @@ _SIGNS = ("[[", "]]", "{{", "}}", "<")
 _MARKUP = re.compile(r"\[\[|\]\]|\{\{|\}\}|</?[a-zA-Z]|<!--")
 _MAX_MARKS = 50  # a page with more is no prose, and wikiextractor takes time quadratic in them
 _BRACKETS = re.compile(r"[\[\]{}]+")  # also single ones, which may join later
-_OPENERS = re.compile(r"<(?:/?ref\b>?|!--)")
+_LEFT = re.compile(r"<(?:/?ref\b>?|!--)|\[{2,}|\]{2,}|\{{2,}|\}{2,}")
 
 
 class Page(NamedTuple):
@@ -59,10 +59,10 @@ def read_wikitext(wikitext: str, title: str, language: Language) -> Page:
         lines = text.split("\n")
         is_prose = num_marks <= _MAX_MARKS
         lines = [_finish(line, title, is_prose) if _MARKUP.search(line) else line for line in lines]
-        # each line is a paragraph
-        text = _OPENERS.sub("", lay_out("\n\n".join(lines), language)[0])
-        if _OPENERS.search(text):  # one inside another
-            text = text.replace("<", "")
+        # each line is a paragraph; laying them out may join signs of lines that had no markup
+        text = _LEFT.sub("", lay_out("\n\n".join(lines), language)[0])
+        if _LEFT.search(text):  # one inside another
+            text = re.sub(r"[<\[\]{}]", "", text)
     return Page(text, num_dropped)
 
 
