@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gportuguese import artifacts, base, dump, hashes, plugins
-from gportuguese.config import Config, as_tree
+from gportuguese.config import Config, SourceConfig, as_tree, sources_of, uses_dump
 from gportuguese.progress import busy
 from gportuguese.wikitext import hash_tables
 from gportuguese.world import World
@@ -115,7 +115,15 @@ def _dump_content(folder: Path) -> str | None:
 
 def _corpus_settings(config: Config) -> dict[str, Any]:
     section = _section("corpus")(config)
-    return section if config.corpus.documents is None else {**section, "documents": "own"}
+    if not section.pop("sources"):  # the digests from before there were sources
+        return section if config.corpus.documents is None else {**section, "documents": "own"}
+    return {**section, "sources": [_source_settings(each) for each in sources_of(config.corpus)]}
+
+
+def _source_settings(source: SourceConfig) -> dict[str, Any]:
+    settings = as_tree(source)
+    del settings["weight"]  # the corpus holds every document once
+    return settings
 
 
 def _documents_or_tables(config: Config, folders: Folders) -> Hashes:
@@ -195,7 +203,7 @@ STAGES = {
             outside=_dump_file,
             result=_dump_content,
             resumable=True,
-            is_used=lambda config: config.corpus.documents is None,
+            is_used=lambda config: uses_dump(config.corpus),
         ),
         Stage(
             name="corpus",

@@ -17,16 +17,20 @@ from gportuguese.config.schema import (
     CorpusConfig,
     DumpConfig,
     EvaluateConfig,
+    FilterConfig,
     PhaseConfig,
     RuntimeConfig,
+    SourceConfig,
     TokenizerConfig,
     TokensConfig,
     TrainConfig,
     UserError,
 )
 from gportuguese.config.shipped import shipped_configs
+from gportuguese.config.sources import DUMP, is_hub_id, is_url, sources_of, uses_dump
 
 __all__ = [
+    "DUMP",
     "METHODS",
     "AlignConfig",
     "Architecture",
@@ -35,8 +39,10 @@ __all__ = [
     "CorpusConfig",
     "DumpConfig",
     "EvaluateConfig",
+    "FilterConfig",
     "PhaseConfig",
     "RuntimeConfig",
+    "SourceConfig",
     "TokenizerConfig",
     "TokensConfig",
     "TrainConfig",
@@ -45,7 +51,11 @@ __all__ = [
     "asset_path",
     "checked",
     "config_of",
+    "is_hub_id",
+    "is_url",
     "load_config",
     "resolve_path",
     "shipped_configs",
+    "sources_of",
+    "uses_dump",
 ]

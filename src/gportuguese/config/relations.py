@@ -5,12 +5,19 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from gportuguese.config.methods import METHODS
-from gportuguese.config.schema import AlignConfig, Architecture, Config, DumpConfig
+from gportuguese.config.schema import (
+    AlignConfig,
+    Architecture,
+    Config,
+    CorpusConfig,
+    DumpConfig,
+)
+from gportuguese.config.sources import is_hub_id, sources_of, uses_dump
 
 
 def broken_relations(config: Config) -> list[str]:
     """One error message for each check that fails."""
-    checks = [*_corpus(config), *_align(config.align), *_train(config)]
+    checks = [*_corpus(config), *_sources(config.corpus), *_align(config.align), *_train(config)]
     if isinstance(config.align.base, Architecture):
         checks += _architecture(config, config.align.base)
     return [message for holds, message in checks if not holds]
@@ -29,12 +36,43 @@ def _corpus(config: Config) -> _Checks:
         not (config.dump.source and corpus.documents),
         "dump.source and corpus.documents: set only one of them (--set dump.source=null)",
     )
+    yield (
+        not (config.dump.source and corpus.sources) or uses_dump(corpus),
+        "dump.source: no source reads it; add {documents: dump} to corpus.sources, or set "
+        "--set dump.source=null",
+    )
     wiki = config.dump.wiki
     yield (
         config.dump.source is None or wiki == DumpConfig.wiki,
         f"dump.wiki={wiki}: has no effect, because dump.source={config.dump.source} is read instead; "
         "add --set dump.source=null, or choose another config",
     )
+
+
+def _sources(corpus: CorpusConfig) -> _Checks:
+    sources = sources_of(corpus) if corpus.sources else ()
+    yield (
+        not (sources and corpus.documents),
+        "corpus.documents and corpus.sources: set only one of them",
+    )
+    names = [source.name for source in sources]
+    for name in sorted({name for name in names if name and names.count(name) > 1}):
+        yield False, f"corpus.sources: two sources are named {name!r}; give each a name of its own"
+    weights = [source.weight for source in sources if source.weight is not None]
+    yield (
+        len(weights) in (0, len(sources)),
+        "corpus.sources: give every source a weight, or none",
+    )
+    yield (
+        len(weights) != len(sources) or not weights or abs(sum(weights) - 1) <= 1e-6,
+        f"corpus.sources: the weights add up to {sum(weights):.6g}, not to 1",
+    )
+    for number, source in enumerate(sources):
+        yield (
+            is_hub_id(source.documents) or not (source.subset or source.revision),
+            f"corpus.sources[{number}]: subset and revision are for Hub data sets, which "
+            f"{source.documents!r} is not",
+        )
 
 
 def _align(align: AlignConfig) -> _Checks:

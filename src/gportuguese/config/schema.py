@@ -63,6 +63,48 @@ class DumpConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FilterConfig:
+    """Which documents of a source to keep."""
+
+    min_chars: Annotated[int, Within("[0, inf)")] | None = None
+    """Drop documents with fewer characters; null uses `corpus.min_chars`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig:
+    """One of several texts that make up a corpus."""
+
+    documents: str
+    """A file or folder, a pattern (`texts/*.jsonl`), an https URL, the id of a data set on the Hub
+    (`wikimedia/wikipedia`), or `dump` for the dump that the `dump` section names. Files are .json,
+    .jsonl, .csv, .parquet or .txt, each also as .gz, .bz2 or .zst."""
+    name: Annotated[str, Matches(r"[\w.-]+", "letters, digits, ., - and _")] | None = None
+    """Name in the `source` column and in reports; null derives it from `documents` and `subset`."""
+    subset: str | None = None
+    """Subset of a Hub data set, such as `20231101.pt`; null for the only or default one."""
+    split: str = "train"
+    """Split of a Hub data set."""
+    revision: str | None = None
+    """Commit, tag or branch of a Hub data set; null is the newest. The commit found is kept, and is part
+    of the digest."""
+    text: str = "text"
+    """Column with the text."""
+    id: str = "id"
+    """Column with the id; rows without one are named by file and line."""
+    title: str = "title"
+    """Column with the title; it may be missing."""
+    weight: Annotated[float, Within("(0, inf)")] | None = None
+    """Share of the training text. Set it for all sources, adding up to 1, or for none: then it follows
+    from their sizes."""
+    language: str | None = None
+    """Language of the documents (ISO 639-1)."""
+    filter: FilterConfig = FilterConfig()
+    bytes: Annotated[int, Within("[1, inf)")] | None = None
+    """Stop after this many bytes of text (UTF-8) that passed the filter; null reads everything. The limit
+    is in bytes, because the tokenizer is trained on this text."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class CorpusConfig:
     """Which documents to keep, and how to split them.
 
@@ -72,13 +114,17 @@ class CorpusConfig:
     """
 
     documents: str | None = None
-    """Your own documents instead of a dump: a .jsonl, .jsonl.gz, .parquet or .txt file, or a folder of
-    them. Rows need a `text` and may have a `title` and an `id`; other columns are ignored."""
+    """Your own documents instead of a dump: a file, folder, pattern, URL or Hub id, as in
+    `SourceConfig.documents`. Rows need a `text` and may have a `title` and an `id`; other columns are
+    ignored."""
+    sources: tuple[SourceConfig, ...] = ()
+    """Several sources instead of one. The first is the target language; all are split by the same
+    ratios."""
     txt_document: Literal["file", "line", "paragraph"] = "file"
     """How to split a .txt file into documents. Blank lines separate paragraphs."""
     language: str | None = None
     """Language of the documents (ISO 639-1) for sample prompts and the model card; null uses the
-    dump's language."""
+    language of the first source or of the dump."""
     min_chars: Annotated[int, Within("[0, inf)")] = 1800
     """Drop documents with fewer characters of clean text."""
     max_title_chars: int = 150

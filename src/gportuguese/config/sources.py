@@ -1,0 +1,69 @@
+"""The sources of a corpus: `corpus.sources`, or the one that `corpus.documents` or the dump stands for."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import replace
+
+from gportuguese.config.schema import CorpusConfig, FilterConfig, SourceConfig
+
+DUMP = "dump"
+"""The word in `SourceConfig.documents` for the dump of section `dump`."""
+_URL = re.compile(r"https?://", re.IGNORECASE)
+_SUFFIXES = re.compile(r"\.(jsonl?|csv|parquet|txt)(\.(gz|bz2|zst))?$", re.IGNORECASE)
+
+
+def sources_of(corpus: CorpusConfig) -> tuple[SourceConfig, ...]:
+    """The sources in order, with names, languages and filters filled in.
+
+    >>> [source.name for source in sources_of(CorpusConfig(documents="texts/news.jsonl.gz"))]
+    ['news']
+    """
+    sources = corpus.sources or (SourceConfig(documents=corpus.documents or DUMP),)
+    least = corpus.min_chars
+    return tuple(
+        replace(
+            source,
+            name=source.name or _default_name(source),
+            language=source.language or (corpus.language if source is sources[0] else None),
+            filter=FilterConfig(
+                min_chars=least if source.filter.min_chars is None else source.filter.min_chars
+            ),
+        )
+        for source in sources
+    )
+
+
+def uses_dump(corpus: CorpusConfig) -> bool:
+    """Whether the dump is one of the sources."""
+    if corpus.sources:
+        return any(source.documents == DUMP for source in corpus.sources)
+    return corpus.documents is None
+
+
+def is_url(documents: str) -> bool:
+    """Whether the documents are at a URL."""
+    return _URL.match(documents) is not None
+
+
+def is_hub_id(documents: str) -> bool:
+    """Whether the documents may be a data set on the Hub; a file of that name comes first.
+
+    >>> is_hub_id("wikimedia/wikipedia"), is_hub_id("texts/news.jsonl"), is_hub_id("./texts/news")
+    (True, False, False)
+    """
+    owner, _, name = documents.partition("/")
+    return all(re.fullmatch(r"\w[\w.-]*", part) for part in (owner, name)) and not (
+        _SUFFIXES.search(name)
+    )
+
+
+def _default_name(source: SourceConfig) -> str:
+    """The last part of the path, URL or id without its suffix, then the subset."""
+    if source.documents == DUMP:
+        return DUMP
+    path = re.sub(r"[?#].*", "", source.documents) if is_url(source.documents) else source.documents
+    last = _SUFFIXES.sub("", path.rstrip("/").rpartition("/")[2])
+    parts = [last, source.subset or ""]
+    words = [re.sub(r"[^\w.]+", "-", part).strip("-.") for part in parts]
+    return "-".join(word for word in words if word) or "documents"
