@@ -126,6 +126,14 @@ def _source_settings(source: SourceConfig) -> dict[str, Any]:
     return settings
 
 
+def _mix_settings(config: Config) -> dict[str, Any]:
+    """The weights by source, and the seed of the draw; empty unless sources have weights."""
+    weights = {str(source.name): source.weight for source in sources_of(config.corpus)}
+    if len(weights) == 1 or not any(weights.values()):
+        return {}
+    return {"weights": weights, "seed": config.tokens.seed}
+
+
 def _documents_or_tables(config: Config, folders: Folders) -> Hashes:
     if config.corpus.documents is not None:
         from gportuguese import corpus  # only now: it loads numpy
@@ -225,7 +233,7 @@ STAGES = {
             name="tokens",
             about="tokenize the documents into memory-mapped files",
             inputs=("corpus", "tokenizer"),
-            settings=lambda config: {},  # blocks are cut when the files are read
+            settings=_mix_settings,  # blocks are cut when the files are read
             version=2,
         ),
         Stage(

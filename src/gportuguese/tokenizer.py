@@ -28,11 +28,15 @@ class TokenizerError(UserError):
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
     """Trains on the training documents; writes tokenizer.json, vocab.json, merges.txt, vocab.txt.
 
+    Of several sources it reads those in the target language, each document once.
+
     Raises `TokenizerError` if the corpus cannot fill the vocabulary.
     """
     section = config.tokenizer
+    sources = corpus.target_sources(config.corpus, inputs["corpus"])
+    batches = corpus.load(inputs["corpus"], "train", sources=sources)
     vocab, merges = train(
-        (text for batch in corpus.load(inputs["corpus"], "train") for text in batch),
+        (text for batch in batches for text in batch),
         section.vocab_size,
         section.min_frequency,
     )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,6 +20,7 @@ from gportuguese import corpus, tokenizer
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, UserError
 from gportuguese.corpus import Split
+from gportuguese.mixing import write_mix
 from gportuguese.progress import track
 from gportuguese.world import World
 
@@ -35,22 +37,26 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     `<split>.bin` holds the ids, with `<|endoftext|>` after every document. `<split>.offsets.bin`
     (int64) holds the index of each document's first id, then the total. `token_bytes.npy` holds the
     UTF-8 bytes per id, 0 for specials. Tokenizes on all cores and holds one batch in memory.
+
+    Of several sources, the held-out sets are those of the first, and `mixing` writes the training set.
     """
     bpe = tokenizer.load(inputs["tokenizer"].folder)
     backend = tokenizer.plain_backend(bpe)
     token_bytes = bytes_per_token(bpe)
     np.save(out / "token_bytes.npy", token_bytes)
     dtype = np.dtype("<u2" if len(bpe) <= 2**16 else "<u4")
-    documents = inputs["corpus"].facts["documents"]
+    stored, target = inputs["corpus"], corpus.target_sources(config.corpus, inputs["corpus"])
     facts: dict[str, Any] = {"dtype": dtype.str, "end_of_text": bpe.eos_token_id, "tokens": {}}
-    with track("tokens", sum(documents.values())) as advance:
-        for split in corpus.SPLITS:
+    with track("tokens", sum(stored.facts["documents"].values())) as advance:
+
+        def encode(split: Split, source: str | None, stem: str) -> int:
             position = 0
             with (
-                (out / f"{split}.bin").open("wb") as ids_file,
-                (out / f"{split}.offsets.bin").open("wb") as offsets_file,
+                (out / f"{stem}.bin").open("wb") as ids_file,
+                (out / f"{stem}.offsets.bin").open("wb") as offsets_file,
             ):
-                batches = corpus.load(inputs["corpus"], split)
+                sources = None if source is None else [source]
+                batches = corpus.load(stored, split, sources=sources)
                 for texts in chain.from_iterable(map(_portions, batches)):
                     encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
                     rows = [np.array([*e.ids, bpe.eos_token_id], dtype) for e in encodings]
@@ -60,12 +66,29 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
                     position += int(lengths.sum())
                     advance(len(texts), f"{position / 1e6:,.1f} M tokens")
                 np.array([position], "<i8").tofile(offsets_file)
-            facts["tokens"][split] = position
+            return position
+
+        first = None if target is None else target[0]
+        for split in corpus.SPLITS:
+            if split == "train" and target is not None:
+                facts["sources"] = write_mix(config, stored, out, dtype, partial(encode, "train"))
+            else:
+                encode(split, first, split)
             ids = load_ids(out, split, dtype.str)
-            facts.setdefault("bytes", {})[split] = int(
-                sum(token_bytes[ids[i : i + 2**20]].sum() for i in range(0, len(ids), 2**20))
-            )
+            facts["tokens"][split] = len(ids)
+            facts.setdefault("bytes", {})[split] = _count_bytes(ids, token_bytes)
+    if target is not None:
+        ids, start = load_ids(out, "train", dtype.str), 0
+        for part in facts["sources"].values():
+            part["bytes"] = _count_bytes(ids[start : start + part["tokens"]], token_bytes)
+            start += part["tokens"]
+        facts["target_tokens"] = sum(facts["sources"][name]["tokens"] for name in target)
     return facts
+
+
+def _count_bytes(ids: np.ndarray, token_bytes: np.ndarray) -> int:
+    """The UTF-8 bytes of a text, read a part at a time."""
+    return int(sum(token_bytes[ids[i : i + 2**20]].sum() for i in range(0, len(ids), 2**20)))
 
 
 def _portions(texts: list[str]) -> Iterator[list[str]]:
@@ -119,14 +142,18 @@ def load_token_bytes(folder: Path, device: str) -> torch.Tensor:
 
 
 def documents_of(folder: Path, split: Split, block_size: int, blocks: np.ndarray) -> list[int]:
-    """The documents that have tokens in these blocks, as indices within the split."""
+    """The documents that have tokens in these blocks, as places in the corpus's split."""
     starts = np.memmap(folder / f"{split}.offsets.bin", "<i8", mode="r")
     found: set[int] = set()
     for block in blocks:
         first, last = block * block_size, (block + 1) * block_size
         low, high = np.searchsorted(starts, [first, last], side="right") - 1
         found.update(range(int(low), int(high) + 1))
-    return sorted(found & set(range(len(starts) - 1)))
+    places = sorted(found & set(range(len(starts) - 1)))
+    rows = folder / f"{split}.rows.bin"
+    if rows.exists():  # several sources: documents may be left out or repeated
+        places = np.unique(np.memmap(rows, "<i8", mode="r")[places]).tolist()
+    return places
 
 
 @dataclass

@@ -39,7 +39,8 @@ class Resources:
     @cached_property
     def target_ids(self) -> np.ndarray:
         """The ids of the training text in the new language, memory-mapped."""
-        return load_ids(self.tokens.folder, "train", self.tokens.facts["dtype"])
+        ids = load_ids(self.tokens.folder, "train", self.tokens.facts["dtype"])
+        return ids[: self.tokens.facts.get("target_tokens")]  # then come other languages
 
     @cached_property
     def target_counts(self) -> np.ndarray:

@@ -67,6 +67,10 @@ def _sources(corpus: CorpusConfig) -> _Checks:
         len(weights) != len(sources) or not weights or abs(sum(weights) - 1) <= 1e-6,
         f"corpus.sources: the weights add up to {sum(weights):.6g}, not to 1",
     )
+    yield (
+        not sources or sources[0].weight != 0,
+        "corpus.sources: the first source is the text to learn, so its weight must be above 0",
+    )
     for number, source in enumerate(sources):
         yield (
             is_hub_id(source.documents) or not (source.subset or source.revision),

@@ -93,11 +93,12 @@ class SourceConfig:
     """Column with the id; rows without one are named by file and line."""
     title: str = "title"
     """Column with the title; it may be missing."""
-    weight: Annotated[float, Within("(0, inf)")] | None = None
-    """Share of the training text. Set it for all sources, adding up to 1, or for none: then it follows
-    from their sizes."""
+    weight: Annotated[float, Within("[0, 1]")] | None = None
+    """Share of the training tokens. Set it for all sources, adding up to 1, or for none: then each is read
+    once. 0 only measures a source in the report."""
     language: str | None = None
-    """Language of the documents (ISO 639-1)."""
+    """Language of the documents (ISO 639-1); null is the first source's. The tokenizer and the alignment
+    learn from the sources in the first one's language."""
     filter: FilterConfig = FilterConfig()
     bytes: Annotated[int, Within("[1, inf)")] | None = None
     """Stop after this many bytes of text (UTF-8) that passed the filter; null reads everything. The limit
@@ -159,6 +160,11 @@ class TokensConfig:
 
     block_size: Annotated[int, Within("[2, inf)")] = 1024
     """Tokens per training sequence."""
+    max_repeats: Annotated[float, Within("[1, inf)")] = 4.0
+    """Warn if weights make a source repeat more often than this in a pass over the training text. Up to
+    four times, repeated text is nearly as good as new text (Muennighoff et al., 2023)."""
+    seed: Annotated[int, Within("[0, inf)")] = 0
+    """Random seed of the documents that are drawn to give sources their weights."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,13 +10,21 @@ from typing import Any
 
 from gportuguese import artifacts, dump
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, EvaluateConfig
+from gportuguese.config import Config, CorpusConfig, EvaluateConfig, sources_of
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page
 from gportuguese.corpus.documents import document_files, hash_documents, write_shards
 from gportuguese.corpus.openings import NUM_PROMPTS, PROBES, PROMPTS, opening_of
 from gportuguese.corpus.pool import CorpusError, clean_dump
 from gportuguese.corpus.shards import DROPPED_SAMPLES, shard_path
-from gportuguese.corpus.splits import SPLITS, Split, load, split_of, titles, write_splits
+from gportuguese.corpus.splits import (
+    SPLITS,
+    Split,
+    load,
+    rows_of,
+    split_of,
+    titles,
+    write_splits,
+)
 from gportuguese.corpus.workers import SLOWEST, Job
 from gportuguese.progress import track
 from gportuguese.wikitext import language_of
@@ -35,7 +43,9 @@ __all__ = [
     "load",
     "probe_of",
     "prompts_of",
+    "rows_of",
     "split_of",
+    "target_sources",
     "titles",
 ]
 
@@ -103,9 +113,25 @@ def probe_of(artifact: Artifact) -> str:
     return shipped or opening_of(next(load(artifact, "valid"))[0])
 
 
+def target_sources(section: CorpusConfig, artifact: Artifact) -> list[str] | None:
+    """The names of the sources in the language of the first one; None if there is only one source.
+
+    The tokenizer and the alignment learn from these. A source without a language counts as one of them.
+    """
+    sources = sources_of(section)
+    if len(sources) == 1:
+        return None
+    target = _language_of(artifact)
+    return [str(s.name) for s in sources if _primary(s.language or target) == target]
+
+
 def _language_of(artifact: Artifact) -> str:
     """Language code without region: `pt` for `pt-BR`; empty if unknown."""
-    return str(artifact.facts["language"] or "").lower().partition("-")[0]
+    return _primary(str(artifact.facts["language"] or ""))
+
+
+def _primary(language: str) -> str:
+    return language.lower().partition("-")[0]
 
 
 def _check_splits(facts: dict[str, Any]) -> None:

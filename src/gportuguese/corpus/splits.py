@@ -6,7 +6,7 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -34,13 +34,30 @@ def split_of(document_id: str, section: CorpusConfig) -> Split:
     return "test" if bucket < section.valid_per_mille + section.test_per_mille else "train"
 
 
-def load(artifact: Artifact, split: Split, batch_size: int = 256) -> Iterator[list[str]]:
-    """Yields the texts of a split in order, `batch_size` at a time."""
+def load(
+    artifact: Artifact, split: Split, batch_size: int = 256, sources: Collection[str] | None = None
+) -> Iterator[list[str]]:
+    """Yields the texts of a split in order, up to `batch_size` at a time; of all or some sources."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
+    columns = ["text"] if sources is None else ["text", "source"]
     with pq.ParquetFile(artifact.folder / f"{split}.parquet") as file:
-        for batch in file.iter_batches(batch_size=batch_size, columns=["text"]):
-            yield batch.column("text").to_pylist()
+        for batch in file.iter_batches(batch_size=batch_size, columns=columns):
+            if sources is not None:
+                batch = batch.filter(pc.is_in(batch["source"], pa.array(sources)))
+            if len(batch):
+                yield batch.column("text").to_pylist()
+
+
+def rows_of(artifact: Artifact, split: Split, source: str) -> np.ndarray:
+    """The places of a source's documents in a split, in order; int64."""
+    import pyarrow.compute as pc
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(artifact.folder / f"{split}.parquet", columns=["source"])
+    return np.flatnonzero(pc.equal(table["source"], source).to_numpy())
 
 
 def titles(artifact: Artifact, split: Split, places: list[int]) -> list[str]:

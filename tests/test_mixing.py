@@ -1,0 +1,173 @@
+"""The mix of several sources: each has its share of the tokens, and no document is lost."""
+
+import logging
+from collections import Counter
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gportuguese.artifacts import Artifact
+from gportuguese.config import Config, CorpusConfig, SourceConfig, TokensConfig
+from gportuguese.mixing import MixError, draw_documents, write_mix
+from gportuguese.tokens import documents_of
+
+LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=30)
+
+
+def slow_draw(lengths, num_tokens, seed):
+    """How often each document is read, counted one by one."""
+    counts, left = Counter(), num_tokens
+    while left >= sum(lengths):
+        counts.update(range(len(lengths)))
+        left -= sum(lengths)
+    for place in np.random.default_rng(seed).permutation(len(lengths)):
+        if abs(left - lengths[place]) >= abs(left):
+            break
+        counts[int(place)] += 1
+        left -= lengths[place]
+    return counts
+
+
+@given(LENGTHS, st.floats(0, 5000), st.integers(0, 9))
+def test_a_draw_equals_its_slow_twin_and_ends_within_half_a_document(lengths, num_tokens, seed):
+    draw = draw_documents(np.array(lengths), num_tokens, [seed])
+    places = draw.places(len(lengths)).tolist()
+    assert Counter(places) == slow_draw(lengths, num_tokens, [seed])
+    assert abs(sum(lengths[place] for place in places) - num_tokens) <= max(lengths) / 2
+
+
+def test_the_seed_changes_the_draw():
+    lengths = np.full(100, 10)
+    draws = [draw_documents(lengths, 500, [seed]).more.tolist() for seed in (0, 0, 1)]
+    assert draws[0] == draws[1] != draws[2]
+    assert len(draws[0]) == 50
+
+
+def config_of(weights, **tokens):
+    sources = tuple(
+        SourceConfig(documents=f"{name}.jsonl", name=name, weight=weight, language=language)
+        for name, (weight, language) in weights.items()
+    )
+    return Config(name="x", corpus=CorpusConfig(sources=sources), tokens=TokensConfig(**tokens))
+
+
+def mixed(folder, config, lengths):
+    """The mix of documents of these lengths by source: parts, and the ids, offsets and rows written.
+
+    Every document holds its number as often as it has tokens. Documents of the sources alternate in
+    the corpus.
+    """
+    folder.mkdir(exist_ok=True)
+    longest = max(map(len, lengths.values()))
+    documents = [
+        (name, each[place])
+        for place in range(longest)
+        for name, each in lengths.items()
+        if place < len(each)
+    ]
+    table = pa.table({"source": [name for name, _ in documents]})
+    pq.write_table(table, folder / "train.parquet")
+
+    def encode(source, stem):
+        rows = [np.full(n, row, "<u2") for row, (name, n) in enumerate(documents) if name == source]
+        sizes = [len(row) for row in rows]
+        np.cumsum([0, *sizes]).astype("<i8").tofile(folder / f"{stem}.offsets.bin")
+        np.concatenate([np.empty(0, "<u2"), *rows]).tofile(folder / f"{stem}.bin")
+        return sum(sizes)
+
+    artifact = Artifact(folder, {"facts": {"language": "pt"}})
+    parts = write_mix(config, artifact, folder, np.dtype("<u2"), encode)
+    kinds = {"": "<u2", ".offsets": "<i8", ".rows": "<i8"}
+    files = (np.fromfile(folder / f"train{kind}.bin", dtype) for kind, dtype in kinds.items())
+    found = SimpleNamespace(**dict(zip(("ids", "offsets", "rows"), files, strict=True)))
+    assert sorted(path.name for path in folder.glob("*.bin")) == [
+        "train.bin", "train.offsets.bin", "train.rows.bin"
+    ]  # fmt: skip
+    return parts, found, documents
+
+
+@given(st.lists(st.tuples(LENGTHS, st.integers(1, 20)), min_size=2, max_size=4), st.integers(0, 9))
+def test_shares_are_the_weights_to_within_one_document(tmp_path_factory, drawn, seed):
+    total = sum(weight for _, weight in drawn)
+    weights = {f"s{n}": (weight / total, None) for n, (_, weight) in enumerate(drawn)}
+    lengths = {f"s{n}": each for n, (each, _) in enumerate(drawn)}
+    config = config_of(weights, seed=seed)
+    parts, found, documents = mixed(tmp_path_factory.mktemp("mix"), config, lengths)
+    longest = max(map(max, lengths.values()))
+    pass_tokens = sum(lengths["s0"]) / weights["s0"][0]
+    for name, part in parts.items():
+        assert abs(part["tokens"] - weights[name][0] * pass_tokens) <= longest / 2
+        if len(drawn) == 2:
+            assert abs(part["share"] - weights[name][0]) * len(found.ids) <= longest
+        assert part["repeats"] == pytest.approx(part["tokens"] / sum(lengths[name]))
+    assert parts["s0"]["repeats"] == 1
+    # what the files hold is what the counts say
+    pieces = np.split(found.ids, found.offsets[1:-1])
+    assert len(pieces) == len(found.rows) == sum(part["documents"] for part in parts.values())
+    for piece, row in zip(pieces, found.rows, strict=True):
+        assert (piece == row).all()
+        assert len(piece) == documents[row][1]
+    for name, part in parts.items():
+        times = Counter(row for row in found.rows.tolist() if documents[row][0] == name)
+        assert sum(times.values()) == part["documents"]
+        whole = int(part["repeats"])
+        rows = [row for row, (source, _) in enumerate(documents) if source == name]
+        assert {times[row] for row in rows} <= {whole, whole + 1, max(whole - 1, 0)}
+        assert max(times[r] for r in rows) - min(times[r] for r in rows) <= 1
+
+
+def test_without_weights_every_document_is_read_once(tmp_path):
+    lengths = {"a": [3, 5], "b": [7], "c": [2, 2, 2]}
+    config = config_of(dict.fromkeys(lengths, (None, None)))
+    parts, found, documents = mixed(tmp_path, config, lengths)
+    assert sorted(found.rows.tolist()) == list(range(len(documents)))
+    assert {name: part["tokens"] for name, part in parts.items()} == {"a": 8, "b": 7, "c": 6}
+    assert {part["repeats"] for part in parts.values()} == {1}
+
+
+def test_sources_in_the_target_language_come_first(tmp_path):
+    lengths = {"wiki": [10] * 5, "english": [10] * 5, "news": [10] * 5}
+    weights = {"wiki": (0.5, "pt-BR"), "english": (0.1, "en"), "news": (0.4, None)}
+    parts, _, _ = mixed(tmp_path, config_of(weights), lengths)
+    assert list(parts) == ["wiki", "news", "english"]
+
+
+def test_documents_of_blocks_are_places_in_the_corpus(tmp_path):
+    lengths = {"a": [10] * 4, "b": [10]}
+    config = config_of({"a": (0.5, None), "b": (0.5, None)})
+    _, found, documents = mixed(tmp_path, config, lengths)
+    place = [name for name, _ in documents].index("b")
+    assert found.rows.tolist()[4:] == [place] * 4
+    assert documents_of(tmp_path, "train", 20, np.array([2, 3])) == [place]
+
+
+def test_a_source_of_weight_0_is_not_read(tmp_path):
+    lengths = {"a": [10] * 4, "b": [10]}
+    parts, found, _ = mixed(tmp_path, config_of({"a": (1.0, None), "b": (0.0, "en")}), lengths)
+    assert (parts["b"]["documents"], parts["b"]["share"]) == (0, 0)
+    assert len(found.ids) == 40
+
+
+def test_a_source_that_repeats_too_often_is_named(tmp_path, caplog):
+    caplog.set_level(logging.WARNING, "gportuguese")
+    lengths = {"a": [10] * 50, "b": [10] * 10}
+    weights = {"a": (0.5, None), "b": (0.5, "en")}
+    mixed(tmp_path / "1", config_of(weights), lengths)
+    assert caplog.messages == [
+        "b is read 5.0 times in a pass over the training text, which is more often than "
+        "tokens.max_repeats=4; bring more of its text, or lower its weight"
+    ]
+    caplog.clear()
+    mixed(tmp_path / "2", config_of(weights, max_repeats=5), lengths)
+    assert caplog.messages == []
+
+
+def test_a_source_without_training_documents_is_an_error(tmp_path):
+    config = config_of({"a": (0.5, None), "b": (0.5, None)})
+    with pytest.raises(MixError, match="source b has no training document"):
+        mixed(tmp_path, config, {"a": [10], "b": []})
