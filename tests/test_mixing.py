@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gportuguese import corpus
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, CorpusConfig, SourceConfig, TokensConfig
 from gportuguese.mixing import MixError, draw_documents, write_mix
-from gportuguese.tokens import documents_of
+from gportuguese.tokens import BlockLoader, documents_of
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=30)
 
@@ -81,7 +82,8 @@ def mixed(folder, config, lengths):
         return sum(sizes)
 
     artifact = Artifact(folder, {"facts": {"language": "pt"}})
-    parts = write_mix(config, artifact, folder, np.dtype("<u2"), encode)
+    target = corpus.target_sources(config.corpus, artifact)
+    parts = write_mix(config, artifact, target, folder, np.dtype("<u2"), encode)
     kinds = {"": "<u2", ".offsets": "<i8", ".rows": "<i8"}
     files = (np.fromfile(folder / f"train{kind}.bin", dtype) for kind, dtype in kinds.items())
     found = SimpleNamespace(**dict(zip(("ids", "offsets", "rows"), files, strict=True)))
@@ -171,3 +173,37 @@ def test_a_source_without_training_documents_is_an_error(tmp_path):
     config = config_of({"a": (0.5, None), "b": (0.5, None)})
     with pytest.raises(MixError, match="source b has no training document"):
         mixed(tmp_path, config, {"a": [10], "b": []})
+
+
+@given(
+    st.lists(st.integers(0, 3000), min_size=2, max_size=4),
+    st.integers(1, 300),
+    st.integers(0, 9),
+    st.integers(0, 3),
+)
+def test_each_epoch_has_each_source_s_share_of_blocks(parts, num_blocks, seed, epoch):
+    size = 10
+    if sum(parts) <= size:
+        return
+    loader = BlockLoader(
+        np.zeros(sum(parts), "<u2"), size, 4, seed=seed, num_blocks=num_blocks,
+        part_tokens=tuple(parts),
+    )  # fmt: skip
+    total = loader.total_blocks
+    part_of_block = np.searchsorted(np.cumsum(parts), np.arange(total) * size, side="right")
+    order = np.concatenate([loader.block_indices(e) for e in range(epoch + 1)])
+    for first in range(0, len(order) - total + 1, total):
+        assert sorted(order[first : first + total]) == list(range(total))
+    blocks = part_of_block[loader.block_indices(epoch)]
+    for part in range(len(parts)):
+        wanted = len(blocks) * (part_of_block == part).sum() / total
+        assert abs((blocks == part).sum() - wanted) <= 2 * len(parts)
+
+
+def test_parts_change_the_order_of_blocks_only_if_there_are_several():
+    ids = np.zeros(1000, "<u2")
+    orders = [
+        BlockLoader(ids, 10, 4, seed=0, part_tokens=parts).block_indices(0).tolist()
+        for parts in ((), (1000,), (500, 500), (500, 500))
+    ]
+    assert orders[0] == orders[1] != orders[2] == orders[3]

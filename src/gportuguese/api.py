@@ -10,11 +10,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal, overload
 
-import torch
-
-from gportuguese import causal_lm, metrics, tokens
+from gportuguese import causal_lm, metrics
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, RuntimeConfig, UserError
+from gportuguese.evaluation import load_texts
 from gportuguese.generation import Sampling, Writer
 from gportuguese.locate import find_model
 from gportuguese.metrics import Measures
@@ -163,13 +162,8 @@ def evaluate(
         raise UserError(
             f"block_size={block_size} must lie in [1, {positions}], the model's positions"
         )
-    ids = tokens.joined_ids(writer.tokenizer, [texts] if isinstance(texts, str) else texts)
-    bytes_V = torch.from_numpy(tokens.bytes_per_token(writer.tokenizer)).to(writer.device)
-    if not bytes_V[
-        torch.from_numpy(ids[1:]).to(writer.device)
-    ].any():  # the first token is only read
-        raise UserError("the texts have fewer than two tokens, so there is nothing to predict")
+    documents = [texts] if isinstance(texts, str) else texts
     limit = block_size or min(positions, 1024)
-    loader = tokens.BlockLoader(ids, max(min(limit, len(ids) - 1), 1), batch_size)
+    loader, token_bytes = load_texts(writer, documents, limit, batch_size)
     context = partial(autocast, writer.device, precision)
-    return metrics.measure(writer.model, loader, bytes_V, context)
+    return metrics.measure(writer.model, loader, token_bytes, context)

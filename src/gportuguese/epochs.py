@@ -128,6 +128,21 @@ def epochs_markdown(artifact: Artifact) -> str:
     return "\n".join(lines)
 
 
+def sources_markdown(sources: dict[str, dict[str, float | None]]) -> str:
+    """Bits per byte of sources besides the first, before and after training, as Markdown.
+
+    >>> print(sources_markdown({"english": {"before": 1.25, "after": 1.5}}))
+    | bits per byte | base model | after training |
+    | --- | --- | --- |
+    | english | 1.2500 | 1.5000 |
+    """
+    lines = ["| bits per byte | base model | after training |", "| --- | --- | --- |"]
+    for name, found in sources.items():
+        cells = ("-" if found[key] is None else f"{found[key]:.4f}" for key in ("before", "after"))
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    return "\n".join(lines)
+
+
 def epochs_table(markdown: str) -> Table:
     """Converts the Markdown table to one that fits a terminal of 80 columns."""
     from rich.box import SIMPLE_HEAD

@@ -105,6 +105,7 @@ def make_loaders(
             seed=section.seed,
             num_blocks=blocks(section.epoch_tokens),
             multiple=section.global_batch_size,
+            part_tokens=tuple(p["tokens"] for p in tokens.facts.get("sources", {}).values()),
             **common,
         ),
         valid=BlockLoader(

@@ -60,6 +60,7 @@ def draw_documents(lengths: np.ndarray, num_tokens: float, seed: Sequence[int]) 
 def write_mix(
     config: Config,
     artifact: Artifact,
+    target: list[str],
     out: Path,
     dtype: np.dtype[Any],
     encode: Callable[[str, str], int],
@@ -67,14 +68,13 @@ def write_mix(
     """Writes `train.bin`: one pass over the training text of several sources. Returns its parts in order.
 
     The first source is read once, and the others as often as their weights ask. Without weights, all are
-    read once. Sources in the target language come before others. `train.rows.bin` (int64) holds the place
+    read once. The sources `target` come before others. `train.rows.bin` (int64) holds the place
     of each document in the corpus's training split.
 
     `encode(source, stem)` writes the tokens of a source to `<stem>.bin`, where its documents start to
     `<stem>.offsets.bin`, and returns the number of tokens.
     """
     first, *_ = sources = sources_of(config.corpus)
-    target = corpus.target_sources(config.corpus, artifact)
     parts: dict[str, dict[str, Any]] = {}
     position = 0
     with ExitStack() as stack:

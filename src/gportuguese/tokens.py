@@ -71,7 +71,9 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         first = None if target is None else target[0]
         for split in corpus.SPLITS:
             if split == "train" and target is not None:
-                facts["sources"] = write_mix(config, stored, out, dtype, partial(encode, "train"))
+                facts["sources"] = write_mix(
+                    config, stored, target, out, dtype, partial(encode, "train")
+                )
             else:
                 encode(split, first, split)
             ids = load_ids(out, split, dtype.str)
@@ -173,6 +175,8 @@ class BlockLoader:
     """Blocks per epoch; None means all. Without a seed they are spread evenly over the file."""
     multiple: int = 1
     """An epoch is cut to a multiple of this many blocks."""
+    part_tokens: tuple[int, ...] = ()
+    """Tokens of each part of the file. With a seed, an epoch has each part's share of the blocks."""
     rank: int = 0
     num_ranks: int = 1
     """This loader yields one of every `num_ranks` batches, the one at index `rank`."""
@@ -221,12 +225,23 @@ class BlockLoader:
         first_pass, skip = divmod(first, self.total_blocks)
         num_passes = -(-(skip + self.epoch_blocks) // self.total_blocks)
         order = np.concatenate(
-            [
-                np.random.default_rng((self.seed, number)).permutation(self.total_blocks)
-                for number in range(first_pass, first_pass + num_passes)
-            ]
+            [self._shuffled(number) for number in range(first_pass, first_pass + num_passes)]
         )
         return order[skip : skip + self.epoch_blocks]
+
+    def _shuffled(self, number: int) -> np.ndarray:
+        """All blocks in the order of a pass: of several parts, each is spread evenly over the pass."""
+        rng = np.random.default_rng((self.seed or 0, number))
+        order = rng.permutation(self.total_blocks)
+        if len(self.part_tokens) < 2:
+            return order
+        parts = np.searchsorted(np.cumsum(self.part_tokens), order * self.block_size, side="right")
+        when = np.empty(len(order))
+        for part in range(len(self.part_tokens)):
+            is_of_part = parts == part
+            count = is_of_part.sum()
+            when[is_of_part] = (np.arange(count) + rng.random(count)) / max(count, 1)
+        return order[np.argsort(when)]
 
     def step_blocks(self, epoch: int, step: int) -> np.ndarray:
         """The blocks of one optimizer step, of all ranks together."""

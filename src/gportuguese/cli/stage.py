@@ -83,7 +83,7 @@ def _config_of_run(args: argparse.Namespace) -> Config:
 
 def _show_epochs(artifact: Artifact) -> None:
     """Prints the epoch table: drawn on a terminal, Markdown elsewhere."""
-    from gportuguese.epochs import epochs_markdown, epochs_table
+    from gportuguese.epochs import epochs_markdown, epochs_table, sources_markdown
 
     markdown = epochs_markdown(artifact)
     if sys.stdout.isatty():
@@ -92,6 +92,8 @@ def _show_epochs(artifact: Artifact) -> None:
         Console().print(epochs_table(markdown))
     else:
         show(f"{markdown}\n")
+    if artifact.facts.get("sources"):  # of `evaluate`
+        show(f"{sources_markdown(artifact.facts['sources'])}\n")
 
 
 def _show_samples(prompts: list[str], model: Path, world: World) -> None:

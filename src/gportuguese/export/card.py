@@ -11,8 +11,18 @@ import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from gportuguese.artifacts import Artifact
-from gportuguese.config import METHODS, Config, as_tree
-from gportuguese.epochs import epochs_markdown
+from gportuguese.config import (
+    DUMP,
+    METHODS,
+    Config,
+    SourceConfig,
+    as_tree,
+    is_hub_id,
+    is_url,
+    sources_of,
+    uses_dump,
+)
+from gportuguese.epochs import epochs_markdown, sources_markdown
 from gportuguese.progress import clock
 
 _TEMPLATE = Path(__file__).parent / "card.jinja"
@@ -44,7 +54,9 @@ def make(
         parameters=facts["parameters"],
         corpus=corpus.facts,
         corpus_settings=config.corpus,
-        own_documents=config.corpus.documents is not None,
+        own_documents=not uses_dump(config.corpus),
+        sources=_sources(config, inputs),
+        others=_others(inputs["evaluate"]),
         dump=_dump_facts(inputs),
         dump_name=_dump_name(inputs),
         tokens=inputs["tokens"].facts["tokens"],
@@ -139,6 +151,37 @@ def _language(config: Config, inputs: dict[str, Artifact]) -> str | None:
 def _dump_facts(inputs: dict[str, Artifact]) -> dict[str, Any]:
     """The facts of the dump; empty if the run used the user's own documents."""
     return inputs["dump"].facts if "dump" in inputs else {}
+
+
+def _sources(config: Config, inputs: dict[str, Artifact]) -> list[dict[str, Any]]:
+    """Each source of the training text and its part of it; empty if there is only one."""
+    parts = inputs["tokens"].facts.get("sources", {})
+    return [
+        {
+            "name": source.name,
+            "text": _source_text(source, inputs),
+            "language": source.language or "",
+            **parts[str(source.name)],
+        }
+        for source in sources_of(config.corpus)
+        if parts
+    ]
+
+
+def _source_text(source: SourceConfig, inputs: dict[str, Artifact]) -> str:
+    """Describes a source without the path of a local file, which means nothing to others."""
+    if source.documents == DUMP:
+        return f"{_dump_name(inputs)}, SHA-256 `{_dump_facts(inputs)['sha256'][:16]}…`"
+    if is_hub_id(source.documents) and not Path(source.documents).exists():
+        subset = f", `{source.subset}`" if source.subset else ""
+        return f"[{source.documents}](https://huggingface.co/datasets/{source.documents}){subset}"
+    return source.documents if is_url(source.documents) else "the author's own documents"
+
+
+def _others(evaluated: Artifact) -> str:
+    """Bits per byte of the sources besides the first, as a table; empty if there are none."""
+    found = evaluated.facts.get("sources")
+    return sources_markdown(found) if found else ""
 
 
 def _wikimedia_dump(inputs: dict[str, Artifact]) -> str | None:
