@@ -121,7 +121,7 @@ def _corpus_settings(config: Config) -> dict[str, Any]:
 
 
 def _source_settings(source: SourceConfig) -> dict[str, Any]:
-    settings = as_tree(source)
+    settings = dict(as_tree(source))
     del settings["weight"]  # the corpus holds every document once
     return settings
 
