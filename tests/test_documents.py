@@ -86,7 +86,7 @@ def test_what_is_no_document_is_skipped_in_a_folder_and_said(tmp_path, caplog):
         assert [document.id for document in own(tmp_path)] == ["B.TXT", "a.jsonl:1"]
     assert "skipped README.md, c.docx, d.py and 1 more (no documents)" in caplog.text
     for nothing in (tmp_path / "README.md", tmp_path / ".git"):
-        with pytest.raises(CorpusError, match=r"no documents at .*: give a \.jsonl, \.jsonl\.gz"):
+        with pytest.raises(CorpusError, match=r"no documents at .*: give a \.json"):
             own(nothing)
     with pytest.raises(CorpusError, match="no documents at .*absent: there is no such file or f"):
         own(tmp_path / "absent")

@@ -81,9 +81,11 @@ def mixed(folder, config, lengths):
         np.concatenate([np.empty(0, "<u2"), *rows]).tofile(folder / f"{stem}.bin")
         return sum(sizes)
 
-    artifact = Artifact(folder, {"facts": {"language": "pt"}})
-    target = corpus.target_sources(config.corpus, artifact)
-    parts = write_mix(config, artifact, target, folder, np.dtype("<u2"), encode)
+    sources = [{"name": s.name, "language": s.language} for s in config.corpus.sources]
+    artifact = Artifact(folder, {"facts": {"language": "pt", "sources": sources}})
+    target = corpus.target_sources(artifact)
+    found_parts = write_mix(config, artifact, target, folder, np.dtype("<u2"), encode)
+    parts = {part["name"]: part for part in found_parts}
     kinds = {"": "<u2", ".offsets": "<i8", ".rows": "<i8"}
     files = (np.fromfile(folder / f"train{kind}.bin", dtype) for kind, dtype in kinds.items())
     found = SimpleNamespace(**dict(zip(("ids", "offsets", "rows"), files, strict=True)))
@@ -161,8 +163,8 @@ def test_a_source_that_repeats_too_often_is_named(tmp_path, caplog):
     weights = {"a": (0.5, None), "b": (0.5, "en")}
     mixed(tmp_path / "1", config_of(weights), lengths)
     assert caplog.messages == [
-        "b is read 5.0 times in a pass over the training text, which is more often than "
-        "tokens.max_repeats=4; bring more of its text, or lower its weight"
+        "b is read 5.0 times in a pass over the training text (tokens.max_repeats=4); bring more of "
+        "its text, or lower its weight"
     ]
     caplog.clear()
     mixed(tmp_path / "2", config_of(weights, max_repeats=5), lengths)

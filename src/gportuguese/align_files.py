@@ -15,7 +15,8 @@ from gportuguese.config import (
     UserError,
     resolve_path,
 )
-from gportuguese.corpus import CorpusError, document_files
+from gportuguese.corpus import CorpusError
+from gportuguese.corpus.files import FOLDER_KINDS, local_files
 
 log = logging.getLogger("gportuguese")
 
@@ -81,7 +82,8 @@ def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
         files[name] = [path]
         if name == "source_documents":
             try:
-                files[name] = document_files(own_documents(section))
+                found = local_files(str(section.source_documents), FOLDER_KINDS)
+                files[name] = [Path(file.place) for file in found]
             except CorpusError as error:
                 raise AlignError(f"align.source_documents={given}: {error}") from error
     return files

@@ -6,7 +6,7 @@ import csv
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from gportuguese.progress import clock
 
@@ -128,18 +128,18 @@ def epochs_markdown(artifact: Artifact) -> str:
     return "\n".join(lines)
 
 
-def sources_markdown(sources: dict[str, dict[str, float | None]]) -> str:
-    """Bits per byte of sources besides the first, before and after training, as Markdown.
+def sources_markdown(sources: list[dict[str, Any]]) -> str:
+    """Bits per byte of the sources besides the first, before and after training, as Markdown.
 
-    >>> print(sources_markdown({"english": {"before": 1.25, "after": 1.5}}))
+    >>> print(sources_markdown([{"name": "english", "before": 1.25, "after": 1.5}]))
     | bits per byte | base model | after training |
     | --- | --- | --- |
     | english | 1.2500 | 1.5000 |
     """
     lines = ["| bits per byte | base model | after training |", "| --- | --- | --- |"]
-    for name, found in sources.items():
-        cells = ("-" if found[key] is None else f"{found[key]:.4f}" for key in ("before", "after"))
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    for each in sources:
+        before = "-" if each["before"] is None else f"{each['before']:.4f}"
+        lines.append(f"| {each['name']} | {before} | {each['after']:.4f} |")
     return "\n".join(lines)
 
 

@@ -86,7 +86,7 @@ def _measure(
 
 def _measure_sources(
     config: Config, stored: Artifact, names: list[str], writer: Writer
-) -> dict[str, dict[str, float | None]]:
+) -> list[dict[str, Any]]:
     """Bits per byte on the validation text of sources: of the base model, and after training.
 
     Each model reads the same documents with its own tokenizer.
@@ -115,12 +115,12 @@ def _measure_sources(
     if measured and isinstance(base, str) and config.align.method != "random":
         model, tokenizer = causal_lm.load_with_tokenizer(base)
         before = measure(Writer(model.to(writer.device), tokenizer, writer.device), "base")
-    return {name: {"before": before.get(name), "after": after[name]} for name in measured}
+    return [{"name": n, "before": before.get(n), "after": after[n]} for n in measured]
 
 
 def _validation_texts(config: Config, stored: Artifact, name: str, writer: Writer) -> list[str]:
     """The validation documents of a source: all, or about `evaluate.tokens` spread over them."""
-    texts = [text for batch in corpus.load(stored, "valid", sources=[name]) for text in batch]
+    texts = [text for batch in corpus.load(stored, "valid", source=name) for text in batch]
     if not texts or config.evaluate.tokens is None:
         return texts
     num_tokens = len(joined_ids(writer.tokenizer, texts))

@@ -105,7 +105,7 @@ def make_loaders(
             seed=section.seed,
             num_blocks=blocks(section.epoch_tokens),
             multiple=section.global_batch_size,
-            part_tokens=tuple(p["tokens"] for p in tokens.facts.get("sources", {}).values()),
+            part_tokens=tuple(part["tokens"] for part in tokens.facts.get("sources", ())),
             **common,
         ),
         valid=BlockLoader(

@@ -64,7 +64,7 @@ def write_mix(
     out: Path,
     dtype: np.dtype[Any],
     encode: Callable[[str, str], int],
-) -> dict[str, dict[str, Any]]:
+) -> list[dict[str, Any]]:
     """Writes `train.bin`: one pass over the training text of several sources. Returns its parts in order.
 
     The first source is read once, and the others as often as their weights ask. Without weights, all are
@@ -75,7 +75,7 @@ def write_mix(
     `<stem>.offsets.bin`, and returns the number of tokens.
     """
     first, *_ = sources = sources_of(config.corpus)
-    parts: dict[str, dict[str, Any]] = {}
+    parts: list[dict[str, Any]] = []
     position = 0
     with ExitStack() as stack:
         ids_file, offsets_file, rows_file = (
@@ -92,7 +92,7 @@ def write_mix(
                 )
             wanted: float = num_tokens
             if parts and source.weight is not None:  # then the first source has one too
-                wanted = parts[str(first.name)]["tokens"] * source.weight / (first.weight or 1)
+                wanted = parts[0]["tokens"] * source.weight / (first.weight or 1)
             starts = np.fromfile(out / f"{_SOURCE}.offsets.bin", "<i8")
             draw = draw_documents(np.diff(starts), wanted, (config.tokens.seed, *name.encode()))
             if num_tokens:
@@ -101,20 +101,21 @@ def write_mix(
             lengths = np.diff(starts)[places]
             (position + np.cumsum(lengths) - lengths).astype("<i8").tofile(offsets_file)
             corpus.rows_of(artifact, "train", name)[places].astype("<i8").tofile(rows_file)
-            part_tokens = int(lengths.sum())
-            position += part_tokens
-            parts[name] = {
+            num_read = int(lengths.sum())
+            parts.append({
+                "name": name,
                 "weight": source.weight,
                 "documents": len(places),
-                "tokens": part_tokens,
-                "repeats": part_tokens / max(num_tokens, 1),
-            }
+                "tokens": num_read,
+                "repeats": num_read / max(num_tokens, 1),
+            })  # fmt: skip
+            position += num_read
         np.array([position], "<i8").tofile(offsets_file)
     for kind in ("", ".offsets"):
         (out / f"{_SOURCE}{kind}.bin").unlink()
-    for name, part in parts.items():
+    for part in parts:
         part["share"] = part["tokens"] / position
-        _report(name, part, config.tokens.max_repeats)
+        _report(part, config.tokens.max_repeats)
     return parts
 
 
@@ -125,15 +126,15 @@ def _copy(ids: np.ndarray, starts: np.ndarray, draw: Draw, file: IO[bytes]) -> N
         ids[starts[place] : starts[place + 1]].tofile(file)
 
 
-def _report(name: str, part: dict[str, Any], max_repeats: float) -> None:
+def _report(part: dict[str, Any], max_repeats: float) -> None:
+    name, repeats = part["name"], part["repeats"]
     weight = "" if part["weight"] is None else f" (weight {part['weight']:g})"
     log.info(
-        "%s: %.2f %% of the tokens%s, %s documents, read %.2f times",
-        *(name, 100 * part["share"], weight, f"{part['documents']:,}", part["repeats"]),
+        f"{name}: {100 * part['share']:.2f} % of the tokens{weight}, {part['documents']:,} "
+        f"documents, read {repeats:.2f} times"
     )
-    if part["repeats"] > max_repeats:
+    if repeats > max_repeats:
         log.warning(
-            "%s is read %.1f times in a pass over the training text, which is more often than "
-            "tokens.max_repeats=%g; bring more of its text, or lower its weight",
-            *(name, part["repeats"], max_repeats),
+            f"{name} is read {repeats:.1f} times in a pass over the training text "
+            f"(tokens.max_repeats={max_repeats:g}); bring more of its text, or lower its weight"
         )

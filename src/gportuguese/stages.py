@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from gportuguese import artifacts, base, dump, hashes, plugins
-from gportuguese.config import Config, SourceConfig, as_tree, sources_of, uses_dump
+from gportuguese.config import Config, as_tree, sources_of, uses_dump
 from gportuguese.progress import busy
 from gportuguese.wikitext import hash_tables
 from gportuguese.world import World
@@ -117,13 +117,11 @@ def _corpus_settings(config: Config) -> dict[str, Any]:
     section = _section("corpus")(config)
     if not section.pop("sources"):  # the digests from before there were sources
         return section if config.corpus.documents is None else {**section, "documents": "own"}
-    return {**section, "sources": [_source_settings(each) for each in sources_of(config.corpus)]}
-
-
-def _source_settings(source: SourceConfig) -> dict[str, Any]:
-    settings = as_tree(source)
-    del settings["weight"]  # the corpus holds every document once
-    return settings
+    # documents are identified by their content, and a weight changes no document
+    settings = [dict(as_tree(source)) for source in sources_of(config.corpus)]
+    for each in settings:
+        del each["documents"], each["revision"], each["weight"]
+    return {**section, "sources": settings}
 
 
 def _mix_settings(config: Config) -> dict[str, Any]:
@@ -134,15 +132,25 @@ def _mix_settings(config: Config) -> dict[str, Any]:
     return {"weights": weights, "seed": config.tokens.seed}
 
 
-def _documents_or_tables(config: Config, folders: Folders) -> Hashes:
-    if config.corpus.documents is not None:
+def _documents_and_tables(config: Config, folders: Folders) -> Hashes:
+    hashes: Hashes = {}
+    if config.corpus.sources or config.corpus.documents is not None:
         from gportuguese import corpus  # only now: it loads numpy
 
-        return {"documents": corpus.hash_documents(config.corpus)}
-    folder = folders("dump")
-    if folder is None or not folder.is_dir():
-        return {"tables": None}
-    return {"tables": hash_tables(str(artifacts.read_manifest(folder).facts["language"]))}
+        name = "sources" if config.corpus.sources else "documents"
+        hashes[name] = corpus.identify_sources(config.corpus, download=False)
+    if uses_dump(config.corpus):
+        folder = folders("dump")
+        hashes["tables"] = None
+        if folder is not None and folder.is_dir():
+            hashes["tables"] = hash_tables(str(artifacts.read_manifest(folder).facts["language"]))
+    return hashes
+
+
+def _find_commits(config: Config) -> object:
+    from gportuguese import corpus
+
+    return corpus.identify_sources(config.corpus, download=True)
 
 
 def _align_settings(config: Config) -> dict[str, Any]:
@@ -218,9 +226,10 @@ STAGES = {
             about="clean documents and split them",
             inputs=("dump",),
             settings=_corpus_settings,
-            outside=_documents_or_tables,
+            outside=_documents_and_tables,
             version=7,
             resumable=True,
+            fetch=_find_commits,
         ),
         Stage(
             name="tokenizer",

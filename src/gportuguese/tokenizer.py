@@ -33,10 +33,14 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     Raises `TokenizerError` if the corpus cannot fill the vocabulary.
     """
     section = config.tokenizer
-    sources = corpus.target_sources(config.corpus, inputs["corpus"])
-    batches = corpus.load(inputs["corpus"], "train", sources=sources)
+    sources = corpus.target_sources(inputs["corpus"]) or [None]
     vocab, merges = train(
-        (text for batch in batches for text in batch),
+        (
+            text
+            for source in sources
+            for batch in corpus.load(inputs["corpus"], "train", source=source)
+            for text in batch
+        ),
         section.vocab_size,
         section.min_frequency,
     )

@@ -45,7 +45,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     token_bytes = bytes_per_token(bpe)
     np.save(out / "token_bytes.npy", token_bytes)
     dtype = np.dtype("<u2" if len(bpe) <= 2**16 else "<u4")
-    stored, target = inputs["corpus"], corpus.target_sources(config.corpus, inputs["corpus"])
+    stored, target = inputs["corpus"], corpus.target_sources(inputs["corpus"])
     facts: dict[str, Any] = {"dtype": dtype.str, "end_of_text": bpe.eos_token_id, "tokens": {}}
     with track("tokens", sum(stored.facts["documents"].values())) as advance:
 
@@ -55,8 +55,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
                 (out / f"{stem}.bin").open("wb") as ids_file,
                 (out / f"{stem}.offsets.bin").open("wb") as offsets_file,
             ):
-                sources = None if source is None else [source]
-                batches = corpus.load(stored, split, sources=sources)
+                batches = corpus.load(stored, split, source=source)
                 for texts in chain.from_iterable(map(_portions, batches)):
                     encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
                     rows = [np.array([*e.ids, bpe.eos_token_id], dtype) for e in encodings]
@@ -81,10 +80,10 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             facts.setdefault("bytes", {})[split] = _count_bytes(ids, token_bytes)
     if target is not None:
         ids, start = load_ids(out, "train", dtype.str), 0
-        for part in facts["sources"].values():
+        for part in facts["sources"]:
             part["bytes"] = _count_bytes(ids[start : start + part["tokens"]], token_bytes)
             start += part["tokens"]
-        facts["target_tokens"] = sum(facts["sources"][name]["tokens"] for name in target)
+        facts["target_tokens"] = sum(p["tokens"] for p in facts["sources"] if p["name"] in target)
     return facts
 
 

@@ -19,7 +19,8 @@ def sources_of(corpus: CorpusConfig) -> tuple[SourceConfig, ...]:
     >>> [source.name for source in sources_of(CorpusConfig(documents="texts/news.jsonl.gz"))]
     ['news']
     """
-    sources = corpus.sources or (SourceConfig(documents=corpus.documents or DUMP),)
+    one = f"./{DUMP}" if corpus.documents == DUMP else corpus.documents  # a folder of that name
+    sources = corpus.sources or (SourceConfig(documents=one or DUMP),)
     least = corpus.min_chars
     return tuple(
         replace(
@@ -36,9 +37,7 @@ def sources_of(corpus: CorpusConfig) -> tuple[SourceConfig, ...]:
 
 def uses_dump(corpus: CorpusConfig) -> bool:
     """Whether the dump is one of the sources."""
-    if corpus.sources:
-        return any(source.documents == DUMP for source in corpus.sources)
-    return corpus.documents is None
+    return any(source.documents == DUMP for source in sources_of(corpus))
 
 
 def is_url(documents: str) -> bool:

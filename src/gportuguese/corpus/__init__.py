@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gportuguese import artifacts, dump
+from gportuguese import artifacts
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, CorpusConfig, EvaluateConfig, sources_of
+from gportuguese.config import DUMP, Config, EvaluateConfig, sources_of, uses_dump
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page
-from gportuguese.corpus.documents import document_files, hash_documents, write_shards
+from gportuguese.corpus.documents import identify_sources, read_source
+from gportuguese.corpus.facts import check_splits, collect_pages, facts_of_sources, totals
 from gportuguese.corpus.openings import NUM_PROMPTS, PROBES, PROMPTS, opening_of
-from gportuguese.corpus.pool import CorpusError, clean_dump
-from gportuguese.corpus.shards import DROPPED_SAMPLES, shard_path
+from gportuguese.corpus.pages import read_dump
+from gportuguese.corpus.pool import CorpusError
 from gportuguese.corpus.splits import (
     SPLITS,
     Split,
@@ -25,9 +25,6 @@ from gportuguese.corpus.splits import (
     titles,
     write_splits,
 )
-from gportuguese.corpus.workers import SLOWEST, Job
-from gportuguese.progress import track
-from gportuguese.wikitext import language_of
 from gportuguese.world import World
 
 __all__ = [
@@ -38,8 +35,7 @@ __all__ = [
     "Split",
     "build",
     "clean_page",
-    "document_files",
-    "hash_documents",
+    "identify_sources",
     "load",
     "probe_of",
     "prompts_of",
@@ -49,48 +45,50 @@ __all__ = [
     "titles",
 ]
 
-_REMEDIES = {
-    "train": "lower corpus.valid_per_mille and corpus.test_per_mille",
-    "valid": "raise corpus.valid_per_mille",
-    "too short": "lower corpus.min_chars",
-    "no text": "give the rows a 'text'",
-}
-
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
     """Writes `train|valid|test.parquet`, `dropped.jsonl` and `quarantine.jsonl`; returns the counts.
 
-    With a dump it reuses the shards of an interrupted run; your own documents are read again. Memory
-    is a constant per worker, and about 400 bytes per document for finding duplicates.
+    It reuses the shards of an interrupted run. Memory is a constant per worker, and about 400 bytes per
+    document for finding duplicates. With `corpus.sources`, `facts["sources"]` holds the counts of each
+    in their order; with several of them the Parquet files have a column `source` with its name.
     """
     section = config.corpus
-    language = section.language
+    sources = tuple(
+        replace(source, language=source.language or str(inputs["dump"].facts["language"]))
+        if source.documents == DUMP
+        else source
+        for source in sources_of(section)
+    )
     shards = out / artifacts.SCRATCH
-    shards.mkdir(exist_ok=True)
     start = time.monotonic()
-    if section.documents is None:
-        language = language or str(inputs["dump"].facts["language"])
-        paths, summaries = _clean(inputs["dump"], config, shards, world)
-    else:
-        written = list(write_shards(section, shards))
-        paths, summaries = [path for path, _ in written], [summary for _, summary in written]
+    readings = []
+    for number, source in enumerate(sources):
+        folder = shards if len(sources) == 1 else shards / f"{number:03d}"
+        folder.mkdir(parents=True, exist_ok=True)
+        description = "corpus" if len(sources) == 1 else f"corpus: {source.name}"
+        if source.documents == DUMP:
+            readings.append(read_dump(inputs["dump"], config, source, folder, world))
+        else:
+            readings.append(read_source(section, source, folder, description))
     cleaned = time.monotonic()
-    facts = {
-        "language": language,
-        **_summed(summaries, out),
-        **write_splits(paths, section, out),
-    }
-    facts["dropped"] = dict(sorted((facts["dropped"] + facts.pop("duplicates")).items()))
+    counted = collect_pages(readings, out)
+    written = write_splits(readings, section, out)
+    of_sources = facts_of_sources(sources, readings, written.pop("counts"))
+    facts = {"language": sources[0].language, **counted, **totals(of_sources), **written}
     faults = facts.pop("faults")
-    if section.documents is None:
-        facts["faults_per_mb"] = round(faults / max(facts["bytes"], 1) * 1e6, 3)
+    if uses_dump(section):
+        num_bytes = sum(sum(each["bytes"].values()) for each in of_sources if each["from"] == DUMP)
+        facts["faults_per_mb"] = round(faults / max(num_bytes, 1) * 1e6, 3)
     else:  # your own documents keep every sentence
         del facts["dropped_sentences"]
+    if section.sources:
+        facts["sources"] = of_sources
     facts["seconds"] = {
         "cleaning": round(cleaned - start, 1),
         "duplicates_and_split": round(time.monotonic() - cleaned, 1),
     }
-    _check_splits(facts)
+    check_splits(facts, of_sources)
     return facts
 
 
@@ -113,94 +111,22 @@ def probe_of(artifact: Artifact) -> str:
     return shipped or opening_of(next(load(artifact, "valid"))[0])
 
 
-def target_sources(section: CorpusConfig, artifact: Artifact) -> list[str] | None:
+def target_sources(artifact: Artifact) -> list[str] | None:
     """The names of the sources in the language of the first one; None if there is only one source.
 
-    The tokenizer and the alignment learn from these. A source without a language counts as one of them.
+    A source without a language counts as one of them.
     """
-    sources = sources_of(section)
-    if len(sources) == 1:
+    sources = artifact.facts.get("sources", [])
+    if len(sources) < 2:
         return None
     target = _language_of(artifact)
-    return [str(s.name) for s in sources if _primary(s.language or target) == target]
+    return [each["name"] for each in sources if _primary(each["language"] or target) == target]
 
 
 def _language_of(artifact: Artifact) -> str:
     """Language code without region: `pt` for `pt-BR`; empty if unknown."""
-    return _primary(str(artifact.facts["language"] or ""))
+    return _primary(artifact.facts["language"] or "")
 
 
 def _primary(language: str) -> str:
     return language.lower().partition("-")[0]
-
-
-def _check_splits(facts: dict[str, Any]) -> None:
-    """Raises `CorpusError` with remedies if the training or validation split is empty."""
-    documents, dropped = facts["documents"], facts["dropped"]
-    empty = next((split for split in ("train", "valid") if not documents[split]), None)
-    if empty is None:
-        return
-    causes = [*([empty] if sum(documents.values()) else []), *dropped]
-    remedies = [_REMEDIES[cause] for cause in causes if cause in _REMEDIES]
-    counts = ", ".join(f"{number:,} {reason}" for reason, number in dropped.items())
-    raise CorpusError(
-        f"no document for {empty} among {facts['pages']:,} pages or rows (dropped: "
-        f"{counts or 'none'}); {', or '.join([*remedies, 'bring more text'])}"
-    )
-
-
-def _clean(
-    artifact: Artifact, config: Config, shards: Path, world: World
-) -> tuple[list[Path], list[dict[str, Any]]]:
-    """Paths and summaries of a dump's shards, in the order of the dump."""
-    path = dump.load(artifact, config.dump)
-    language = language_of(str(artifact.facts["language"]), dump.read_header(path).namespaces)
-    job = Job(path, config.corpus, language, shards)
-    summaries: dict[int, dict[str, Any]] = {}
-    num_pages = new_pages = 0
-    earlier, start = set(shards.glob("*.jsonl")), time.monotonic()
-    with track("corpus", path.stat().st_size) as advance:
-        for piece, summary in clean_dump(job, world.num_workers):
-            summaries[piece.number] = summary
-            num_pages += summary["pages"]
-            is_resumed = shard_path(shards, piece.number) in earlier
-            new_pages += 0 if is_resumed else summary["pages"]
-            note = f"{new_pages / (time.monotonic() - start):,.0f} pages/s" if new_pages else ""
-            advance(piece.end - piece.start, note, resumed=is_resumed)
-    if not num_pages:
-        raise CorpusError(f"{path} holds no pages; is it a pages-articles dump?")
-    numbers = sorted(summaries)
-    return [shard_path(shards, n) for n in numbers], [summaries[n] for n in numbers]
-
-
-def _summed(summaries: list[dict[str, Any]], out: Path) -> dict[str, Any]:
-    """The summaries added up; writes the samples of dropped pages and the pages set aside."""
-    dropped: Counter[str] = Counter()
-    kept: Counter[str] = Counter()
-    slowest: list[tuple[float, str]] = []
-    over_limit: Counter[str] = Counter()
-    with (
-        (out / "dropped.jsonl").open("w", encoding="utf-8") as samples,
-        (out / "quarantine.jsonl").open("w", encoding="utf-8") as quarantine,
-    ):
-        for summary in summaries:
-            dropped.update(summary["dropped"])
-            for row in summary["samples"]:
-                kept[row["reason"]] += 1
-                if kept[row["reason"]] <= DROPPED_SAMPLES:
-                    samples.write(json.dumps(row, ensure_ascii=False) + "\n")
-            for row in summary.get("quarantined", ()):
-                quarantine.write(json.dumps(row, ensure_ascii=False) + "\n")
-            over_limit.update(summary.get("over_limit", ()))
-            slowest += [(seconds, title) for seconds, title in summary.get("slowest", ())]
-    return {
-        "pages": sum(summary["pages"] for summary in summaries),
-        "dropped": dropped,
-        "faults": sum(summary.get("faults", 0) for summary in summaries),
-        "dropped_sentences": sum(summary.get("dropped_sentences", 0) for summary in summaries),
-        "templates_over_limit": dict(over_limit.most_common(SLOWEST)),
-        "slowest_pages": [
-            {"title": title, "milliseconds": round(1e3 * seconds, 1)}
-            for seconds, title in sorted(slowest, reverse=True)[:SLOWEST]
-        ],
-    }

@@ -1,222 +1,246 @@
-"""Documents of your own instead of a dump: JSON lines, Parquet or text, read row by row.
+"""Documents of your own, read row by row from files of many formats, near or far, and kept as shards.
 
-Only the columns `text`, `title` and `id` are read.
+Only the columns of text, title and id are read.
 """
 
 from __future__ import annotations
 
-import gzip
-import json
 import logging
-import os
 import zlib
 from collections.abc import Iterator
-from decimal import Decimal
-from itertools import groupby, islice
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, NoReturn
 
 from gportuguese import hashes
-from gportuguese.config import CorpusConfig, resolve_path
+from gportuguese.config import (
+    DUMP,
+    CorpusConfig,
+    SourceConfig,
+    is_hub_id,
+    is_url,
+    resolve_path,
+    sources_of,
+)
 from gportuguese.corpus.cleaning import Document, Dropped
+from gportuguese.corpus.files import FOLDER_KINDS, KINDS, File, local_files
+from gportuguese.corpus.hub import commit_of, hub_files
 from gportuguese.corpus.pool import CorpusError
-from gportuguese.corpus.shards import ShardWriter, shard_path
+from gportuguese.corpus.rows import START, Mark, Row, read_rows
+from gportuguese.corpus.shards import ShardWriter, read_summary, shard_path
+from gportuguese.corpus.splits import Reading
+from gportuguese.corpus.web import web_file
 from gportuguese.progress import track
 
 log = logging.getLogger("gportuguese")
 
-KINDS = (".jsonl", ".jsonl.gz", ".parquet", ".txt")
 _SHARD_DOCUMENTS = 2000
-_BATCH_ROWS = 256  # of a Parquet file in memory
+_SHARD_BYTES = 32 << 20  # of text, in memory
 _REPORT_BYTES = 1 << 20  # between two reports of progress
-_COLUMNS = ("id", "title", "text")
-
-_Row = tuple[str, Any, int]
-"""File and line, the row, and how many bytes of the file have been read."""
+_PATIENCE_ROWS = 1000  # without a text, before a source is refused
+_SHOWN_COLUMNS = 12
 
 
-def write_shards(section: CorpusConfig, shards: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
-    """Writes the documents as shards; yields path and summary of each."""
-    results = read_own(section)
-    number = 0
-    while batch := list(islice(results, _SHARD_DOCUMENTS)):
-        shard, path = ShardWriter(section), shard_path(shards, number)
-        for result in batch:
-            shard.add(result)
-        yield path, shard.write(path)
-        number += 1
+class _Result(NamedTuple):
+    document: Document | Dropped
+    next: tuple[int, Mark]
+    """The file and the place after it, where reading goes on."""
 
 
-def document_files(section: CorpusConfig) -> list[Path]:
-    """The files at `corpus.documents`; raises `CorpusError` if there are none."""
-    source = resolve_path(str(section.documents))
-    if not source.exists():
-        raise CorpusError(f"no documents at {source}: there is no such file or folder")
-    paths = [path for path in _files_at(source) if _is_document(path)]
-    if not paths:
-        raise CorpusError(
-            f"no documents at {source}: give a {', '.join(KINDS[:-1])} or {KINDS[-1]} file, or a "
-            "folder of them"
-        )
-    for path in paths:
-        if not os.access(path, os.R_OK):
-            raise CorpusError(f"{path} cannot be read; change its permissions or move it away")
-    return paths
+def files_of(section: CorpusConfig, source: SourceConfig) -> list[File]:
+    """The files of a source in order; raises `CorpusError` if there are none."""
+    if is_url(source.documents):
+        return [web_file(source.documents)]
+    if _is_on_hub(source):
+        return hub_files(source, str(commit_of(source, download=True)))
+    return local_files(source.documents, KINDS if section.sources else FOLDER_KINDS)
 
 
-def document_name(path: Path, section: CorpusConfig) -> str:
-    """A file's path below the folder `corpus.documents`, or its name if that is the file."""
-    source = resolve_path(str(section.documents))
-    return path.name if path == source else path.relative_to(source).as_posix()
+def identify_sources(section: CorpusConfig, download: bool) -> str | None:
+    """The identity of all sources, for digests; None if a commit on the Hub is not known yet.
+
+    Files on this machine are identified by their names and contents, data sets by their commit, and
+    URLs by themselves. With `download`, commits that are not known are asked for.
+    """
+    found = [_identity(section, source, download) for source in sources_of(section)]
+    if None in found:
+        return None
+    return hashes.digest_of(found) if section.sources else found[0]
 
 
-def hash_documents(section: CorpusConfig) -> str:
-    """SHA-256 over the names and contents of the files."""
-    files = document_files(section)
-    return hashes.hash_files((document_name(path, section), path) for path in files)
+def _identity(section: CorpusConfig, source: SourceConfig, download: bool) -> str | None:
+    if source.documents == DUMP:
+        return DUMP  # it is an input of the stage
+    if is_url(source.documents):
+        return source.documents
+    if _is_on_hub(source):
+        commit = commit_of(source, download)
+        return commit and f"{source.documents}@{commit}"
+    files = files_of(section, source)
+    return hashes.hash_files((file.name, Path(file.place)) for file in files)
+
+
+def _is_on_hub(source: SourceConfig) -> bool:
+    return is_hub_id(source.documents) and not resolve_path(source.documents).exists()
 
 
 def read_own(section: CorpusConfig) -> Iterator[Document | Dropped]:
-    """Yields the documents of all files; those below `corpus.min_chars` are dropped."""
-    paths = document_files(section)
-    source = resolve_path(str(section.documents))
-    if others := [path for path in _files_at(source) if not _is_document(path)]:
-        names = ", ".join(document_name(path, section) for path in others[:3])
-        more = f" and {len(others) - 3} more" if len(others) > 3 else ""
-        log.info("%s: skipped %s%s (no documents)", source, names, more)
-    with track("corpus", sum(path.stat().st_size for path in paths)) as advance:
-        for path in paths:
-            reported = 0
-            rows = read_file(path, document_name(path, section), section)
-            for number, (result, position) in enumerate(rows, start=1):
-                if position - reported > _REPORT_BYTES:
-                    advance(position - reported, f"{path.name}, row {number:,}")
-                    reported = position
-                if isinstance(result, Document) and len(result.text) < section.min_chars:
-                    yield Dropped(result.id, result.title, "too short")
-                else:
-                    yield result
-            advance(path.stat().st_size - reported, path.name)
+    """Yields the documents of `corpus.documents`; those below `corpus.min_chars` are dropped."""
+    (source,) = sources_of(section)
+    for result in _read(section, source, files_of(section, source), "corpus", []):
+        yield result.document
+
+
+def read_source(
+    section: CorpusConfig, source: SourceConfig, folder: Path, description: str
+) -> Reading:
+    """Writes the documents of a source as shards, after the shards that an earlier run has finished."""
+    files = files_of(section, source)
+    versions = [file.version for file in files]
+    paths, summaries = _finished(folder, versions)
+    shard = ShardWriter(section)
+
+    def write(last: _Result) -> None:
+        nonlocal shard
+        paths.append(shard_path(folder, len(paths)))
+        summaries.append(shard.write(paths[-1], next=last.next, versions=versions))
+        shard = ShardWriter(section)
+
+    result = None
+    for result in _read(section, source, files, description, list(summaries)):
+        shard.add(result.document)
+        if shard.num_results == _SHARD_DOCUMENTS or shard.num_bytes >= _SHARD_BYTES:
+            write(result)
+    if result is not None and shard.num_results:
+        write(result)
+    facts: dict[str, Any] = {"files": len(files)}
+    if _is_on_hub(source):
+        facts["revision"] = commit_of(source, download=True)
+    elif any(versions):
+        facts["revision"] = versions[0]
+    return Reading(str(source.name), paths, summaries, facts=facts)
+
+
+def _finished(folder: Path, versions: list[str | None]) -> tuple[list[Path], list[dict[str, Any]]]:
+    """The shards of an earlier run; none if a remote file has changed since."""
+    paths: list[Path] = []
+    summaries: list[dict[str, Any]] = []
+    while summary := read_summary(path := shard_path(folder, len(paths))):
+        if "next" not in summary or summary["versions"] != versions:
+            return [], []
+        paths.append(path)
+        summaries.append(summary)
+    return paths, summaries
+
+
+def _read(
+    section: CorpusConfig,
+    source: SourceConfig,
+    files: list[File],
+    description: str,
+    before: list[dict[str, Any]],
+) -> Iterator[_Result]:
+    """Yields the documents after those of the summaries `before`, up to `source.bytes` of text."""
+    first, mark = 0, START
+    if before:
+        first, mark = before[-1]["next"][0], Mark(*before[-1]["next"][1])
+    num_bytes = sum(summary["bytes"] for summary in before)
+    sizes = [file.size or 0 for file in files]
+    check = _Check(section, source, before)
+    with track(description, source.bytes or sum(sizes)) as advance:
+        reported = num_bytes if source.bytes else sum(sizes[:first])
+        advance(reported, resumed=True)
+        for place, file in enumerate(files[first:], start=first):
+            rows = read_file(file, section, source, mark if place == first else START)
+            for row, document in rows:
+                if source.bytes and num_bytes >= source.bytes:
+                    return
+                check.add(row, document)
+                if isinstance(document, Document):
+                    if len(document.text) < (source.filter.min_chars or 0):
+                        document = Dropped(document.id, document.title, "too short")
+                    elif source.bytes:
+                        num_bytes += len(document.text.encode())
+                done = num_bytes if source.bytes else sum(sizes[:place]) + row.read
+                if done - reported > _REPORT_BYTES:
+                    advance(done - reported, f"{file.name}, row {row.mark.number:,}")
+                    reported = done
+                yield _Result(document, (place, row.mark))
+        check.end()
+        if source.bytes and num_bytes < source.bytes:
+            log.warning(
+                "%s: ends after %s bytes of text, before the limit of %s",
+                source.name, f"{num_bytes:,}", f"{source.bytes:,}",
+            )  # fmt: skip
 
 
 def read_file(
-    path: Path, name: str, section: CorpusConfig
-) -> Iterator[tuple[Document | Dropped, int]]:
-    """Yields each row of a file as a document, or as dropped if it has no text.
+    file: File, section: CorpusConfig, source: SourceConfig, mark: Mark = START
+) -> Iterator[tuple[Row, Document | Dropped]]:
+    """Yields each row of a file after a mark, with its document, or as dropped if it has no text.
 
-    Each comes with the number of bytes read so far. A row without an id gets `name:line`.
-    Raises `CorpusError` with file and line if a row cannot be read.
+    A row without an id gets `name:line`. Raises `CorpusError` with file and line if a row cannot be
+    read.
     """
+    columns = (source.text, source.id, source.title)
     is_first = True
     try:
-        for where, row, position in _rows(path, name, section):
-            result = _document(row, where)
-            if isinstance(result, Dropped) and is_first:
+        for row in read_rows(file, columns, section.txt_document, mark):
+            document = _document(row, source)
+            if isinstance(document, Dropped) and is_first:
                 is_first = False
-                found = f"columns: {', '.join(row)}" if isinstance(row, dict) else f"{row!r:.40}"
-                log.info("%s has no text (%s); such rows are dropped", where, found)
-            yield result, position
+                names = list(row.fields) if isinstance(row.fields, dict) else []
+                found = f"columns: {', '.join(names)}" if names else f"{row.fields!r:.40}"
+                log.info("%s has no %s (%s); such rows are dropped", row.where, source.text, found)
+            yield row, document
     except (OSError, EOFError, zlib.error) as error:
-        raise CorpusError(f"cannot read documents from {path}: {error}") from error
+        raise CorpusError(f"cannot read documents from {file.place}: {error}") from error
 
 
-def _files_at(source: Path) -> list[Path]:
-    """The file itself, or all files below a folder except hidden ones."""
-    if source.is_file():
-        return [source]
-    return sorted(
-        path
-        for path in source.rglob("*")
-        if path.is_file()
-        and not any(part.startswith(".") for part in path.relative_to(source).parts)
-    )
+class _Check:
+    """Refuses one of `corpus.sources` if none of its rows has a text."""
+
+    def __init__(
+        self, section: CorpusConfig, source: SourceConfig, before: list[dict[str, Any]]
+    ) -> None:
+        self.source, self.is_on = source, bool(section.sources)
+        self.rows = sum(summary["pages"] for summary in before)
+        self.texts = self.rows - sum(summary["dropped"].get("no text", 0) for summary in before)
+        self.columns: dict[str, None] = {}
+
+    def add(self, row: Row, document: Document | Dropped) -> None:
+        self.rows += 1
+        self.texts += isinstance(document, Document)
+        if self.is_on and not self.texts:
+            self.columns |= dict.fromkeys(row.fields if isinstance(row.fields, dict) else ())
+            if self.rows == _PATIENCE_ROWS:
+                self._refuse()
+
+    def end(self) -> None:
+        if self.is_on and not self.rows:
+            raise CorpusError(f"source {self.source.name}: {self.source.documents} holds no rows")
+        if self.is_on and not self.texts:
+            self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        columns = list(self.columns)
+        more = ", ..." if len(columns) > _SHOWN_COLUMNS else ""
+        raise CorpusError(
+            f"source {self.source.name}: the first {self.rows:,} rows have no text in the column "
+            f"{self.source.text!r}; set its text to one of the columns found: "
+            f"{', '.join(columns[:_SHOWN_COLUMNS]) or 'none'}{more}"
+        )
 
 
-def _is_document(path: Path) -> bool:
-    return path.name.lower().endswith(KINDS)
-
-
-def _rows(path: Path, name: str, section: CorpusConfig) -> Iterator[_Row]:
-    kind = path.name.lower()
-    if kind.endswith(".parquet"):
-        return _parquet_rows(path, name)
-    return _txt_rows(path, name, section) if kind.endswith(".txt") else _json_rows(path, name)
-
-
-def _document(row: Any, where: str) -> Document | Dropped:
-    fields = row if isinstance(row, dict) else {}
-    title = _as_text(fields.get("title"))
-    text = fields.get("text")
+def _document(row: Row, source: SourceConfig) -> Document | Dropped:
+    fields = row.fields if isinstance(row.fields, dict) else {}
+    text = fields.get(source.text)
+    title = _as_text(fields.get(source.title))
     if not (isinstance(text, str) and text.strip()):
-        return Dropped(where, title, "no text")
-    return Document(_as_text(fields.get("id")) or where, title, _as_text(text).strip())
+        return Dropped(row.where, title, "no text")
+    return Document(_as_text(fields.get(source.id)) or row.where, title, _as_text(text).strip())
 
 
 def _as_text(value: Any) -> str:
     """A field as text; half a surrogate pair, which UTF-8 cannot hold, becomes U+FFFD."""
     text = "" if value is None else str(value)
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-
-
-def _json_rows(path: Path, name: str) -> Iterator[_Row]:
-    for number, line, position in _lines(path):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line, parse_int=Decimal)  # Python limits the digits of an int
-        except json.JSONDecodeError as error:
-            raise CorpusError(
-                f"{path}:{number}, column {error.colno}: broken JSON ({error.msg}); each line has "
-                "to be one JSON object"
-            ) from error
-        except RecursionError as error:
-            raise CorpusError(f"{path}:{number}: JSON nested too deeply") from error
-        yield f"{name}:{number}", row, position
-
-
-def _txt_rows(path: Path, name: str, section: CorpusConfig) -> Iterator[_Row]:
-    lines = ((n, line.replace("\r\n", "\n"), position) for n, line, position in _lines(path))
-    if section.txt_document == "file":
-        yield name, {"text": "".join(line for _, line, _ in lines)}, path.stat().st_size
-    elif section.txt_document == "line":
-        for number, line, position in lines:
-            if line.strip():
-                yield f"{name}:{number}", {"text": line}, position
-    else:
-        for is_text, group in groupby(lines, lambda line: bool(line[1].strip())):
-            if is_text:
-                numbers, texts, positions = zip(*group, strict=True)
-                yield f"{name}:{numbers[0]}", {"text": "".join(texts)}, positions[-1]
-
-
-def _lines(path: Path) -> Iterator[tuple[int, str, int]]:
-    """Yields number and text of each line, and the position in the (compressed) file after it."""
-    with path.open("rb") as file:
-        stream = gzip.GzipFile(fileobj=file) if path.name.lower().endswith(".gz") else file
-        for number, line in enumerate(stream, start=1):
-            try:
-                text = line.decode("utf-8-sig" if number == 1 else "utf-8")
-            except UnicodeDecodeError as error:
-                raise CorpusError(
-                    f"{path}:{number}: not UTF-8 ({error.reason}, byte {error.start + 1} of the "
-                    "line); save the file as UTF-8"
-                ) from error
-            yield number, text, file.tell()
-
-
-def _parquet_rows(path: Path, name: str) -> Iterator[_Row]:
-    import pyarrow as pa
-    import pyarrow.parquet as pq
-
-    number, size = 0, path.stat().st_size
-    try:
-        with pq.ParquetFile(path) as file:
-            nothing = dict.fromkeys(file.schema_arrow.names)
-            columns = [column for column in _COLUMNS if column in nothing]
-            for batch in file.iter_batches(_BATCH_ROWS, columns=columns):
-                for row in batch.to_pylist():
-                    number += 1
-                    position = size * number // file.metadata.num_rows
-                    yield f"{name}:{number}", nothing | row, position
-    except (pa.ArrowException, ValueError) as error:
-        raise CorpusError(f"cannot read {path} after row {number:,}: {error}") from error

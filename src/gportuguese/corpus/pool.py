@@ -14,7 +14,7 @@ import sys
 import time
 import types
 from collections import Counter, deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from multiprocessing.connection import wait
@@ -46,7 +46,7 @@ class _Task:
     deaths: Counter[int] = field(default_factory=Counter)
 
 
-def clean_dump(job: Job, num_workers: int) -> Iterator[tuple[Piece, dict[str, Any]]]:
+def clean_dump(job: Job, num_workers: int) -> Generator[tuple[Piece, dict[str, Any]], None, None]:
     """Yields each piece of the dump and the summary of its shard, as the pieces finish.
 
     Raises `DumpError` if the dump is damaged; finished shards stay for the next run.

@@ -25,7 +25,7 @@ class ShardWriter:
 
     def __init__(self, section: CorpusConfig) -> None:
         self.section, self.lines = section, list[str]()
-        self.num_results = 0
+        self.num_results = self.num_bytes = 0
         self.dropped: Counter[str] = Counter()
         self.samples: list[dict[str, str]] = []
 
@@ -33,7 +33,9 @@ class ShardWriter:
         """Adds a document, or counts one that was dropped."""
         self.num_results += 1
         if isinstance(result, Document):
-            self.lines.append(_line(result, self.section))
+            num_bytes = len(result.text.encode())
+            self.num_bytes += num_bytes
+            self.lines.append(_line(result, num_bytes, self.section))
             return
         self.dropped[result.reason] += 1
         if self.dropped[result.reason] <= DROPPED_SAMPLES:
@@ -43,6 +45,8 @@ class ShardWriter:
         """Writes the shard; returns its summary, which includes `facts`."""
         summary = {
             "pages": self.num_results,
+            "documents": len(self.lines),
+            "bytes": self.num_bytes,
             "dropped": self.dropped,
             "samples": self.samples,
             **facts,
@@ -58,17 +62,13 @@ def shard_path(shards: Path, number: int) -> Path:
     return shards / f"{number:06d}.jsonl"
 
 
-def _line(document: Document, section: CorpusConfig) -> str:
+def _line(document: Document, num_bytes: int, section: CorpusConfig) -> str:
     keys: dict[str, Any] = {"id": document.id}
     if section.dedup != "off":
         keys["fingerprint"] = fingerprint(document.text)
     if section.dedup == "near":
         keys["keys"] = band_keys(document.text)
-    row = {
-        **document.__dict__,
-        "words": len(document.text.split()),
-        "bytes": len(document.text.encode()),
-    }
+    row = {**document.__dict__, "words": len(document.text.split()), "bytes": num_bytes}
     return f"{json.dumps(keys, ensure_ascii=False)}\t{json.dumps(row, ensure_ascii=False)}"
 
 

@@ -6,7 +6,9 @@ import hashlib
 import json
 from array import array
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
 Split = Literal["train", "valid", "test"]
 SPLITS: tuple[Split, ...] = ("train", "valid", "test")
 _COLUMNS = ("id", "title", "text")
+_SOURCE = "source"
 _ROW_GROUP_DOCUMENTS = 1000
 
 
@@ -35,18 +38,21 @@ def split_of(document_id: str, section: CorpusConfig) -> Split:
 
 
 def load(
-    artifact: Artifact, split: Split, batch_size: int = 256, sources: Collection[str] | None = None
+    artifact: Artifact, split: Split, batch_size: int = 256, source: str | None = None
 ) -> Iterator[list[str]]:
-    """Yields the texts of a split in order, up to `batch_size` at a time; of all or some sources."""
-    import pyarrow as pa
+    """Yields the texts of a split in order, at most `batch_size` at a time.
+
+    With `source`, only those of the source of that name.
+    """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    columns = ["text"] if sources is None else ["text", "source"]
     with pq.ParquetFile(artifact.folder / f"{split}.parquet") as file:
+        is_marked = source is not None and _SOURCE in file.schema_arrow.names
+        columns = ["text", _SOURCE] if is_marked else ["text"]
         for batch in file.iter_batches(batch_size=batch_size, columns=columns):
-            if sources is not None:
-                batch = batch.filter(pc.is_in(batch["source"], pa.array(sources)))
+            if is_marked:
+                batch = batch.filter(pc.equal(batch.column(_SOURCE), source))
             if len(batch):
                 yield batch.column("text").to_pylist()
 
@@ -56,8 +62,8 @@ def rows_of(artifact: Artifact, split: Split, source: str) -> np.ndarray:
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
-    table = pq.read_table(artifact.folder / f"{split}.parquet", columns=["source"])
-    return np.flatnonzero(pc.equal(table["source"], source).to_numpy())
+    table = pq.read_table(artifact.folder / f"{split}.parquet", columns=[_SOURCE])
+    return np.flatnonzero(pc.equal(table[_SOURCE], source).to_numpy())
 
 
 def titles(artifact: Artifact, split: Split, places: list[int]) -> list[str]:
@@ -69,37 +75,60 @@ def titles(artifact: Artifact, split: Split, places: list[int]) -> list[str]:
     return [f"{row['title']} ({row['id']})" for row in rows]
 
 
-def write_splits(paths: list[Path], section: CorpusConfig, out: Path) -> dict[str, Any]:
-    """Writes the documents of the shards to `train|valid|test.parquet`; returns counts.
+@dataclass(frozen=True)
+class Reading:
+    """A source that has been read: its documents, and what was counted."""
+
+    name: str
+    paths: list[Path]
+    """Its shards, in order."""
+    summaries: list[dict[str, Any]]
+    """Those of the shards."""
+    num_documents: int | None = None
+    """How many documents of the shards to take; None takes all."""
+    num_beyond: int = 0
+    """How many it leaves."""
+    facts: dict[str, Any] = field(default_factory=dict)
+    """What else was found."""
+
+
+def write_splits(readings: list[Reading], section: CorpusConfig, out: Path) -> dict[str, Any]:
+    """Writes the documents to `train|valid|test.parquet`; returns counts, also for each source.
 
     Of exact copies only the first is kept. Near-duplicates are all kept, in the first one's split.
+    The split depends on the id within the source, so that more sources move no document of the first.
+    With several sources, `<source>/` is put before the ids, and a column holds the source.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    copies, ids, keys = _find_copies(paths, section)
+    copies, ids, keys, owners = _find_copies(readings, section)
     first = clusters(np.frombuffer(keys, np.uint64).reshape(-1, NUM_BANDS))
-    schema = pa.schema([(name, pa.string()) for name in _COLUMNS])
-    counts: Counter[str] = Counter()
-    words = num_bytes = place = 0
+    is_mixed = len(readings) > 1
+    schema = pa.schema([(name, pa.string()) for name in (*_COLUMNS, *[_SOURCE] * is_mixed)])
+    counts = [Counts() for _ in readings]
+    num_copies = place = 0
     writers = {split: pq.ParquetWriter(out / f"{split}.parquet", schema) for split in SPLITS}
     pending: dict[Split, list[dict[str, str]]] = {split: [] for split in SPLITS}
     try:
         with (out / "dropped.jsonl").open("a", encoding="utf-8") as samples:
-            for number, row in enumerate(row for path in paths for row in read_documents(path)):
+            for number, (source, row) in enumerate(_rows(readings, read_documents)):
+                own_id = row["id"]
+                if is_mixed:
+                    name = readings[source].name
+                    row |= {"id": f"{name}/{own_id}", _SOURCE: name}
                 if number in copies:
-                    counts["copies"] += 1
-                    if counts["copies"] <= DROPPED_SAMPLES:
+                    counts[source].copies += 1
+                    num_copies += 1
+                    if num_copies <= DROPPED_SAMPLES:
                         sample = {
                             "id": row["id"], "title": row["title"], "reason": "exact duplicate"
                         }  # fmt: skip
                         samples.write(json.dumps(sample, ensure_ascii=False) + "\n")
                     continue
-                split = split_of(ids[first[place]] if len(first) else row["id"], section)
+                split = split_of(ids[first[place]] if len(first) else own_id, section)
                 place += 1
-                counts[split] += 1
-                words += row["words"]
-                num_bytes += row["bytes"]
+                counts[source].add(split, row)
                 pending[split].append(row)
                 if len(pending[split]) == _ROW_GROUP_DOCUMENTS:
                     _flush(writers[split], pending[split], schema)
@@ -109,37 +138,62 @@ def write_splits(paths: list[Path], section: CorpusConfig, out: Path) -> dict[st
         for writer in writers.values():
             writer.close()
     sizes = np.bincount(first) if len(first) else np.zeros(0, int)
-    return {
-        "documents": {split: counts[split] for split in SPLITS},
-        "words": words,
-        "bytes": num_bytes,
-        "duplicates": Counter({"exact duplicate": len(copies)} if copies else {}),
-        "near_duplicates": {
-            "clusters": int((sizes > 1).sum()),
-            "documents": int(sizes[sizes > 1].sum()),
-            "largest": int(sizes.max(initial=0)),
-        },
+    near = {
+        "clusters": int((sizes > 1).sum()),
+        "documents": int(sizes[sizes > 1].sum()),
+        "largest": int(sizes.max(initial=0)),
     }
+    if is_mixed:
+        places = np.frombuffer(owners, np.uint32)
+        near["across_sources"] = int((places != places[first]).sum()) if len(first) else 0
+    return {"near_duplicates": near, "counts": counts}
+
+
+@dataclass
+class Counts:
+    """Documents and bytes of a source by split, and its words and exact copies."""
+
+    documents: Counter[Split] = field(default_factory=Counter)
+    bytes: Counter[Split] = field(default_factory=Counter)
+    words: int = 0
+    copies: int = 0
+
+    def add(self, split: Split, row: dict[str, Any]) -> None:
+        """Counts a document."""
+        self.documents[split] += 1
+        self.bytes[split] += row["bytes"]
+        self.words += row["words"]
+
+
+def _rows(
+    readings: list[Reading], read: Callable[[Path], Iterable[dict[str, Any]]]
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The place of its source and one half of each document, in order."""
+    for source, reading in enumerate(readings):
+        rows = (row for path in reading.paths for row in read(path))
+        for row in islice(rows, reading.num_documents):
+            yield source, row
 
 
 def _find_copies(
-    paths: list[Path], section: CorpusConfig
-) -> tuple[set[int], list[str], array[int]]:
-    """Places of exact copies; ids and band keys (flat) of the documents that are kept."""
+    readings: list[Reading], section: CorpusConfig
+) -> tuple[set[int], list[str], array[int], array[int]]:
+    """Places of exact copies; ids, band keys (flat) and sources of the documents that are kept."""
     copies: set[int] = set()
     seen: set[str] = set()
     ids: list[str] = []
-    keys = array("Q")
+    keys, owners = array("Q"), array("I")
     if section.dedup == "off":
-        return copies, ids, keys
-    for number, row in enumerate(row for path in paths for row in read_keys(path)):
+        return copies, ids, keys, owners
+    for number, (source, row) in enumerate(_rows(readings, read_keys)):
         if row["fingerprint"] in seen:
             copies.add(number)
         elif section.dedup == "near":
             ids.append(row["id"])
             keys.extend(row["keys"])
+            owners.append(source)
         seen.add(row["fingerprint"])
-    return copies, ids, keys
+    return copies, ids, keys, owners
 
 
 def _flush(writer: pq.ParquetWriter, rows: list[dict[str, str]], schema: Any) -> None:

@@ -154,17 +154,18 @@ def _dump_facts(inputs: dict[str, Artifact]) -> dict[str, Any]:
 
 
 def _sources(config: Config, inputs: dict[str, Artifact]) -> list[dict[str, Any]]:
-    """Each source of the training text and its part of it; empty if there is only one."""
-    parts = inputs["tokens"].facts.get("sources", {})
+    """Each source and its part of the training text; empty if there is only one source."""
+    sources = {source.name: source for source in sources_of(config.corpus)}
+    languages = {
+        each["name"]: each["language"] for each in inputs["corpus"].facts.get("sources", ())
+    }
     return [
         {
-            "name": source.name,
-            "text": _source_text(source, inputs),
-            "language": source.language or "",
-            **parts[str(source.name)],
+            **part,
+            "text": _source_text(sources[part["name"]], inputs),
+            "language": languages[part["name"]] or "",
         }
-        for source in sources_of(config.corpus)
-        if parts
+        for part in inputs["tokens"].facts.get("sources", ())
     ]
 
 
