@@ -6,6 +6,7 @@ import copy
 import functools
 import json
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,14 +34,12 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     Raises `TokenizerError` if the corpus cannot fill the vocabulary.
     """
     section = config.tokenizer
-    sources = corpus.target_sources(inputs["corpus"]) or [None]
+    stored, sources = inputs["corpus"], corpus.target_sources(inputs["corpus"])
+    batches = chain.from_iterable(
+        corpus.load(stored, "train", source=source) for source in sources or (None,)
+    )
     vocab, merges = train(
-        (
-            text
-            for source in sources
-            for batch in corpus.load(inputs["corpus"], "train", source=source)
-            for text in batch
-        ),
+        (text for batch in batches for text in batch),
         section.vocab_size,
         section.min_frequency,
     )

@@ -1,0 +1,207 @@
+"""A whole run on a mix of two languages: what each stage reads of it, the report and the card."""
+
+import json
+import logging
+import math
+from collections import Counter
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from huggingface_hub import ModelCard
+
+from gportuguese import Pipeline, cli, corpus, evaluate, init_world, load_config, load_model
+from gportuguese.align.resources import Resources
+from gportuguese.config import EvaluateConfig, asset_path
+from gportuguese.evaluation import _validation_texts
+from gportuguese.evaluation import build as build_report
+from gportuguese.tokens import joined_ids, load_ids
+from tests.conftest import sentence, tiny_settings
+
+WORDS = [
+    "the",
+    "house",
+    "by",
+    "river",
+    "stands",
+    "old",
+    "stone",
+    "where",
+    "people",
+    "walk",
+    "green",
+]
+
+
+def write_texts(path, texts):
+    rows = (json.dumps({"id": n, "text": text}) for n, text in enumerate(texts))
+    path.write_text("\n".join(rows), encoding="utf-8")
+    return str(path)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    """Portuguese and English documents."""
+    folder = tmp_path_factory.mktemp("texts")
+    english = (
+        f"{n} " + " ".join(WORDS[(n * step + step) % len(WORDS)] for step in range(40))
+        for n in range(60)
+    )
+    return {
+        "pt": write_texts(folder / "pt.jsonl", (f"{n} {sentence(n, 60)}" for n in range(200))),
+        "en": write_texts(folder / "en.jsonl", english),
+    }
+
+
+@pytest.fixture(scope="module")
+def settings(files, tmp_path_factory):
+    """The settings of a tiny run that transfers the packaged English model to 80 % Portuguese."""
+    return settings_of(files, tmp_path_factory.mktemp("run") / "artifacts", (0.8, 0.2))
+
+
+def plain_settings(artifacts):
+    all_texts = ("dump.source=null", "corpus.min_chars=50", "evaluate.tokens=null")
+    return (*tiny_settings("", artifacts), *all_texts)
+
+
+def settings_of(files, artifacts, weights):
+    sources = [
+        {"documents": files[name], "name": name, "language": name, "weight": weight}
+        for name, weight in zip(("pt", "en"), weights, strict=True)
+    ]
+    return (
+        *plain_settings(artifacts),
+        f"corpus.sources={json.dumps(sources)}",
+        "align={base: 'package:english-nano', method: mean}",
+    )
+
+
+@pytest.fixture(scope="module")
+def run(settings):
+    """The pipeline after `export`."""
+    config = load_config(None, settings)
+    pipeline = Pipeline(config)
+    pipeline.build("export", init_world(config.runtime))
+    return pipeline
+
+
+def texts_of(pipeline, split, source):
+    batches = corpus.load(pipeline.open("corpus"), split, source=source)
+    return [text for batch in batches for text in batch]
+
+
+def test_the_pass_has_the_weights_and_the_held_out_sets_are_of_the_first_source(run):
+    tokens, bpe = run.open("tokens"), load_model(run.open("train").folder).tokenizer
+    target, english = tokens.facts["sources"]
+    total = tokens.facts["tokens"]["train"]
+    assert (target["name"], english["name"]) == ("pt", "en")
+    assert target["tokens"] + english["tokens"] == total
+    longest = max(len(bpe.encode(text)) + 1 for text in texts_of(run, "train", "en"))
+    assert abs(english["tokens"] - 0.2 * total) <= longest
+    assert tokens.facts["bytes"]["train"] == target["bytes"] + english["bytes"]
+    ids = load_ids(tokens.folder, "train", tokens.facts["dtype"])
+    documents = "".join(bpe.decode(ids)).split("<|endoftext|>")[:-1]
+    assert Counter(documents[: target["documents"]]) == Counter(texts_of(run, "train", "pt"))
+    assert set(documents[target["documents"] :]) <= set(texts_of(run, "train", "en"))
+    assert len(documents) == target["documents"] + english["documents"]
+    for split in ("valid", "test"):
+        ids = load_ids(tokens.folder, split, tokens.facts["dtype"])
+        assert bpe.decode(ids) == "".join(f"{t}<|endoftext|>" for t in texts_of(run, split, "pt"))
+
+
+def test_tokenizer_and_alignment_learn_from_the_target_language_only(run, files, tmp_path):
+    alone = (
+        *plain_settings(tmp_path / "artifacts"),
+        f"corpus.documents={files['pt']}",
+        "corpus.language=pt",
+    )
+    config = load_config(None, alone)
+    other = Pipeline(config).build("tokenizer", init_world(config.runtime))
+    name = "tokenizer.json"
+    assert (run.open("tokenizer").folder / name).read_bytes() == (other.folder / name).read_bytes()
+    tokens = run.open("tokens")
+    resources = Resources(run.config.align, tokens, None, 32)
+    assert len(resources.target_ids) == tokens.facts["sources"][0]["tokens"]
+
+
+def test_the_report_measures_what_was_forgotten(run, files, capsys, settings):
+    (found,) = run.open("evaluate").facts["sources"]
+    texts = texts_of(run, "valid", "en")
+    base = evaluate(asset_path("english-nano"), texts, block_size=32)
+    trained = evaluate(run.open("train"), texts, block_size=32)
+    assert found["before"] == pytest.approx(base.bits_per_byte, rel=1e-5)
+    assert found["after"] == pytest.approx(trained.bits_per_byte, rel=1e-5)
+    report = json.loads((run.open("evaluate").folder / "report.json").read_text(encoding="utf-8"))
+    assert report["sources"] == [found]
+    with pytest.raises(SystemExit):
+        cli.main(["evaluate", *(w for s in settings for w in ("--set", s))])
+    wide = replace(run.config, evaluate=EvaluateConfig(tokens=len(texts) * 20))
+    writer = load_model(run.open("train"), device="cpu")
+    some = _validation_texts(wide, run.open("corpus"), "en", writer)
+    num_tokens = len(joined_ids(writer.tokenizer, texts))
+    assert some == texts[:: math.ceil(num_tokens / (len(texts) * 20))] != texts
+    line = f"| en | {found['before']:.4f} | {found['after']:.4f} |"
+    assert line in capsys.readouterr().out.splitlines()
+
+
+def test_the_card_states_the_mix_and_what_was_forgotten(run):
+    card = ModelCard.load(run.open("export").folder / "README.md").text
+    (found,) = run.open("evaluate").facts["sources"]
+    assert f"| en | {found['before']:.4f} | {found['after']:.4f} |" in card
+    for part in run.open("tokens").facts["sources"]:
+        assert (
+            f"| {part['name']} | the author's own documents | {part['name']} | "
+            f"{100 * part['share']:.2f} % | {part['tokens']:,} | {part['bytes']:,} | "
+            f"{part['documents']:,} | {part['repeats']:.2f} |"
+        ) in card
+    assert "Text:** 2 sources" in card
+    assert not any(word in card for word in ("{{", "{%", "None", "Undefined", "pt.jsonl"))
+
+
+def test_a_weight_changes_neither_corpus_nor_tokenizer(run, files, settings):
+    artifacts = run.config.runtime.artifacts_dir
+    other = Pipeline(load_config(None, settings_of(files, artifacts, (0.9, 0.1))))
+    again = Pipeline(load_config(None, (*settings, "tokens.max_repeats=2")))
+    seeded = Pipeline(load_config(None, (*settings, "tokens.seed=1")))
+    for stage in ("corpus", "tokenizer"):
+        assert other.folder(stage) == run.folder(stage) == seeded.folder(stage)
+    assert again.folder("tokens") == run.folder("tokens")
+    assert len({each.folder("tokens") for each in (run, other, seeded)}) == 3
+
+
+def test_one_source_gives_the_bytes_of_the_short_form(files, tmp_path):
+    source = {"documents": files["pt"], "language": "pt"}
+    forms = (
+        (f"corpus.documents={files['pt']}", "corpus.language=pt"),
+        (f"corpus.sources={json.dumps([source])}",),
+    )
+    written = []
+    for number, form in enumerate(forms):
+        config = load_config(None, (*plain_settings(tmp_path / str(number)), *form))
+        tokens = Pipeline(config).build("tokens", init_world(config.runtime))
+        written.append(
+            {p.name: p.read_bytes() for p in sorted(tokens.folder.iterdir()) if p.suffix != ".json"}
+        )
+        assert "sources" not in tokens.facts
+    assert written[0] == written[1]
+    assert "train.rows.bin" not in written[0]
+
+
+def test_a_source_without_validation_text_is_not_measured(run, caplog, tmp_path, monkeypatch):
+    monkeypatch.setattr("gportuguese.evaluation._validation_texts", lambda *_: [])
+    caplog.set_level(logging.WARNING, "gportuguese")
+    inputs = {name: run.open(name) for name in ("corpus", "train", "tokens")}
+    facts = build_report(run.config, inputs, tmp_path, init_world(run.config.runtime))
+    assert facts["sources"] == []
+    assert caplog.messages == ["source en has no validation document, so it is not measured"]
+
+
+def test_the_mix_does_not_depend_on_the_number_of_workers(run, settings, tmp_path):
+    more = (*settings, f"runtime.artifacts_dir={tmp_path}", "runtime.num_workers=2")
+    config = load_config(None, more)
+    again = Pipeline(config).build("tokens", init_world(config.runtime))
+    for name in ("train.bin", "train.offsets.bin", "train.rows.bin", "valid.bin"):
+        found, wanted = (
+            np.fromfile(f / name, "u1") for f in (again.folder, run.open("tokens").folder)
+        )
+        assert (found == wanted).all()
