@@ -52,7 +52,7 @@ def make(
         base=_base(config, inputs),
         language=_language(config, inputs),
         parameters=facts["parameters"],
-        corpus=corpus.facts,
+        documents=_documents(corpus.facts, inputs["tokens"].facts),
         corpus_settings=config.corpus,
         own_documents=not uses_dump(config.corpus),
         sources=_sources(config, inputs),
@@ -151,6 +151,14 @@ def _language(config: Config, inputs: dict[str, Artifact]) -> str | None:
 def _dump_facts(inputs: dict[str, Artifact]) -> dict[str, Any]:
     """The facts of the dump; empty if the run used the user's own documents."""
     return inputs["dump"].facts if "dump" in inputs else {}
+
+
+def _documents(corpus: dict[str, Any], tokens: dict[str, Any]) -> dict[str, int]:
+    """Documents by split; of several sources, those read in a pass and those of the first held out."""
+    parts = tokens.get("sources")
+    if not parts:
+        return dict(corpus["documents"])
+    return {**corpus["sources"][0]["documents"], "train": sum(p["documents"] for p in parts)}
 
 
 def _sources(config: Config, inputs: dict[str, Artifact]) -> list[dict[str, Any]]:
