@@ -11,10 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gportuguese import corpus
+from gportuguese import corpus, load_config
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, CorpusConfig, SourceConfig, TokensConfig
+from gportuguese.config import Config, ConfigError, CorpusConfig, SourceConfig, TokensConfig
 from gportuguese.mixing import MixError, draw_documents, write_mix
+from gportuguese.plan.schedule import PlanError, make_schedule
 from gportuguese.tokens import BlockLoader, documents_of
 
 LENGTHS = st.lists(st.integers(1, 50), min_size=1, max_size=30)
@@ -209,3 +210,20 @@ def test_parts_change_the_order_of_blocks_only_if_there_are_several():
         for parts in ((), (1000,), (500, 500), (500, 500))
     ]
     assert orders[0] == orders[1] != orders[2] == orders[3]
+
+
+def test_a_plan_of_a_mix_reads_the_first_source_once():
+    mix = "corpus.sources=[{documents: dump, weight: 0.8}, {documents: en.jsonl, weight: 0.2}]"
+    alone = make_schedule(load_config("demo"), None, None)
+    mixed = make_schedule(load_config("demo", (mix,)), None, None)
+    assert mixed.tokens == pytest.approx(alone.tokens / 0.8, rel=0.01)
+    assert mixed.valid_tokens == pytest.approx(alone.valid_tokens, abs=256)
+    joined = load_config("demo", ("corpus.sources=[{documents: dump}, {documents: en.jsonl}]",))
+    with pytest.raises(PlanError, match="number of training tokens is unknown"):
+        make_schedule(joined, None, None)
+
+
+def test_the_first_source_needs_a_weight_above_0():
+    mix = "corpus.sources=[{documents: dump, weight: 0}, {documents: en.jsonl, weight: 1}]"
+    with pytest.raises(ConfigError, match="first source is the text to learn, so its weight must"):
+        load_config("demo", (mix,))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, UserError
+from gportuguese.config import DUMP, Config, UserError, sources_of
 
 # the notebook of GPorTuguese-2 (July 2020): 1.28 GB of training text, 4.9 bytes per token in an article
 _PTWIKI_2020_TOKENS = 261_000_000
@@ -109,12 +109,16 @@ def _corpus_tokens(
         return int(tokens.facts["tokens"]["train"]), f"counted in {tokens.folder}"
     if config.train.epoch_tokens is not None:
         return config.train.epoch_tokens, _EPOCH_TOKENS
-    if config.corpus.documents is None and config.dump.source in _PACKAGED_TOKENS:
-        number = _PACKAGED_TOKENS[config.dump.source]
+    target, *others = sources_of(config.corpus)
+    is_known = target.documents == DUMP and target.bytes is None
+    is_known &= not others or target.weight is not None  # else they are read whole
+    share = target.weight or 1.0  # a pass reads the first source once
+    if is_known and config.dump.source in _PACKAGED_TOKENS:
+        number = int(_PACKAGED_TOKENS[config.dump.source] / share)
         return number, "the packaged articles with the demo's tokenizer; the corpus is not built"
     is_remote_ptwiki = config.dump.source is None and config.dump.wiki == "ptwiki"
-    if is_remote_ptwiki and config.corpus.documents is None:
-        return _PTWIKI_2020_TOKENS, (
+    if is_remote_ptwiki and is_known:
+        return int(_PTWIKI_2020_TOKENS / share), (
             "the corpus is not built; estimated from the Portuguese Wikipedia of July 2020, 1.28 GB of "
             "training text at 4.9 bytes per token (GPorTuguese-2). It has grown since; set another "
             "number with --tokens N"
@@ -132,7 +136,8 @@ def _valid_tokens(
     shares = config.corpus
     if tokens is None:
         train = 1000 - shares.valid_per_mille - shares.test_per_mille
-        found = corpus_tokens * shares.valid_per_mille // train
+        share = sources_of(shares)[0].weight or 1.0  # the set is of the first source
+        found = int(corpus_tokens * share) * shares.valid_per_mille // train
     else:
         found = int(tokens.facts["tokens"]["valid"]) - 1
     wanted = config.train.valid_tokens
