@@ -62,7 +62,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     language = sources[0].language
     if language is None and sources[0].documents == DUMP:
         language = str(inputs["dump"].facts["language"])
-    facts = {"language": language, **counted, **totals(of_sources), **written}
+    facts = {"language": language, **totals(of_sources), **counted, **written}
     faults = facts.pop("faults")
     if uses_dump(section):
         num_bytes = sum(sum(each["bytes"].values()) for each in of_sources if each["from"] == DUMP)
