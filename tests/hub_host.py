@@ -403,7 +403,9 @@ def handler_of(host):
             if blob.is_lfs:
                 headers["X-Linked-Etag"] = f'"{blob.sha256}"'
                 headers["X-Linked-Size"] = str(len(blob.content))
-                headers["Location"] = self.address(f"storage/{blob.sha256}")
+                # as on the Hub, files are stored on another host
+                stored = self.address(f"storage/{blob.sha256}").replace("127.0.0.1", "localhost")
+                headers["Location"] = stored
                 return 302, b"", headers
             return self.ranged(blob.content, headers)
 
