@@ -80,6 +80,8 @@ class Repository:
 class HubHost:
     """Repositories by name, who may write, and for each route the faults of its next requests.
 
+    `sent` lists path and size of each answer's body.
+
     Routes are the names of the handler's methods: info, create, branch, validate, preupload, batch,
     put, verify, commit, paths, tree, resolve, stored. Faults: an int is a status, with `answer_headers`;
     a float hangs up after so many seconds of silence; "drop" does so at once; "drop after" does what was asked, then hangs up;
@@ -96,7 +98,7 @@ class HubHost:
         self.faults = defaultdict(deque)
         self.answer_headers = {}
         self.requests = []
-        self.num_bytes = 0
+        self.sent = []
         self.delayed = []
         self.lock = threading.Lock()
 
@@ -220,8 +222,7 @@ def handler_of(host):
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
-                with host.lock:
-                    host.num_bytes += len(body[:most])
+                host.sent.append((self.path, len(body[:most])))
                 with suppress(OSError):  # the client may not want the rest
                     self.wfile.write(body[:most])
             self.close_connection = True

@@ -27,21 +27,22 @@ def commit_of(source: SourceConfig, download: bool) -> str | None:
     Like base models, a data set stays at the commit in huggingface_hub's cache. Without one, with
     `download`, it is asked for. Raises `CorpusError` if there is none.
     """
-    from huggingface_hub import resolve_revision
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import RevisionResolutionError
 
-    repo, revision = source.documents, source.revision
-    try:
-        found = resolve_revision(
-            repo, repo_type="dataset", revision=revision, local_files_only=True
+    def asked(**settings: bool) -> str:
+        found = HfApi().resolve_revision(
+            source.documents, repo_type="dataset", revision=source.revision, **settings
         )
         return str(found.resolved)
+
+    try:
+        return asked(local_files_only=True)
     except RevisionResolutionError:
         if not download:
             return None
     with _in_words(source):
-        found = resolve_revision(repo, repo_type="dataset", revision=revision)
-        return str(found.resolved)
+        return asked()
 
 
 def hub_files(source: SourceConfig, commit: str) -> list[File]:
