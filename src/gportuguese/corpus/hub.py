@@ -51,10 +51,16 @@ def hub_files(source: SourceConfig, commit: str) -> list[File]:
 
     with _in_words(source):
         paths = _paths(source, commit)
-        entries = HfApi().get_paths_info(
-            source.documents, paths, repo_type="dataset", revision=commit
-        )
-    sizes = {entry.path: getattr(entry, "size", None) for entry in entries}
+        sizes = {
+            entry.path: getattr(entry, "size", None)
+            for folder in dict.fromkeys(str(PurePosixPath(path).parent) for path in paths)
+            for entry in HfApi().list_repo_tree(
+                source.documents,
+                None if folder == "." else folder,
+                repo_type="dataset",
+                revision=commit,
+            )
+        }
     return [_file(source, commit, path, sizes.get(path)) for path in paths]
 
 
@@ -77,9 +83,7 @@ def _paths(source: SourceConfig, commit: str) -> list[str]:
     inside = f"@{commit}/"
     paths = [str(file).partition(inside)[2] for file in splits[source.split]]
     if others := [path for path in paths if not is_document(path)]:
-        raise CorpusError(
-            f"{repo} holds {others[0]}, which cannot be read; formats are {FORMATS}"
-        )
+        raise CorpusError(f"{repo} holds {others[0]}, which cannot be read; formats are {FORMATS}")
     return paths
 
 
@@ -162,7 +166,8 @@ def _sentence(repo: str, revision: str | None, error: Exception) -> str:
     ]
     if is_a(errors.HFValidationError):
         return f"{repo!r} is neither a path nor a Hub id"
-    if is_a(errors.GatedRepoError):
+    # `datasets` tells a gated data set from a missing one only in words
+    if is_a(errors.GatedRepoError) or any("is a gated" in str(cause) for cause in causes):
         return (
             f"the data set {repo!r} is gated; accept its conditions at "
             f"https://huggingface.co/datasets/{repo} and run `hf auth login`"
@@ -183,12 +188,10 @@ def _sentence(repo: str, revision: str | None, error: Exception) -> str:
         return f"cannot read {repo}: the Hub answers {statuses[0]}; run again to go on"
     if is_a(DataFilesNotFoundError):
         return f"{repo} on the Hub holds no files that can be read ({FORMATS})"
-    if is_a(errors.OfflineModeIsEnabled):
-        return f"cannot read {repo}: there is no file or folder of that name, and HF_HUB_OFFLINE is set"
     if is_a(ConnectionError, TimeoutError, errors.RevisionResolutionError) or _is_network(causes):
         return (
-            f"cannot read {repo}: the Hub is unreachable; check the network and run again to go on, "
-            "or name a local file or folder"
+            f"cannot read {repo}: the Hub is unreachable; check the network, unset HF_HUB_OFFLINE and "
+            "run again to go on, or name a local file or folder"
         )
     return f"cannot read {repo} from the Hub: {error}"
 
