@@ -1,7 +1,8 @@
 """A loopback server that speaks as much of the Hub's language as its client needs, and can misbehave.
 
-Pushing: whoami-v2, repos/create, validate-yaml, branch, preupload, LFS batch, PUT and verify, commit,
-paths-info. Downloading: model info, tree, resolve. Models only.
+Pushing models: whoami-v2, repos/create, validate-yaml, branch, preupload, LFS batch, PUT and verify,
+commit, paths-info. Downloading models and data sets: info, tree, paths-info, resolve, and the storage
+that resolve sends to for large files, with ranges. A data set is a repository named `datasets/...`.
 """
 
 import base64
@@ -53,6 +54,7 @@ class Repository:
     """Commits by id, each a title and files by path; branches by name."""
 
     private: bool
+    gated: bool = False
     commits: dict = field(default_factory=dict)
     branches: dict = field(default_factory=dict)
     ignored: set = field(default_factory=set)
@@ -78,11 +80,14 @@ class Repository:
 class HubHost:
     """Repositories by name, who may write, and for each route the faults of its next requests.
 
+    `sent` lists path and size of each answer's body.
+
     Routes are the names of the handler's methods: info, create, branch, validate, preupload, batch,
-    put, verify, commit, paths, tree, resolve. Faults: an int is a status, with `answer_headers`;
+    put, verify, commit, paths, tree, resolve, stored. Faults: an int is a status, with `answer_headers`;
     a float hangs up after so many seconds of silence; "drop" does so at once; "drop after" does what was asked, then hangs up;
     "slow" does it only when the next request of the same route comes; ("status after", n) does it
-    and answers n; ("cut", n) reads n bytes of the body, then hangs up; "html" answers 200 with a
+    and answers n; ("cut", n) reads n bytes of the body, then hangs up; ("cut answer", n) does so after n
+    bytes of the answer; "html" answers 200 with a
     page; "echo" answers 403 and quotes the request's token.
     """
 
@@ -93,6 +98,7 @@ class HubHost:
         self.faults = defaultdict(deque)
         self.answer_headers = {}
         self.requests = []
+        self.sent = []
         self.delayed = []
         self.lock = threading.Lock()
 
@@ -108,19 +114,20 @@ class Refused(Exception):
     """An error answer: status, message and the Hub's error code."""
 
 
-REPO = r"(?P<repo>[^/]+/[^/]+)"
+REPO = r"(?P<repo>(datasets/)?[^/]+/[^/]+)"
 ROUTES = [
     ("GET", "/api/whoami-v2", "whoami"),
     ("POST", "/api/repos/create", "create"),
     ("POST", "/api/validate-yaml", "validate"),
-    ("GET", rf"/api/models/{REPO}(/revision/(?P<rev>[^/]+))?", "info"),
-    ("POST", rf"/api/models/{REPO}/branch/(?P<rev>[^/]+)", "branch"),
-    ("POST", rf"/api/models/{REPO}/preupload/(?P<rev>[^/]+)", "preupload"),
-    ("POST", rf"/api/models/{REPO}/commit/(?P<rev>[^/]+)", "commit"),
-    ("POST", rf"/api/models/{REPO}/paths-info/(?P<rev>[^/]+)", "paths"),
-    ("GET", rf"/api/models/{REPO}/tree/(?P<rev>[^/]+)(/(?P<path>.+))?", "tree"),
+    ("GET", rf"/api/(models/)?{REPO}(/revision/(?P<rev>[^/]+))?", "info"),
+    ("POST", rf"/api/(models/)?{REPO}/branch/(?P<rev>[^/]+)", "branch"),
+    ("POST", rf"/api/(models/)?{REPO}/preupload/(?P<rev>[^/]+)", "preupload"),
+    ("POST", rf"/api/(models/)?{REPO}/commit/(?P<rev>[^/]+)", "commit"),
+    ("POST", rf"/api/(models/)?{REPO}/paths-info/(?P<rev>[^/]+)", "paths"),
+    ("GET", rf"/api/(models/)?{REPO}/tree/(?P<rev>[^/]+)(/(?P<path>.+))?", "tree"),
     ("POST", rf"/{REPO}\.git/info/lfs/objects/batch", "batch"),
     ("PUT", r"/storage/(?P<oid>\w+)", "put"),
+    ("GET", r"/storage/(?P<oid>\w+)", "stored"),
     ("POST", r"/verify/(?P<oid>\w+)", "verify"),
     ("GET", rf"/{REPO}/resolve/(?P<rev>[^/]+)/(?P<path>.+)", "resolve"),
 ]
@@ -180,6 +187,9 @@ def handler_of(host):
                     return self.answer(status, {"error": message}, headers)
             if fault == "drop after":
                 return self.hang_up()
+            if isinstance(fault, tuple) and fault[0] == "cut answer":
+                answer = answer if isinstance(answer, tuple) else (200, answer)
+                return self.answer(*answer, most=fault[1])
             if isinstance(fault, tuple):
                 return self.answer(fault[1], {"error": f"fault {fault[1]}"}, host.answer_headers)
             return self.answer(*answer) if isinstance(answer, tuple) else self.answer(200, answer)
@@ -199,7 +209,7 @@ def handler_of(host):
             with suppress(OSError):
                 self.connection.shutdown(SHUT_RDWR)
 
-        def answer(self, status, body, headers=None):
+        def answer(self, status, body, headers=None, most=None):
             if not isinstance(body, bytes):
                 body = json.dumps(body).encode()
             headers = {
@@ -212,8 +222,12 @@ def handler_of(host):
                 self.send_header(name, value)
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(body)
+                host.sent.append((self.path, len(body[:most])))
+                with suppress(OSError):  # the client may not want the rest
+                    self.wfile.write(body[:most])
             self.close_connection = True
+            if most is not None:
+                self.hang_up()
 
         def user(self):
             token = self.headers.get("Authorization", "").removeprefix("Bearer ")
@@ -231,7 +245,7 @@ def handler_of(host):
         def readable(self, name, revision="main"):
             """The repository, once it is known to have the revision."""
             repo, user = host.repositories.get(name), self.user()
-            if repo is None or (repo.private and user != name.partition("/")[0]):
+            if repo is None or (repo.private and user != name.split("/")[-2]):
                 raise Refused(404, "Repository not found", "RepoNotFound")
             if revision not in repo.branches and revision not in repo.commits:
                 raise Refused(404, f"Invalid rev id: {revision}", "RevisionNotFound")
@@ -348,13 +362,39 @@ def handler_of(host):
         def tree(self, _, repo, rev, path=""):
             tree = self.readable(repo, rev).tree(rev)
             inside = f"{path}/" if path else ""
-            found = [tree[name].as_entry(name) for name in tree if name.startswith(inside)]
-            if inside and not found:
+            names = [name for name in tree if name.startswith(inside)]
+            if inside and not names:
                 raise Refused(404, f"{path} does not exist on {rev}", "EntryNotFound")
-            return found
+            if "recursive=true" in self.path.lower():
+                return [tree[name].as_entry(name) for name in names]
+            entries = {}
+            for name in names:
+                first, _, rest = name.removeprefix(inside).partition("/")
+                folder = {"type": "directory", "path": inside + first, "size": 0, "oid": "0" * 40}
+                entries[first] = folder if rest else tree[name].as_entry(name)
+            return list(entries.values())
+
+        def ranged(self, content, headers):
+            """The part of the content that is asked for."""
+            wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", ""))
+            headers = {"Accept-Ranges": "bytes", **headers}
+            if not wanted:
+                return 200, content, headers
+            first, last = int(wanted[1]), min(int(wanted[2] or len(content)), len(content) - 1)
+            if first > last:
+                return 416, b"", headers | {"Content-Range": f"bytes */{len(content)}"}
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+            return 206, content[first : last + 1], headers
+
+        def stored(self, _, oid):
+            blobs = (b for repo in host.repositories.values() for _, tree in repo.commits.values()
+                     for b in tree.values())  # fmt: skip
+            return self.ranged(next(b.content for b in blobs if b.sha256 == oid), {})
 
         def resolve(self, _, repo, rev, path):
             found = self.readable(repo, rev)
+            if found.gated and self.user() is None:
+                raise Refused(401, f"Access to dataset {repo} is restricted.", "GatedRepo")
             blob = found.tree(rev).get(path)
             headers = {"X-Repo-Commit": found.branches.get(rev, rev)}
             if blob is None:
@@ -364,6 +404,10 @@ def handler_of(host):
             if blob.is_lfs:
                 headers["X-Linked-Etag"] = f'"{blob.sha256}"'
                 headers["X-Linked-Size"] = str(len(blob.content))
-            return 200, blob.content, headers
+                # as on the Hub, files are stored on another host
+                stored = self.address(f"storage/{blob.sha256}").replace("127.0.0.1", "localhost")
+                headers["Location"] = stored
+                return 302, b"", headers
+            return self.ranged(blob.content, headers)
 
     return Handler

@@ -38,7 +38,7 @@ def _corpus(config: Config) -> _Checks:
     )
     yield (
         not (config.dump.source and corpus.sources) or uses_dump(corpus),
-        "dump.source: no source reads it; add {documents: dump} to corpus.sources, or set "
+        "dump.source: none of corpus.sources reads it; add {documents: dump} to them, or add "
         "--set dump.source=null",
     )
     wiki = config.dump.wiki

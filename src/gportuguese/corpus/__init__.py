@@ -75,7 +75,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     counted = collect_pages(readings, out)
     written = write_splits(readings, section, out)
     of_sources = facts_of_sources(sources, readings, written.pop("counts"))
-    facts = {"language": sources[0].language, **counted, **totals(of_sources), **written}
+    facts = {"language": sources[0].language, **totals(of_sources), **counted, **written}
     faults = facts.pop("faults")
     if uses_dump(section):
         num_bytes = sum(sum(each["bytes"].values()) for each in of_sources if each["from"] == DUMP)

@@ -27,21 +27,22 @@ def commit_of(source: SourceConfig, download: bool) -> str | None:
     Like base models, a data set stays at the commit in huggingface_hub's cache. Without one, with
     `download`, it is asked for. Raises `CorpusError` if there is none.
     """
-    from huggingface_hub import resolve_revision
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import RevisionResolutionError
 
-    repo, revision = source.documents, source.revision
-    try:
-        found = resolve_revision(
-            repo, repo_type="dataset", revision=revision, local_files_only=True
+    def asked(**settings: bool) -> str:
+        found = HfApi().resolve_revision(
+            source.documents, repo_type="dataset", revision=source.revision, **settings
         )
         return str(found.resolved)
+
+    try:
+        return asked(local_files_only=True)
     except RevisionResolutionError:
         if not download:
             return None
     with _in_words(source):
-        found = resolve_revision(repo, repo_type="dataset", revision=revision)
-        return str(found.resolved)
+        return asked()
 
 
 def hub_files(source: SourceConfig, commit: str) -> list[File]:
@@ -50,10 +51,16 @@ def hub_files(source: SourceConfig, commit: str) -> list[File]:
 
     with _in_words(source):
         paths = _paths(source, commit)
-        entries = HfApi().get_paths_info(
-            source.documents, paths, repo_type="dataset", revision=commit
-        )
-    sizes = {entry.path: getattr(entry, "size", None) for entry in entries}
+        sizes = {
+            entry.path: getattr(entry, "size", None)
+            for folder in dict.fromkeys(str(PurePosixPath(path).parent) for path in paths)
+            for entry in HfApi().list_repo_tree(
+                source.documents,
+                None if folder == "." else folder,
+                repo_type="dataset",
+                revision=commit,
+            )
+        }
     return [_file(source, commit, path, sizes.get(path)) for path in paths]
 
 
@@ -159,7 +166,8 @@ def _sentence(repo: str, revision: str | None, error: Exception) -> str:
     ]
     if is_a(errors.HFValidationError):
         return f"{repo!r} is neither a path nor a Hub id"
-    if is_a(errors.GatedRepoError):
+    # `datasets` tells a gated data set from a missing one only in words
+    if is_a(errors.GatedRepoError) or any("is a gated" in str(cause) for cause in causes):
         return (
             f"the data set {repo!r} is gated; accept its conditions at "
             f"https://huggingface.co/datasets/{repo} and run `hf auth login`"
@@ -180,12 +188,10 @@ def _sentence(repo: str, revision: str | None, error: Exception) -> str:
         return f"cannot read {repo}: the Hub answers {statuses[0]}; run again to go on"
     if is_a(DataFilesNotFoundError):
         return f"{repo} on the Hub holds no files that can be read ({FORMATS})"
-    if is_a(errors.OfflineModeIsEnabled):
-        return f"cannot read {repo}: there is no file or folder of that name, and HF_HUB_OFFLINE is set"
     if is_a(ConnectionError, TimeoutError, errors.RevisionResolutionError) or _is_network(causes):
         return (
-            f"cannot read {repo}: the Hub is unreachable; check the network and run again to go on, "
-            "or name a local file or folder"
+            f"cannot read {repo}: the Hub is unreachable; check the network, unset HF_HUB_OFFLINE and "
+            "run again to go on, or name a local file or folder"
         )
     return f"cannot read {repo} from the Hub: {error}"
 

@@ -10,6 +10,7 @@ import codecs
 import csv
 import json
 from collections.abc import Iterator
+from contextlib import nullcontext
 from decimal import Decimal
 from itertools import groupby
 from typing import IO, Any, Literal, NamedTuple
@@ -185,10 +186,10 @@ def _csv_rows(file: File, raw: IO[bytes], mark: Mark) -> Iterator[Row]:
             yield last.text
 
     try:
-        rows = csv.reader(texts(_lines(file, raw)), strict=True)
-        names = next((row for row in rows if row), [])
+        with file.open() if mark.number else nullcontext(raw) as top:
+            rows = csv.reader(texts(_lines(file, top)), strict=True)
+            names = next((row for row in rows if row), [])
         if mark.number:
-            raw.seek(0)
             rows = csv.reader(texts(_lines(file, raw, mark)), strict=True)
             last = _Line("", mark, 0)
         number = last.mark.number + 1
@@ -243,18 +244,17 @@ def _parquet_rows(
         with pq.ParquetFile(raw, buffer_size=_BUFFER_BYTES) as table:
             nothing = dict.fromkeys(table.schema_arrow.names)
             wanted = [column for column in dict.fromkeys(columns) if column in nothing]
-            groups = list(range(table.num_row_groups))
-            while groups and number + (size := table.metadata.row_group(groups[0]).num_rows) <= (
-                mark.number
-            ):
-                number += size
-                groups.pop(0)
             total = max(table.metadata.num_rows, 1)
-            for batch in table.iter_batches(_BATCH_ROWS, row_groups=groups, columns=wanted):
-                for row in batch.to_pylist():
-                    number += 1
-                    if number > mark.number:
-                        read = (file.size or 0) * number // total
-                        yield Row(f"{file.name}:{number}", nothing | row, Mark(number), read)
+            for group in range(table.num_row_groups):  # one by one: pyarrow would fetch them all
+                size = table.metadata.row_group(group).num_rows
+                if number + size <= mark.number:
+                    number += size
+                    continue
+                for batch in table.iter_batches(_BATCH_ROWS, row_groups=[group], columns=wanted):
+                    for row in batch.to_pylist():
+                        number += 1
+                        if number > mark.number:
+                            read = (file.size or 0) * number // total
+                            yield Row(f"{file.name}:{number}", nothing | row, Mark(number), read)
     except (pa.ArrowException, ValueError) as error:
         raise CorpusError(f"cannot read {file.place} after row {number:,}: {error}") from error
