@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from gportuguese import corpus, load_config
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, ConfigError, CorpusConfig, SourceConfig, TokensConfig
-from gportuguese.mixing import MixError, draw_documents, write_mix
+from gportuguese.mixing import draw_documents, write_mix
 from gportuguese.plan.schedule import PlanError, make_schedule
 from gportuguese.tokens import BlockLoader, documents_of
 
@@ -170,12 +170,6 @@ def test_a_source_that_repeats_too_often_is_named(tmp_path, caplog):
     caplog.clear()
     mixed(tmp_path / "2", config_of(weights, max_repeats=5), lengths)
     assert caplog.messages == []
-
-
-def test_a_source_without_training_documents_is_an_error(tmp_path):
-    config = config_of({"a": (0.5, None), "b": (0.5, None)})
-    with pytest.raises(MixError, match="source b has no training document"):
-        mixed(tmp_path, config, {"a": [10], "b": []})
 
 
 @given(

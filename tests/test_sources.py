@@ -270,7 +270,7 @@ A, B = {"documents": "a.jsonl"}, {"documents": "b/texts/"}
         ((A, B | {"name": "a"}), "two sources are named 'a'"),
         ((A | {"weight": 0.5}, B), "give every source a weight, or none"),
         ((A | {"weight": 0.5}, B | {"weight": 0.4}), "the weights add up to 0.9, not to 1"),
-        ((A | {"weight": 0}, B), "corpus.sources[0].weight: 0.0 must be above 0"),
+        ((A | {"weight": -0.5}, B), "corpus.sources[0].weight: -0.5 must lie in [0, 1]"),
         ((A | {"bytes": 0},), "corpus.sources[0].bytes: 0 must be at least 1"),
         (
             (A | {"subset": "x"},),

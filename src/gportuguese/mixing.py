@@ -13,15 +13,11 @@ import numpy as np
 
 from gportuguese import corpus
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, UserError, sources_of
+from gportuguese.config import Config, sources_of
 
 log = logging.getLogger("gportuguese")
 
 _SOURCE = "source"  # stem of the files that hold the source at hand
-
-
-class MixError(UserError):
-    """A source has no training documents to mix."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +47,7 @@ def draw_documents(lengths: np.ndarray, num_tokens: float, seed: Sequence[int]) 
     >>> found.whole, len(found.more)
     (2, 1)
     """
-    whole, rest = divmod(num_tokens, max(int(lengths.sum()), 1))
+    whole, rest = divmod(num_tokens, int(lengths.sum()))
     order = np.random.default_rng(seed).permutation(len(lengths))
     sums = np.cumsum(np.concatenate([[0], lengths[order]]))
     return Draw(int(whole), np.sort(order[: np.abs(sums - rest).argmin()]))
@@ -85,18 +81,12 @@ def write_mix(
         for source in sorted(sources, key=lambda source: source.name not in target):
             name = str(source.name)
             num_tokens = encode(name, _SOURCE)
-            if not num_tokens and source.weight != 0:
-                raise MixError(
-                    f"source {name} has no training document; bring more of its text, or remove it "
-                    "from corpus.sources"
-                )
             wanted: float = num_tokens
             if parts and source.weight is not None:  # then the first source has one too
                 wanted = parts[0]["tokens"] * source.weight / (first.weight or 1)
             starts = np.fromfile(out / f"{_SOURCE}.offsets.bin", "<i8")
             draw = draw_documents(np.diff(starts), wanted, (config.tokens.seed, *name.encode()))
-            if num_tokens:
-                _copy(np.memmap(out / f"{_SOURCE}.bin", dtype, mode="r"), starts, draw, ids_file)
+            _copy(np.memmap(out / f"{_SOURCE}.bin", dtype, mode="r"), starts, draw, ids_file)
             places = draw.places(len(starts) - 1)
             lengths = np.diff(starts)[places]
             (position + np.cumsum(lengths) - lengths).astype("<i8").tofile(offsets_file)
@@ -107,7 +97,7 @@ def write_mix(
                 "weight": source.weight,
                 "documents": len(places),
                 "tokens": num_read,
-                "repeats": num_read / max(num_tokens, 1),
+                "repeats": num_read / num_tokens,
             })  # fmt: skip
             position += num_read
         np.array([position], "<i8").tofile(offsets_file)
