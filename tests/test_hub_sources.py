@@ -308,6 +308,16 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, fast, monkeyp
             file.open().read(1)
 
 
+def test_shards_of_a_url_that_has_changed_since_are_not_used(tmp_path, fast, monkeypatch):
+    monkeypatch.setattr(documents, "_SHARD_DOCUMENTS", 7)
+    with serving(Plain) as address:
+        assert read(tmp_path, f"{address}/d.jsonl") == EXPECTED
+        monkeypatch.setattr(Plain, "content", jsonl(ROWS[30:]))
+        monkeypatch.setattr(Plain, "etag", "2")
+        assert read(tmp_path, f"{address}/d.jsonl") == EXPECTED[30:]
+    assert len(list((tmp_path / "shards").iterdir())) == 5
+
+
 @pytest.mark.parametrize(
     ("path", "message"),
     [

@@ -6,6 +6,8 @@ import gzip
 import io
 import json
 import random
+import subprocess
+import sys
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -428,3 +430,60 @@ def test_weights_change_no_document_but_content_and_columns_do(tmp_path, two):
 def test_a_source_that_leaves_nothing_is_named(tmp_path, two):
     with pytest.raises(CorpusError, match="no document for train in source en among 42 pages or r"):
         mixed(tmp_path, two[0], two[1] | {"filter": {"min_chars": 5000}})
+
+
+STREAM = """
+import resource, sys
+from pathlib import Path
+from gportuguese.config import CorpusConfig, SourceConfig, sources_of
+from gportuguese.corpus import documents
+
+section = CorpusConfig(sources=(SourceConfig(documents=sys.argv[1]),), min_chars=20, dedup="off")
+real, number = documents._document, 0
+
+def counted(*args):
+    global number
+    number += 1
+    if number % 100_000 == 0:
+        print(number, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)
+    return real(*args)
+
+documents._document = counted
+(source,) = sources_of(section)
+documents.read_source(section, source, Path(sys.argv[2]), "corpus")
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1200)
+@pytest.mark.parametrize("name", ["d.jsonl", "d.json.gz", "d.parquet", "d.csv.zst"])
+def test_a_million_documents_take_the_memory_of_a_hundred_thousand(tmp_path, name):
+    """Read and written as shards; finding duplicates then takes about 400 bytes per document."""
+    rows = [{"id": number, "text": sentence(number, 40)} for number in range(1000)]
+    path = tmp_path / name
+    if name == "d.parquet":
+        with pq.ParquetWriter(path, pa.Table.from_pylist(rows).schema) as writer:
+            for _ in range(100):
+                writer.write_table(pa.Table.from_pylist(rows * 10))
+    elif name == "d.jsonl":
+        with path.open("wb") as file:
+            file.writelines(jsonl(rows) for _ in range(1000))
+    elif name == "d.json.gz":
+        with gzip.open(path, "wb", compresslevel=1) as file:
+            file.write(b"[" + json.dumps(rows).encode()[1:-1])
+            file.writelines(b", " + json.dumps(rows).encode()[1:-1] for _ in range(999))
+            file.write(b"]")
+    else:
+        with pa.CompressedOutputStream(str(path), "zstd") as file:
+            body = csv_of(rows).partition(b"\n")[2]
+            file.write(b"id,text\n")
+            for _ in range(1000):
+                file.write(body)
+    (tmp_path / "shards").mkdir()
+    done = subprocess.run(
+        [sys.executable, "-c", STREAM, str(path), str(tmp_path / "shards")],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    megabytes = {int(a): int(b) for a, b in map(str.split, done.stdout.splitlines())}
+    assert list(megabytes) == list(range(100_000, 1_000_001, 100_000))
+    assert megabytes[1_000_000] - megabytes[100_000] < 30, megabytes

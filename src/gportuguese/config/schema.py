@@ -76,8 +76,8 @@ class SourceConfig:
 
     documents: str
     """A file or folder, a pattern (`texts/*.jsonl`), an https URL, the id of a data set on the Hub
-    (`wikimedia/wikipedia`), or `dump` for the dump that the `dump` section names. Files are .json,
-    .jsonl, .csv, .parquet or .txt, each also as .gz, .bz2 or .zst."""
+    (`wikimedia/wikipedia`), or `dump` for the dump of section `dump`. Files are .parquet, .json, .jsonl,
+    .csv or .txt, the last four also as .gz, .bz2 or .zst. docs/data.md shows them."""
     name: Annotated[str, Matches(r"[\w.-]+", "letters, digits, ., - and _")] | None = None
     """Name in the `source` column and in reports; null derives it from `documents` and `subset`."""
     subset: str | None = None
@@ -100,6 +100,7 @@ class SourceConfig:
     """Language of the documents (ISO 639-1); null is the first source's. The tokenizer and the alignment
     learn from the sources in the first one's language."""
     filter: FilterConfig = FilterConfig()
+    """Which of its documents to keep."""
     bytes: Annotated[int, Within("[1, inf)")] | None = None
     """Stop after this many bytes of text (UTF-8) that passed the filter; null reads everything. The limit
     is in bytes, because the tokenizer is trained on this text."""

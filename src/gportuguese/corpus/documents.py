@@ -126,6 +126,8 @@ def _finished(folder: Path, versions: list[str | None]) -> tuple[list[Path], lis
     summaries: list[dict[str, Any]] = []
     while summary := read_summary(path := shard_path(folder, len(paths))):
         if "next" not in summary or summary["versions"] != versions:
+            for old in folder.glob("*.jsonl"):
+                old.unlink()
             return [], []
         paths.append(path)
         summaries.append(summary)

@@ -30,19 +30,22 @@ def commit_of(source: SourceConfig, download: bool) -> str | None:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import RevisionResolutionError
 
-    def asked(**settings: bool) -> str:
-        found = HfApi().resolve_revision(
-            source.documents, repo_type="dataset", revision=source.revision, **settings
+    def found(local_files_only: bool) -> str:
+        revision = HfApi().resolve_revision(
+            source.documents,
+            repo_type="dataset",
+            revision=source.revision,
+            local_files_only=local_files_only,
         )
-        return str(found.resolved)
+        return str(revision.resolved)
 
     try:
-        return asked(local_files_only=True)
+        return found(local_files_only=True)
     except RevisionResolutionError:
         if not download:
             return None
     with _in_words(source):
-        return asked()
+        return found(local_files_only=False)
 
 
 def hub_files(source: SourceConfig, commit: str) -> list[File]:

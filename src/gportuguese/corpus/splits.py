@@ -96,8 +96,8 @@ def write_splits(readings: list[Reading], section: CorpusConfig, out: Path) -> d
     """Writes the documents to `train|valid|test.parquet`; returns counts, also for each source.
 
     Of exact copies only the first is kept. Near-duplicates are all kept, in the first one's split.
-    The split depends on the id within the source, so that more sources move no document of the first.
-    With several sources, `<source>/` is put before the ids, and a column holds the source.
+    The split depends on the id within the source: a later source moves a document of the first only by
+    a near-duplicate that links it to another. With several sources, `<source>/` is put before the ids, and a column holds the source.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
