@@ -12,9 +12,11 @@ from huggingface_hub import ModelCard
 
 from gportuguese import Pipeline, cli, corpus, evaluate, init_world, load_config, load_model
 from gportuguese.align.resources import Resources
-from gportuguese.config import EvaluateConfig, asset_path
+from gportuguese.config import EvaluateConfig, SourceConfig, asset_path
 from gportuguese.evaluation import _validation_texts
 from gportuguese.evaluation import build as build_report
+from gportuguese.export import card
+from gportuguese.stages import STAGES
 from gportuguese.tokens import joined_ids, load_ids
 from tests.conftest import sentence, tiny_settings
 
@@ -145,17 +147,31 @@ def test_the_report_measures_what_was_forgotten(run, files, capsys, settings):
 
 
 def test_the_card_states_the_mix_and_what_was_forgotten(run):
-    card = ModelCard.load(run.open("export").folder / "README.md").text
+    text = ModelCard.load(run.open("export").folder / "README.md").text
     (found,) = run.open("evaluate").facts["sources"]
-    assert f"| en | {found['before']:.4f} | {found['after']:.4f} |" in card
+    assert f"| en | {found['before']:.4f} | {found['after']:.4f} |" in text
     for part in run.open("tokens").facts["sources"]:
         assert (
             f"| {part['name']} | the author's own documents | {part['name']} | "
             f"{100 * part['share']:.2f} % | {part['tokens']:,} | {part['bytes']:,} | "
             f"{part['documents']:,} | {part['repeats']:.2f} |"
-        ) in card
-    assert "Text:** 2 sources" in card
-    assert not any(word in card for word in ("{{", "{%", "None", "Undefined", "pt.jsonl"))
+        ) in text
+    assert "Text:** 2 sources" in text
+    assert not any(word in text for word in ("{{", "{%", "None", "Undefined", "pt.jsonl"))
+
+
+def test_the_card_links_data_sets_on_the_hub(run):
+    hub = (
+        SourceConfig(documents="me/news", subset="x.pt", name="pt", language="pt"),
+        SourceConfig(documents="https://host/en.jsonl", name="en", language="en"),
+    )
+    config = replace(run.config, corpus=replace(run.config.corpus, sources=hub))
+    inputs = {name: run.open(name) for name in STAGES["export"].used_inputs(run.config)}
+    made = card.make(config, inputs, run.open("export").facts, [])
+    assert "| pt | [me/news](https://huggingface.co/datasets/me/news), `x.pt` | pt |" in made.text
+    assert "| en | https://host/en.jsonl | en |" in made.text
+    assert made.data.datasets == ["me/news"]
+    assert {result.dataset_type for result in made.data.eval_results} == {"me/news"}
 
 
 def test_a_weight_changes_neither_corpus_nor_tokenizer(run, files, settings):

@@ -50,7 +50,7 @@ def files_of(section: CorpusConfig, source: SourceConfig) -> list[File]:
     """The files of a source in order; raises `CorpusError` if there are none."""
     if is_url(source.documents):
         return [web_file(source.documents)]
-    if _is_on_hub(source):
+    if is_on_hub(source):
         return hub_files(source, str(commit_of(source, download=True)))
     return local_files(source.documents, KINDS if section.sources else FOLDER_KINDS)
 
@@ -72,14 +72,15 @@ def _identity(section: CorpusConfig, source: SourceConfig, download: bool) -> st
         return DUMP  # it is an input of the stage
     if is_url(source.documents):
         return source.documents
-    if _is_on_hub(source):
+    if is_on_hub(source):
         commit = commit_of(source, download)
         return commit and f"{source.documents}@{commit}"
     files = files_of(section, source)
     return hashes.hash_files((file.name, Path(file.place)) for file in files)
 
 
-def _is_on_hub(source: SourceConfig) -> bool:
+def is_on_hub(source: SourceConfig) -> bool:
+    """Whether the documents are a data set on the Hub; a file of that name comes first."""
     return is_hub_id(source.documents) and not resolve_path(source.documents).exists()
 
 
@@ -113,7 +114,7 @@ def read_source(
     if result is not None and shard.num_results:
         write(result)
     facts: dict[str, Any] = {"files": len(files)}
-    if _is_on_hub(source):
+    if is_on_hub(source):
         facts["revision"] = commit_of(source, download=True)
     elif any(versions):
         facts["revision"] = versions[0]

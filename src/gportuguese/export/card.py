@@ -17,11 +17,10 @@ from gportuguese.config import (
     Config,
     SourceConfig,
     as_tree,
-    is_hub_id,
     is_url,
     sources_of,
-    uses_dump,
 )
+from gportuguese.corpus.documents import is_on_hub
 from gportuguese.epochs import epochs_markdown, sources_markdown
 from gportuguese.progress import clock
 
@@ -39,7 +38,7 @@ def make(
     config: Config, inputs: dict[str, Artifact], facts: dict[str, Any], files: list[str]
 ) -> ModelCard:
     """Builds the card of a run from its stages, the facts of the export, and the exported files."""
-    corpus, training = inputs["corpus"], inputs["train"]
+    corpus, training, target = inputs["corpus"], inputs["train"], sources_of(config.corpus)[0]
     measures, prompts = (inputs["evaluate"].facts[key] for key in ("measures", "prompts"))
     section = config.export
     architecture = json.loads((inputs["align"].folder / "config.json").read_text(encoding="utf-8"))
@@ -54,11 +53,10 @@ def make(
         parameters=facts["parameters"],
         documents=_documents(corpus.facts, inputs["tokens"].facts),
         corpus_settings=config.corpus,
-        own_documents=not uses_dump(config.corpus),
+        is_dump=target.documents == DUMP,
+        text=_text_of(target, inputs),
         sources=_sources(config, inputs),
         others=_others(inputs["evaluate"]),
-        dump=_dump_facts(inputs),
-        dump_name=_dump_name(inputs),
         tokens=inputs["tokens"].facts["tokens"],
         token_bytes=inputs["tokens"].facts["bytes"],
         block_size=config.tokens.block_size,
@@ -90,11 +88,16 @@ def _data(
 ) -> ModelCardData:
     """The metadata for the Hub.
 
-    Results are listed only if others can find the data set by name: `export.dataset`, or the wiki and
-    date of a Wikimedia dump.
+    Results are listed only if others can find the data set of the first source by name: `export.dataset`,
+    a Hub id, or the wiki and date of a Wikimedia dump.
     """
-    section = config.export
-    name = section.dataset or _wikimedia_dump(inputs)
+    section, sources = config.export, sources_of(config.corpus)
+    on_hub = [source.documents for source in sources if is_on_hub(source)]
+    name = section.dataset
+    if name is None and sources[0].documents == DUMP:
+        name = _wikimedia_dump(inputs)
+    elif name is None and is_on_hub(sources[0]):
+        name = on_hub[0]
     results = [
         EvalResult(
             task_type="text-generation",
@@ -119,7 +122,7 @@ def _data(
         library_name="transformers",
         pipeline_tag="text-generation",
         tags=["causal-lm", model_type, "gportuguese", *(["vocabulary-transfer"] if base else [])],
-        datasets=[section.dataset] if section.dataset else None,
+        datasets=[section.dataset] if section.dataset else list(dict.fromkeys(on_hub)) or None,
         base_model=base if isinstance(base, str) and _is_hub_id(base) else None,
         model_name=(section.title or config.name) if results else None,
         eval_results=results or None,
@@ -163,27 +166,25 @@ def _documents(corpus: dict[str, Any], tokens: dict[str, Any]) -> dict[str, int]
 
 def _sources(config: Config, inputs: dict[str, Artifact]) -> list[dict[str, Any]]:
     """Each source and its part of the training text; empty if there is only one source."""
-    sources = {source.name: source for source in sources_of(config.corpus)}
-    languages = {
-        each["name"]: each["language"] for each in inputs["corpus"].facts.get("sources", ())
-    }
+    found = {each["name"]: each for each in inputs["corpus"].facts.get("sources", ())}
+    texts = {source.name: _text_of(source, inputs) for source in sources_of(config.corpus)}
     return [
         {
             **part,
-            "text": _source_text(sources[part["name"]], inputs),
-            "language": languages[part["name"]] or "",
+            "text": texts[part["name"]],
+            "language": found[part["name"]]["language"] or "",
         }
         for part in inputs["tokens"].facts.get("sources", ())
     ]
 
 
-def _source_text(source: SourceConfig, inputs: dict[str, Artifact]) -> str:
+def _text_of(source: SourceConfig, inputs: dict[str, Artifact]) -> str:
     """Describes a source without the path of a local file, which means nothing to others."""
     if source.documents == DUMP:
         return f"{_dump_name(inputs)}, SHA-256 `{_dump_facts(inputs)['sha256'][:16]}…`"
-    if is_hub_id(source.documents) and not Path(source.documents).exists():
-        subset = f", `{source.subset}`" if source.subset else ""
-        return f"[{source.documents}](https://huggingface.co/datasets/{source.documents}){subset}"
+    if is_on_hub(source):
+        link = f"[{source.documents}](https://huggingface.co/datasets/{source.documents})"
+        return f"{link}, `{source.subset}`" if source.subset else link
     return source.documents if is_url(source.documents) else "the author's own documents"
 
 
