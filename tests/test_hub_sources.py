@@ -253,14 +253,14 @@ def test_a_data_set_stays_at_the_commit_that_was_found(hub, tmp_path, monkeypatc
 
 
 def test_a_cut_source_is_not_read_to_its_end(hub, tmp_path):
-    rows = [{"id": n, "text": random.Random(n).randbytes(20_000).hex()} for n in range(1500)]
+    rows = [{"id": n, "text": random.Random(n).randbytes(20_000).hex()} for n in range(600)]
     publish(hub, {"d.jsonl": jsonl(rows)}, "anna/lines")
     publish(hub, {"d.parquet": parquet(rows, 100)}, "anna/table")
-    for repo, most in (("anna/lines", 17e6), ("anna/table", 9e6)):
+    for repo in ("anna/lines", "anna/table"):
         hub.sent.clear()
         found = read(tmp_path / repo[-5:], repo, bytes=1_000_000)
         assert len(found) == 25
-        assert sum(size for _, size in hub.sent) < most
+        assert sum(size for _, size in hub.sent) < 9e6  # of 24e6
 
 
 def test_only_the_columns_of_a_table_that_are_needed_are_read(hub, tmp_path):

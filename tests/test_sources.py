@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gportuguese import Pipeline, load_config
-from gportuguese.config import ConfigError, CorpusConfig, SourceConfig, sources_of
+from gportuguese.config import ConfigError, CorpusConfig, SourceConfig, is_hub_id, sources_of
 from gportuguese.corpus import CorpusError, documents, load
 from gportuguese.corpus.documents import files_of, read_source
 from gportuguese.corpus.rows import Mark, read_rows
@@ -299,6 +299,24 @@ def test_one_setting_of_a_source_can_be_set_on_the_command_line(tmp_path):
         load_config(path, "corpus.documents=c.jsonl")
     with pytest.raises(ConfigError, match="none of corpus.sources reads it; add"):
         load_config(path, "dump.source=d.xml")
+
+
+def test_what_may_be_a_hub_id():
+    ids = ("wikimedia/wikipedia", "HuggingFaceFW/fineweb-2", "a/b.c")
+    paths = (
+        "texts",
+        "texts/",
+        "./a/b",
+        "/a/b",
+        "~/a",
+        "a/b/c",
+        "a/b.csv",
+        "a/b.txt.zst",
+        "a/*",
+        "a--b/c",
+        "a/..",
+    )
+    assert [*filter(is_hub_id, (*ids, *paths))] == [*ids]
 
 
 def test_names_follow_from_the_documents():

@@ -51,9 +51,9 @@ def is_hub_id(documents: str) -> bool:
     >>> is_hub_id("wikimedia/wikipedia"), is_hub_id("texts/news.jsonl"), is_hub_id("./texts/news")
     (True, False, False)
     """
-    owner, _, name = documents.partition("/")
-    return all(re.fullmatch(r"\w[\w.-]*", part) for part in (owner, name)) and not (
-        _SUFFIXES.search(name)
+    is_name = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", documents)
+    return bool(is_name and not re.search(r"--|\.\.", documents)) and not _SUFFIXES.search(
+        documents
     )
 
 
