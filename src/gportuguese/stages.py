@@ -135,6 +135,8 @@ def _align_settings(config: Config) -> dict[str, Any]:
     section = _section("align", "tokens.block_size")(config)
     for key in FILES:  # identified by their content instead
         del section[key]
+    if section["tie"] == "keep":  # runs from before this setting keep their digests
+        del section["tie"]
     return {**section, "base": "given"} if isinstance(config.align.base, str) else section
 
 

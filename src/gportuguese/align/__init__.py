@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from gportuguese import causal_lm, metrics, tokenizer, tokens
+from gportuguese import causal_lm, metrics, tokenizer, tokens, tying
 from gportuguese.align import bridge, focus, pieces, rows, wechsel
 from gportuguese.align.calibration import calibrate
 from gportuguese.align.report import draw_map, examples_markdown
@@ -47,12 +47,16 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     divergences: list[float] = []
     seed_everything(section.seed)
     if isinstance(base, Architecture):
-        model = causal_lm.fresh_gpt2(base, len(target))
+        was_tied = True
+        model = causal_lm.fresh_gpt2(base, len(target), is_tied=section.tie == "keep")
         method, reason, kinds = "random", "the base is an architecture", None
     else:
         model, source = causal_lm.load_with_tokenizer(base)
         tokenizer.check_byte_level(source, base)
         _check_fits(model, source, base, config.tokens.block_size)
+        was_tied = tying.is_tied(model)
+        if section.tie == "untie":  # before calibration, which then updates the head alone
+            tying.untie(model, base)
         method, reason = section.method, "set by align.method"
         if method == "random":
             model = causal_lm.fresh_like(model, len(target), int(target.eos_token_id))
@@ -94,7 +98,20 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         "calibration": [round(nats, 4) for nats in divergences],
         "rows": {str(name): int(count) for name, count in zip(names, counts, strict=True)},
         "parameters": causal_lm.count_parameters(model.parameters()),
+        "untied_parameters": _untied_parameters(model, was_tied, section.tie),
     }
+
+
+def _untied_parameters(model: PreTrainedModel, was_tied: bool, tie: str) -> int:
+    """The number of parameters that untying the output head added; logs it."""
+    if tie == "keep":
+        return 0
+    if not was_tied:
+        log.info("align: align.tie=untie has no effect: the base's output head is untied already")
+        return 0
+    number = model.get_output_embeddings().weight.numel()
+    log.info("align: the output head is untied and has %s parameters of its own", f"{number:,}")
+    return number
 
 
 def _check_fits(model: PreTrainedModel, source: Any, base: str, block_size: int) -> None:

@@ -159,6 +159,10 @@ class AlignConfig:
     0 turns calibration off."""
     sharpness: Annotated[float, Within("(0, inf)")] = 4.0
     """Sharpness of the mixtures in `focus`. 1 is the paper's value; higher values mix fewer tokens."""
+    tie: Literal["keep", "untie"] = "keep"
+    """`untie` gives an output head that shares the matrix of the input embeddings a copy of its own, so
+    that both train apart. This adds vocabulary size x width parameters (GPT-2 small: 38.6M). `keep`
+    leaves the base as it is."""
     seed: Annotated[int, Within("[0, 4294967295]")] = 0
     """Random seed of the method."""
 
