@@ -152,12 +152,17 @@ def choose(
 
 
 def _calibrate(model: PreTrainedModel, resources: Resources) -> list[float]:
-    """Calibrates the model if `calibration_tokens` is not 0; literals keep their copied rows."""
+    """Calibrates the model if `calibration_tokens` is not 0.
+
+    Literals keep their copied rows, except in the head that `tie: untie` asks for: there the frequency
+    of a comma can be learnt without changing its embedding.
+    """
     num_tokens = resources.section.calibration_tokens
     if not num_tokens:
         return []
     is_literal_V = resources.vocabularies.literal_ids >= 0
-    return calibrate(model, resources.blocks(num_tokens), resources.target_counts, is_literal_V)
+    is_fixed_V = is_literal_V & (resources.section.tie == "keep")
+    return calibrate(model, resources.blocks(num_tokens), resources.target_counts, is_fixed_V)
 
 
 def fillers(method: str, resources: Resources) -> list[Filler]:
