@@ -30,7 +30,7 @@ from gportuguese.optimizer import make_optimizer
 from tests.conftest import tiny_settings
 from tests.test_align import load_nano_tokenizer, token_batches, vocabularies  # noqa: F401
 from tests.test_causal_lm import gpt2, llama
-from tests.test_cli import gpt_pt, sets
+from tests.test_cli import gpt_pt
 from tests.test_optimizer import needs_muon
 
 SHAPE = {
@@ -152,9 +152,7 @@ def test_the_head_trains_in_the_last_group_as_the_embeddings_do(kind, name):
     groups = causal_lm.parameter_groups(model)
     matrices = [embeddings_of(model), head_of(model)]
     assert all(any(p is matrix for p in groups.outside_blocks) for matrix in matrices)
-    optimizer = make_optimizer(
-        model, groups, load_config(None, (f"train.optimizer={name}",)).train
-    )
+    optimizer = make_optimizer(model, groups, load_config(None, (f"train.optimizer={name}",)).train)
     homes = [
         group
         for matrix in matrices

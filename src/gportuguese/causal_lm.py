@@ -125,9 +125,7 @@ def fresh_gpt2(
     return GPT2LMHeadModel(gpt2_config(architecture, vocab_size, is_tied=is_tied))
 
 
-def gpt2_config(
-    architecture: Architecture, vocab_size: int, *, is_tied: bool = True
-) -> GPT2Config:
+def gpt2_config(architecture: Architecture, vocab_size: int, *, is_tied: bool = True) -> GPT2Config:
     """The Hugging Face config of a GPT-2 of the given shape."""
     from transformers import GPT2Config
 
