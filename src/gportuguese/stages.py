@@ -246,9 +246,9 @@ STAGES = {
             name="evaluate",
             about="measure the trained model and write the report",
             module="evaluation",
-            inputs=("corpus", "train", "tokens"),
+            inputs=("corpus", "align", "train", "tokens"),
             settings=_section("evaluate"),
-            version=4,
+            version=5,
         ),
         Stage(
             name="export",

@@ -89,11 +89,12 @@ def bytes_per_token(bpe: Any) -> np.ndarray:
     return lengths
 
 
-def joined_ids(bpe: Any, texts: Iterable[str]) -> np.ndarray:
-    """The token ids of documents as the stage joins them, int64, in memory.
+def joined_ids(bpe: Any, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids and offsets of documents as the stage joins them, int64, in memory.
 
-    >>> joined_ids(tokenizer, ["A", "B"]).tolist()
-    [32, 4095, 33, 4095]
+    >>> ids, offsets = joined_ids(tokenizer, ["A", "B"])
+    >>> ids.tolist(), offsets.tolist()
+    ([32, 4095, 33, 4095], [0, 2, 4])
 
     Raises `TokensError` if the tokenizer has no end-of-text token.
     """
@@ -104,13 +105,19 @@ def joined_ids(bpe: Any, texts: Iterable[str]) -> np.ndarray:
     encodings = tokenizer.plain_backend(bpe).encode_batch_fast(
         list(texts), add_special_tokens=False
     )
-    return np.array([id for e in encodings for id in (*e.ids, bpe.eos_token_id)], np.int64)
+    ids = np.array([id for e in encodings for id in (*e.ids, bpe.eos_token_id)], np.int64)
+    return ids, np.cumsum([0, *(len(e.ids) + 1 for e in encodings)], dtype=np.int64)
 
 
 def load_ids(folder: Path, split: Split, dtype: str) -> np.ndarray:
     """The token ids of a split, memory-mapped."""
     path = folder / f"{split}.bin"
     return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
+
+
+def load_offsets(folder: Path, split: Split) -> np.ndarray:
+    """The index of each document's first id in a split, then the number of ids; int64 `[D + 1]`."""
+    return np.fromfile(folder / f"{split}.offsets.bin", "<i8")
 
 
 def load_token_bytes(folder: Path, device: str) -> torch.Tensor:
@@ -217,11 +224,24 @@ class BlockLoader:
                     ahead.append(reader.submit(self._read, order, number + 1))
                 yield batch
 
-    def _read(self, order: np.ndarray, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def documents(self, offsets: np.ndarray) -> Iterator[np.ndarray]:
+        """For each batch of this epoch, the document of every target, int64 `[B, T]`.
+
+        `offsets` holds the index of each document's first id, then the number of ids.
+        """
+        order = self.block_indices(self.epoch)
+        for number in range(self.first_batch, len(self)):
+            targets_BT = self._positions(order, number)[:, 1:]
+            yield np.searchsorted(offsets, targets_BT, side="right") - 1
+
+    def _positions(self, order: np.ndarray, number: int) -> np.ndarray:
+        """The places of a batch's ids in the file, int64 `[B, T + 1]`."""
         start = (number * self.num_ranks + self.rank) * self.batch_size
         firsts = order[start : start + self.batch_size, None] * self.block_size
-        span = np.arange(self.block_size + 1)
-        ids_BT1 = torch.from_numpy(self.ids[firsts + span].astype(np.int64))
+        return firsts + np.arange(self.block_size + 1)
+
+    def _read(self, order: np.ndarray, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        ids_BT1 = torch.from_numpy(self.ids[self._positions(order, number)].astype(np.int64))
         inputs_BT, targets_BT = ids_BT1[:, :-1].contiguous(), ids_BT1[:, 1:].contiguous()
         if self.pin_memory:
             return inputs_BT.pin_memory(), targets_BT.pin_memory()
