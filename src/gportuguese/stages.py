@@ -115,7 +115,17 @@ def _dump_content(folder: Path) -> str | None:
 
 def _corpus_settings(config: Config) -> dict[str, Any]:
     section = _section("corpus")(config)
+    del section["exclude"]  # identified by content instead
     return section if config.corpus.documents is None else {**section, "documents": "own"}
+
+
+def _corpus_files(config: Config, folders: Folders) -> Hashes:
+    excluded: Hashes = {}
+    if config.corpus.exclude:
+        from gportuguese import corpus  # only now: it loads numpy
+
+        excluded = {"excluded": corpus.hash_excluded(config.corpus)}
+    return {**_documents_or_tables(config, folders), **excluded}
 
 
 def _documents_or_tables(config: Config, folders: Folders) -> Hashes:
@@ -202,7 +212,7 @@ STAGES = {
             about="clean documents and split them",
             inputs=("dump",),
             settings=_corpus_settings,
-            outside=_documents_or_tables,
+            outside=_corpus_files,
             version=7,
             resumable=True,
         ),
