@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import functools
 import unicodedata
-from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,7 +24,8 @@ REASON = "shares text with corpus.exclude"
 
 # powers of an odd number modulo 2^64: the factors of a polynomial, which lose no bits
 _FACTORS = np.array([pow(0x9E3779B97F4A7C15, n, 1 << 64) for n in range(1, 129)], np.uint64)
-_TABLE_PLACES = 8  # of a run in the first, rough look-up, which one other run in eight passes
+_TABLE_PLACES = 8  # of a prefix in the first, rough look-up, which one in eight others passes
+_FILES = "excluded-"
 
 
 @dataclass(frozen=True)
@@ -54,10 +54,11 @@ class Words:
         if not len(starts_W):
             return cls(codes, starts_W, ends_W, np.empty(0, np.uint64))
         first = starts_W[0]  # what is no word counts as zeros at the end of the word before it
-        places = np.arange(first, len(codes)) - np.repeat(
-            starts_W, np.diff(starts_W, append=len(codes))
-        )
-        terms = (codes * is_word[1:-1])[first:] * _FACTORS[places & 127]
+        lengths_W = np.diff(starts_W, append=len(codes))
+        places = np.arange(first, len(codes), dtype=np.int32)
+        places -= np.repeat(starts_W.astype(np.int32), lengths_W)
+        terms = _FACTORS[places & 127]
+        terms *= (codes * is_word[1:-1])[first:]
         hashes_W = np.add.reduceat(terms, starts_W - first)
         return cls(codes, starts_W, ends_W, hashes_W ^ (hashes_W >> np.uint64(32)))
 
@@ -84,22 +85,20 @@ class Excluded:
     """The runs of words of the evaluation texts."""
 
     runs: dict[int, np.ndarray]
-    """By number of words: their 64-bit hashes, sorted, uint64 `[N]`."""
-    tables: dict[int, np.ndarray]
-    """By number of words: whether a run's hash begins with the bits of a place, bool. A look-up here takes
-    a tenth of the time of a search."""
+    """By number of words: the hashes of the runs, sorted, uint64 `[N]`."""
+    prefixes: np.ndarray
+    """The hashes of their first eight words, sorted, uint64 `[N]`."""
+    table: np.ndarray
+    """Whether a prefix begins with the bits of a place, bool. A look-up takes a tenth of a search."""
 
     @classmethod
     def open(cls, folder: Path) -> Excluded | None:
-        """The runs that `RunsOfTexts` saved, memory-mapped; None if there are none."""
-        lengths = [
-            n for n in range(FEWEST_WORDS, NUM_WORDS + 1) if _path(folder, n, "table").exists()
-        ]
-        runs, tables = (
-            {n: np.load(_path(folder, n, kind), mmap_mode="r") for n in lengths}
-            for kind in ("runs", "table")
-        )
-        return cls(runs, tables) if lengths else None
+        """What `RunsOfTexts` saved, memory-mapped; None if there is nothing."""
+        found = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob(f"{_FILES}*.npy")}
+        if not found:
+            return None
+        prefixes, table = (found.pop(f"{_FILES}{name}") for name in ("prefixes", "table"))
+        return cls({int(n.removeprefix(_FILES)): found[n] for n in sorted(found)}, prefixes, table)
 
     def checked(self, document: Document) -> Document | Dropped:
         """The document, or why it is dropped."""
@@ -109,54 +108,59 @@ class Excluded:
     def shared_run(self, text: str) -> str | None:
         """A run of words that a text shares with the evaluation texts; None if there is none."""
         words = Words.of(text)
-        for num_words, hashes_N in _hashed_runs(words.hashes_W, self.runs):
-            known, table = self.runs[num_words], self.tables[num_words]
-            maybe = np.flatnonzero(table[_places(hashes_N, table)])
-            found = np.minimum(np.searchsorted(known, hashes_N[maybe]), len(known) - 1)
-            shared = maybe[known[found] == hashes_N[maybe]]
+        hashes_N = _hashes_of_runs(words.hashes_W, FEWEST_WORDS)
+        maybe = np.flatnonzero(self.table[_places(hashes_N, self.table)])
+        maybe = maybe[_is_in(hashes_N[maybe], self.prefixes)]
+        for num_words, known in self.runs.items() if len(maybe) else ():
+            starts = maybe[maybe <= len(words) - num_words]
+            hashes = _hashes_of_runs(words.hashes_W, num_words)[starts]
+            shared = starts[_is_in(hashes, known)]
             if len(shared):
                 return words.run(int(shared[0]), num_words)
         return None
 
 
 class RunsOfTexts:
-    """Collects the runs of words of evaluation texts. Memory is eight bytes per word."""
+    """Collects the runs of words of evaluation texts. Memory is 16 bytes per word."""
 
     def __init__(self) -> None:
         self.runs: dict[int, list[np.ndarray]] = {}
+        self.prefixes: list[np.ndarray] = []
 
     def add(self, hashes_W: np.ndarray) -> None:
         """Adds a text: all its runs of 13 words, or the whole text if it has 8 to 12."""
         length = min(len(hashes_W), NUM_WORDS)
         if length >= FEWEST_WORDS:
-            for _, hashes_N in _hashed_runs(hashes_W, (length,)):
-                self.runs.setdefault(length, []).append(hashes_N)
+            runs_N = _hashes_of_runs(hashes_W, length)
+            self.runs.setdefault(length, []).append(runs_N)
+            self.prefixes.append(_hashes_of_runs(hashes_W, FEWEST_WORDS)[: len(runs_N)])
 
     def save(self, folder: Path) -> None:
         """Writes the runs for `Excluded.open`."""
         for num_words, found in self.runs.items():
-            hashes_N = np.unique(np.concatenate(found))
-            table = np.zeros(1 << (_TABLE_PLACES * len(hashes_N)).bit_length(), bool)
-            table[_places(hashes_N, table)] = True
-            np.save(_path(folder, num_words, "runs"), hashes_N)
-            np.save(_path(folder, num_words, "table"), table)
+            np.save(folder / f"{_FILES}{num_words}.npy", np.unique(np.concatenate(found)))
+        if self.prefixes:
+            prefixes = np.unique(np.concatenate(self.prefixes))
+            table = np.zeros(1 << (_TABLE_PLACES * len(prefixes)).bit_length(), bool)
+            table[_places(prefixes, table)] = True
+            np.save(folder / f"{_FILES}prefixes.npy", prefixes)
+            np.save(folder / f"{_FILES}table.npy", table)
 
 
 def _places(hashes_N: np.ndarray, table: np.ndarray) -> np.ndarray:
     """The places of hashes in a table, whose length is a power of two: their first bits."""
-    return hashes_N >> np.uint64(64 - (len(table).bit_length() - 1))
+    return hashes_N >> np.uint64(65 - len(table).bit_length())
 
 
-def _path(folder: Path, num_words: int, kind: str) -> Path:
-    return folder / f"excluded-{num_words}-{kind}.npy"
+def _is_in(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
+    """Whether each hash is among the known ones, which are sorted."""
+    return known[np.minimum(np.searchsorted(known, hashes), len(known) - 1)] == hashes
 
 
-def _hashed_runs(
-    hashes_W: np.ndarray, lengths: Collection[int]
-) -> Iterator[tuple[int, np.ndarray]]:
-    """For each length, the hashes of all runs of so many words: a polynomial in theirs."""
-    sums_N = np.zeros(len(hashes_W) + 1, np.uint64)
-    for num_words, factor in enumerate(_FACTORS[: min(len(hashes_W), max(lengths))], start=1):
-        sums_N = sums_N[:-1] + factor * hashes_W[num_words - 1 :]
-        if num_words in lengths:
-            yield num_words, sums_N
+def _hashes_of_runs(hashes_W: np.ndarray, num_words: int) -> np.ndarray:
+    """The hashes of all runs of so many words, uint64 `[W - num_words + 1]`: a polynomial in theirs."""
+    num_runs = max(len(hashes_W) - num_words + 1, 0)
+    sums_N = np.zeros(num_runs, np.uint64)
+    for place, factor in enumerate(_FACTORS[:num_words]):
+        sums_N += factor * hashes_W[place : place + num_runs]
+    return sums_N
