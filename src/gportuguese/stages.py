@@ -161,8 +161,11 @@ def _train_settings(config: Config) -> dict[str, Any]:
     section = _section("train", "tokens.block_size")(config)
     del section["tracker"]  # it only logs
     named = plugins.digest_settings(section.pop("callbacks"))
-    # runs from before `tracker` hashed `tensorboard`; the default keeps their digests
-    return {**section, "tensorboard": True, **named}
+    # runs from before `tracker` hashed `tensorboard`, and those from before `boundaries` hashed nothing;
+    # the defaults keep their digests
+    boundaries = config.tokens.boundaries
+    packed = {} if boundaries == "none" else {"tokens.boundaries": boundaries}
+    return {**section, "tensorboard": True, **named, **packed}
 
 
 def _dump_receipt(config: Config, folders: Folders) -> Hashes:

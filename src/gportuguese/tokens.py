@@ -19,6 +19,7 @@ from gportuguese import corpus, tokenizer
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, UserError
 from gportuguese.corpus import Split
+from gportuguese.packing import Packing
 from gportuguese.progress import track
 from gportuguese.world import World
 
@@ -125,22 +126,19 @@ def load_token_bytes(folder: Path, device: str) -> torch.Tensor:
     return torch.from_numpy(np.load(folder / "token_bytes.npy")).to(device)
 
 
-def documents_of(folder: Path, split: Split, block_size: int, blocks: np.ndarray) -> list[int]:
-    """The documents that have tokens in these blocks, as indices within the split."""
-    starts = np.memmap(folder / f"{split}.offsets.bin", "<i8", mode="r")
-    found: set[int] = set()
-    for block in blocks:
-        first, last = block * block_size, (block + 1) * block_size
-        low, high = np.searchsorted(starts, [first, last], side="right") - 1
-        found.update(range(int(low), int(high) + 1))
-    return sorted(found & set(range(len(starts) - 1)))
+def documents_of(folder: Path, split: Split, positions: np.ndarray) -> list[int]:
+    """The documents that hold some ids of a split, as indices within the split."""
+    offsets = load_offsets(folder, split)
+    places = np.unique(positions % offsets[-1])  # -1 is the last id
+    return np.unique(np.searchsorted(offsets, places, side="right") - 1).tolist()  # type: ignore[no-any-return]
 
 
 @dataclass
 class BlockLoader:
     """Batches `(inputs_BT, targets_BT)` of int64 from the ids of one split.
 
-    Block i holds the ids from `i*T` to `i*T + T`: T inputs, and T targets shifted by one. Each epoch
+    Block i holds the ids from `i*T` to `i*T + T`: T inputs, and T targets shifted by one. With a
+    `packing`, it holds whole documents where possible. Each epoch
     takes the next `num_blocks` from an endless sequence of shuffled passes over the file; they
     depend only on `(seed, epoch)`. Without a seed, blocks come in file order.
     """
@@ -157,6 +155,7 @@ class BlockLoader:
     num_ranks: int = 1
     """This loader yields one of every `num_ranks` batches, the one at index `rank`."""
     pin_memory: bool = False
+    packing: Packing | None = None
     n_inp: ClassVar[int] = 1
     """fastai: how many parts of a batch are inputs."""
     epoch: int = field(default=0, init=False)
@@ -234,11 +233,16 @@ class BlockLoader:
             targets_BT = self._positions(order, number)[:, 1:]
             yield np.searchsorted(offsets, targets_BT, side="right") - 1
 
+    def positions(self, blocks: np.ndarray) -> np.ndarray:
+        """The places in the file of the ids of some blocks, int64 `[B, T + 1]`; -1 is the last one."""
+        if self.packing is not None:
+            return self.packing.positions(blocks)
+        return blocks[:, None] * self.block_size + np.arange(self.block_size + 1)
+
     def _positions(self, order: np.ndarray, number: int) -> np.ndarray:
         """The places of a batch's ids in the file, int64 `[B, T + 1]`."""
         start = (number * self.num_ranks + self.rank) * self.batch_size
-        firsts = order[start : start + self.batch_size, None] * self.block_size
-        return firsts + np.arange(self.block_size + 1)
+        return self.positions(order[start : start + self.batch_size])
 
     def _read(self, order: np.ndarray, number: int) -> tuple[torch.Tensor, torch.Tensor]:
         ids_BT1 = torch.from_numpy(self.ids[self._positions(order, number)].astype(np.int64))

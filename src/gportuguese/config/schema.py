@@ -118,6 +118,10 @@ class TokensConfig:
 
     block_size: Annotated[int, Within("[2, inf)")] = 1024
     """Tokens per training sequence."""
+    boundaries: Literal["none", "start"] = "none"
+    """`none` joins the documents and cuts every `block_size` tokens. `start` packs whole documents into
+    each training block (best fit; Ding et al., 2024), so that it begins at a document's start; only longer
+    documents, and the few that fill the last room, are cut. Evaluation always uses `none`."""
 
 
 @dataclass(frozen=True, kw_only=True)

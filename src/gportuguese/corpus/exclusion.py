@@ -1,8 +1,8 @@
 """Documents that share a run of words with given evaluation texts (`corpus.exclude`).
 
-The test is that of GPT-3 (Brown et al., 2020, appendix C): 13 words in a row, whatever their case,
-punctuation and spaces. A text of 8 to 12 words is found as a whole. Shorter texts exclude nothing, because
-such runs are shared by chance.
+GPT-3 was checked for the same overlap (Brown et al., 2020, appendix C): 13 words in a row, whatever their
+case, punctuation and spaces. A text of 8 to 12 words is found as a whole. Shorter texts exclude nothing,
+because such runs are shared by chance.
 
 Shapes: W words, N runs.
 """
