@@ -6,7 +6,7 @@ All runs have the same tokenizer, aligned model, documents, number of tokens and
 without regard to documents. The seed sets the order of blocks, dropout and the alignment's draws. Each finished
 run adds a line to `--results`, and finished stages stay in the artifacts, so an interrupted comparison
 resumes. The intervals of the differences are paired: the same documents are drawn for both ways, with each
-document's losses averaged over the seeds.
+document's losses averaged over the seeds. They do not cover the spread between seeds.
 """
 
 import argparse

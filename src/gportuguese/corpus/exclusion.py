@@ -154,7 +154,8 @@ def _places(hashes_N: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 def _is_in(hashes: np.ndarray, known: np.ndarray) -> np.ndarray:
     """Whether each hash is among the known ones, which are sorted."""
-    return known[np.minimum(np.searchsorted(known, hashes), len(known) - 1)] == hashes
+    places = np.minimum(np.searchsorted(known, hashes), len(known) - 1)
+    return np.asarray(known[places] == hashes)
 
 
 def _hashes_of_runs(hashes_W: np.ndarray, num_words: int) -> np.ndarray:
