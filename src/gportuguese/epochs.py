@@ -150,7 +150,7 @@ def measures_table(markdown: str) -> Table:
     from rich.table import Table
     from rich.text import Text
 
-    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 2, 0, 0))
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
     head, _, *rows = ([c.strip() for c in r.strip("| ").split("|")] for r in markdown.splitlines())
     for name in head:
         table.add_column(name, no_wrap=True)

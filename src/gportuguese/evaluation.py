@@ -121,7 +121,7 @@ def _measures_markdown(facts: dict[str, Any]) -> str:
             "accuracy (%)": f"{100 * values['accuracy']:.2f}",
             "perplexity": f"{values['perplexity']:.2f}",
             "bits per byte": _bits(values),
-            "bits per byte before training": _bits(facts["before"][split]),
+            "before training": _bits(facts["before"][split]),
             "change": _bits(facts["changes"][split], sign="+"),
         }.items():
             rows.setdefault(name, []).append(cell)
