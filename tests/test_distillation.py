@@ -139,9 +139,7 @@ def test_a_step_of_distillation_equals_autograd_on_the_whole_model(tmp_path, mon
     # the first step of Adam has the size of the rate, against the sign of the gradient
     large = grad_VD.abs() > 1e-4
     assert large.any()
-    torch.testing.assert_close(
-        moved_VD[large], -6e-3 * grad_VD.sign()[large], rtol=1e-3, atol=1e-6
-    )
+    torch.testing.assert_close(moved_VD[large], -6e-3 * grad_VD.sign()[large], rtol=1e-3, atol=1e-6)
     assert not moved_VD[grad_VD == 0].any()
 
 

@@ -120,7 +120,7 @@ def _untied_parameters(model: PreTrainedModel, was_tied: bool, tie: str) -> int:
     if not was_tied:
         log.info("align: align.tie=untie has no effect: the base's output head is untied already")
         return 0
-    number = model.get_output_embeddings().weight.numel()
+    number = int(model.get_output_embeddings().weight.numel())
     log.info("align: the output head is untied and has %s parameters of its own", f"{number:,}")
     return number
 

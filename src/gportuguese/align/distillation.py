@@ -143,7 +143,7 @@ def distill(
     tied = embeddings.weight
     old = nn.Parameter(source_VD.to(device), requires_grad=False)
     new = nn.Parameter(tied.detach().clone())
-    is_new_V = torch.from_numpy(~is_fixed_V).to(device)
+    is_fixed = torch.from_numpy(is_fixed_V).to(device)
     num_blocks = -(-len(causal_lm.block_list(model)) // 3)
     optimizer = torch.optim.SparseAdam([new], lr=_RATE)
     state = saved.load()
@@ -178,9 +178,9 @@ def distill(
                     loss = (distances_P / goal_PD.square().sum(1)).mean()
                     optimizer.zero_grad()
                     loss.backward()
-                    _keep(new, is_new_V)
+                    _clear_rows(new, is_fixed)
                     optimizer.param_groups[0]["lr"] = _RATE * schedule(number / len(batches))
-                    optimizer.step()
+                    optimizer.step()  # type: ignore[no-untyped-call]
                     losses.append(loss.item())
                 advance(1, f"distance {np.mean(losses[-20:]):.3f}" if losses else "")
                 saved.save(
@@ -211,12 +211,8 @@ def schedule(done: float) -> float:
     return (1 + math.cos(math.pi * (done - _WARM_UP) / (1 - _WARM_UP))) / 2
 
 
-def _keep(weight_VD: nn.Parameter, is_kept_V: torch.Tensor) -> None:
-    """Removes all other rows from a sparse gradient."""
+def _clear_rows(weight_VD: nn.Parameter, is_cleared_V: torch.Tensor) -> None:
+    """Sets rows of a sparse gradient to zero, so that SparseAdam does not move them."""
     assert weight_VD.grad is not None
-    grad = weight_VD.grad.coalesce()
-    ids = grad.indices()[0]
-    chosen = is_kept_V[ids]
-    weight_VD.grad = torch.sparse_coo_tensor(
-        ids[chosen][None], grad.values()[chosen], grad.shape, is_coalesced=True
-    )
+    weight_VD.grad = weight_VD.grad.coalesce()
+    weight_VD.grad.values()[is_cleared_V[weight_VD.grad.indices()[0]]] = 0

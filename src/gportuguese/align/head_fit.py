@@ -35,7 +35,9 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _RATE = 1e-3  # of Adam, for M in scaled coordinates
-_PRIOR = 1.5  # a = _PRIOR * trace(C): the prior's standard deviation of a logit is (1 / _PRIOR) ** 0.5
+_PRIOR = (
+    1.5  # a = _PRIOR * trace(C): the prior's standard deviation of a logit is (1 / _PRIOR) ** 0.5
+)
 _MIN_VARIANCE = 1e-6  # of the largest; M ignores other directions, which hold only rounding errors
 _COVARIANCE_BATCHES = 16
 _MIN_COUNT = 0.1  # assumed for tokens that never occur
@@ -99,7 +101,7 @@ def _fit(
             loss = head_loss(moved_BTD, targets_BT.to(device))
             optimizer.zero_grad()
             weight_VD.grad = None
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             losses.append(loss.item())
             share = schedule(number / len(batches))
             optimizer.param_groups[0]["lr"] = _RATE * share

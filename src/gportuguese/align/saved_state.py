@@ -6,6 +6,7 @@ import logging
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
@@ -29,7 +30,7 @@ class SavedState:
             return {}
         try:
             state: dict[str, Any] = torch.load(self.path, map_location="cpu", weights_only=True)
-        except Exception as error:  # torch raises whatever its readers raise
+        except (OSError, EOFError, RuntimeError, ValueError, UnpicklingError) as error:
             log.warning("%s is damaged (%s); starting again", self.path, error)
             return {}
         log.info("align: resuming from %s", self.path)
