@@ -172,8 +172,14 @@ class AlignConfig:
     """`untie` gives an output head that shares the matrix of the input embeddings a copy of its own, so
     that calibration moves only the head, and both train apart. This adds vocabulary size x width
     parameters (GPT-2 small: 38.6M). `keep` leaves the base as it is."""
+    distill_tokens: Annotated[int, Within("[0, inf)")] = 0
+    """Training tokens read to distil the new embedding rows: the first third of the blocks learns to
+    read the new tokens as it read the old ones. Use it with `head_tokens`; 0 turns it off."""
+    head_tokens: Annotated[int, Within("[0, inf)")] = 0
+    """Training tokens read, once, to fit the output head to the last hidden states. Needs a head of its
+    own (`align.tie: untie`); 0 turns it off."""
     seed: Annotated[int, Within("[0, 4294967295]")] = 0
-    """Random seed of the method."""
+    """Random seed of the method, of distillation and of the fit."""
 
 
 @dataclass(frozen=True, kw_only=True)
