@@ -4,7 +4,7 @@ import json
 import logging
 import math
 from collections import Counter
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -13,9 +13,9 @@ from huggingface_hub import ModelCard
 from gportuguese import Pipeline, cli, corpus, evaluate, init_world, load_config, load_model
 from gportuguese.align.resources import Resources
 from gportuguese.config import EvaluateConfig, SourceConfig, asset_path
-from gportuguese.evaluation import _validation_texts
 from gportuguese.evaluation import build as build_report
 from gportuguese.export import card
+from gportuguese.forgetting import _validation_texts
 from gportuguese.stages import STAGES
 from gportuguese.tokens import joined_ids, load_ids
 from tests.conftest import sentence, tiny_settings
@@ -131,8 +131,12 @@ def test_the_report_measures_what_was_forgotten(run, files, capsys, settings):
     texts = texts_of(run, "valid", "en")
     base = evaluate(asset_path("english-nano"), texts, block_size=32)
     trained = evaluate(run.open("train"), texts, block_size=32)
-    assert found["before"] == pytest.approx(base.bits_per_byte, rel=1e-5)
-    assert found["after"] == pytest.approx(trained.bits_per_byte, rel=1e-5)
+    for key, wanted in (("before", base), ("after", trained)):
+        assert found[key] == pytest.approx(asdict(wanted), rel=1e-4)
+    change = found["change"]["bits_per_byte"]
+    assert change == pytest.approx(trained.bits_per_byte - base.bits_per_byte, rel=1e-3)
+    low, high = found["change"]["bits_per_byte_interval"]
+    assert low < change < high
     report = json.loads((run.open("evaluate").folder / "report.json").read_text(encoding="utf-8"))
     assert report["sources"] == [found]
     with pytest.raises(SystemExit):
@@ -140,16 +144,17 @@ def test_the_report_measures_what_was_forgotten(run, files, capsys, settings):
     wide = replace(run.config, evaluate=EvaluateConfig(tokens=len(texts) * 20))
     writer = load_model(run.open("train"), device="cpu")
     some = _validation_texts(wide, run.open("corpus"), "en", writer)
-    num_tokens = len(joined_ids(writer.tokenizer, texts))
+    num_tokens = len(joined_ids(writer.tokenizer, texts)[0])
     assert some == texts[:: math.ceil(num_tokens / (len(texts) * 20))] != texts
-    line = f"| en | {found['before']:.4f} | {found['after']:.4f} |"
-    assert line in capsys.readouterr().out.splitlines()
+    table = (run.open("evaluate").folder / "sources.md").read_text(encoding="utf-8")
+    assert f"| base model | {base.bits_per_byte:.4f} [" in table
+    assert f"| after training | {trained.bits_per_byte:.4f} [" in table
+    assert table in capsys.readouterr().out
 
 
 def test_the_card_states_the_mix_and_what_was_forgotten(run):
     text = ModelCard.load(run.open("export").folder / "README.md").text
-    (found,) = run.open("evaluate").facts["sources"]
-    assert f"| en | {found['before']:.4f} | {found['after']:.4f} |" in text
+    assert (run.open("evaluate").folder / "sources.md").read_text(encoding="utf-8") in text
     for part in run.open("tokens").facts["sources"]:
         assert (
             f"| {part['name']} | the author's own documents | {part['name']} | "
@@ -204,9 +209,9 @@ def test_one_source_gives_the_bytes_of_the_short_form(files, tmp_path):
 
 
 def test_a_source_without_validation_text_is_not_measured(run, caplog, tmp_path, monkeypatch):
-    monkeypatch.setattr("gportuguese.evaluation._validation_texts", lambda *_: [])
+    monkeypatch.setattr("gportuguese.forgetting._validation_texts", lambda *_: [])
     caplog.set_level(logging.WARNING, "gportuguese")
-    inputs = {name: run.open(name) for name in ("corpus", "train", "tokens")}
+    inputs = {name: run.open(name) for name in ("corpus", "align", "train", "tokens")}
     facts = build_report(run.config, inputs, tmp_path, init_world(run.config.runtime))
     assert facts["sources"] == []
     assert caplog.messages == ["source en has no validation document, so it is not measured"]

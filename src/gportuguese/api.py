@@ -13,10 +13,10 @@ from typing import Any, Literal, overload
 from gportuguese import causal_lm, metrics
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, RuntimeConfig, UserError
-from gportuguese.evaluation import load_texts
+from gportuguese.forgetting import sums_over
 from gportuguese.generation import Sampling, Writer
 from gportuguese.locate import find_model
-from gportuguese.metrics import Measures
+from gportuguese.metrics import Evaluation
 from gportuguese.pipeline import Pipeline
 from gportuguese.precision import autocast
 from gportuguese.world import init_world
@@ -128,7 +128,7 @@ def evaluate(
     block_size: int | None = None,
     batch_size: int = 8,
     precision: Literal["fp32", "fp16", "bf16"] = "fp32",
-) -> Measures:
+) -> Evaluation:
     """Measures how well a model predicts texts.
 
     Documents are joined with end-of-text tokens and cut into blocks, as for training. Tokens after
@@ -145,7 +145,9 @@ def evaluate(
 
     Returns:
         `loss` in nats per token, `accuracy` of the most likely token, `perplexity`, and
-        `bits_per_byte`, the only one to compare between models with different tokenizers.
+        `bits_per_byte`, the only one to compare between models with different tokenizers, with
+        its 95 % interval over the documents (`bits_per_byte_interval`, None for a single one) and
+        their number (`documents`).
 
     Raises:
         UserError: There is no such model, its tokenizer is not byte-level BPE, there are fewer than
@@ -164,6 +166,7 @@ def evaluate(
         )
     documents = [texts] if isinstance(texts, str) else texts
     limit = block_size or min(positions, 1024)
-    loader, token_bytes = load_texts(writer, documents, limit, batch_size)
+    sums = sums_over(writer, documents, limit, batch_size)
     context = partial(autocast, writer.device, precision)
-    return metrics.measure(writer.model, loader, token_bytes, context)
+    metrics.measure(writer.model, sums.loader, sums.bytes_per_token, context, sums=sums)
+    return sums.evaluation()

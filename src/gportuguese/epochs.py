@@ -6,7 +6,7 @@ import csv
 from dataclasses import asdict, dataclass, fields
 from itertools import pairwise
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from gportuguese.progress import clock
 
@@ -128,21 +128,6 @@ def epochs_markdown(artifact: Artifact) -> str:
     return "\n".join(lines)
 
 
-def sources_markdown(sources: list[dict[str, Any]]) -> str:
-    """Bits per byte of the sources besides the first, before and after training, as Markdown.
-
-    >>> print(sources_markdown([{"name": "english", "before": 1.25, "after": 1.5}]))
-    | bits per byte | base model | after training |
-    | --- | --- | --- |
-    | english | 1.2500 | 1.5000 |
-    """
-    lines = ["| bits per byte | base model | after training |", "| --- | --- | --- |"]
-    for each in sources:
-        before = "-" if each["before"] is None else f"{each['before']:.4f}"
-        lines.append(f"| {each['name']} | {before} | {each['after']:.4f} |")
-    return "\n".join(lines)
-
-
 def epochs_table(markdown: str) -> Table:
     """Converts the Markdown table to one that fits a terminal of 80 columns."""
     from rich.box import SIMPLE_HEAD
@@ -156,6 +141,21 @@ def epochs_table(markdown: str) -> Table:
             table.add_column(short, justify="right", no_wrap=True)
     for line in markdown.splitlines()[2:]:
         table.add_row(*(cell.strip() for cell in line.strip("| ").split("|")))
+    return table
+
+
+def measures_table(markdown: str) -> Table:
+    """Converts the Markdown of the held-out measures, `measures.md`, to a table for a terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    head, _, *rows = ([c.strip() for c in r.strip("| ").split("|")] for r in markdown.splitlines())
+    for name in head:
+        table.add_column(name, no_wrap=True)
+    for cells in rows:
+        table.add_row(*map(Text, cells))  # brackets are no markup
     return table
 
 

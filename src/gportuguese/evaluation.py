@@ -1,54 +1,59 @@
-"""The evaluate stage: measures on the held-out sets, the epoch table, curves and samples."""
+"""The evaluate stage: measures on both held-out sets, the epoch table, curves and samples."""
 
 from __future__ import annotations
 
-import logging
 import shutil
-from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
+import numpy as np
 
-from gportuguese import atomic, causal_lm, corpus, epochs, metrics
+from gportuguese import atomic, causal_lm, epochs, metrics
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, UserError, sources_of
+from gportuguese.config import Config, sources_of
 from gportuguese.corpus import Split, prompts_of
+from gportuguese.forgetting import measure_sources, sources_markdown
 from gportuguese.generation import Sampling, Writer
+from gportuguese.intervals import shown
 from gportuguese.precision import autocast
 from gportuguese.progress import tracked
-from gportuguese.tokens import (
-    BlockLoader,
-    bytes_per_token,
-    joined_ids,
-    load_ids,
-    load_token_bytes,
-)
+from gportuguese.tokens import BlockLoader, load_ids, load_offsets, load_token_bytes
 from gportuguese.world import World, keep_freed_memory
 
-log = logging.getLogger("gportuguese")
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
-    """Writes `report.json`, `epochs.md`, `epochs.csv`, `curves.png` and `samples.md`.
+    """Writes `report.json`, `measures.md`, `epochs.md`, `epochs.csv`, `curves.png` and `samples.md`.
 
-    Of several sources, `facts["measures"]` are those of the first, and `facts["sources"]` the bits per
-    byte of the others.
+    `documents.parquet` holds the sums of each document, to compare with another model's. All these are of
+    the first source; `sources.md` has the others.
     """
     keep_freed_memory()
-    training, tokens = inputs["train"], inputs["tokens"]
+    training = inputs["train"]
+    aligned = causal_lm.load(inputs["align"].folder).to(world.device)
+    before = _measure_all(config, inputs["tokens"], aligned, world, "before training, ")
+    del aligned
     writer = Writer.load(training.folder / "model", world.device)
+    after = _measure_all(config, inputs["tokens"], writer.model, world)
     prompts = prompts_of(config.evaluate, inputs["corpus"])
-    facts: dict[str, Any] = {"measures": {}, "prompts": prompts}
-    held_out: tuple[Split, ...] = ("valid", "test")
-    for split in held_out:
-        if tokens.facts["tokens"][split] > config.tokens.block_size:
-            measures = _measure(config, tokens, split, writer, world)
-            facts["measures"][split] = asdict(measures)
-    if others := [str(source.name) for source in sources_of(config.corpus)[1:]]:
-        facts["sources"] = _measure_sources(config, inputs["corpus"], others, writer)
+    facts: dict[str, Any] = {
+        "measures": {split: asdict(sums.evaluation()) for split, sums in after.items()},
+        "before": {split: asdict(sums.evaluation()) for split, sums in before.items()},
+        "changes": {split: metrics.change(before[split], sums) for split, sums in after.items()},
+        "prompts": prompts,
+    }
+    if after:
+        (out / "measures.md").write_text(_measures_markdown(facts) + "\n", encoding="utf-8")
+        _write_documents(out / "documents.parquet", before, after)
+    if len(sources_of(config.corpus)) > 1:
+        facts["sources"] = measure_sources(config, inputs["corpus"], writer)
+    if facts.get("sources"):
+        table = sources_markdown(facts["sources"])
+        (out / "sources.md").write_text(table + "\n", encoding="utf-8")
     rows = epochs.read_epochs(training.folder / "epochs.csv")
     (out / "epochs.md").write_text(epochs.epochs_markdown(training) + "\n", encoding="utf-8")
     shutil.copy(training.folder / "epochs.csv", out / "epochs.csv")
@@ -68,9 +73,26 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     return facts
 
 
+def _measure_all(
+    config: Config, tokens: Artifact, model: PreTrainedModel, world: World, when: str = ""
+) -> dict[Split, metrics.SumsByDocument]:
+    """The sums over each held-out set that fills a block."""
+    held_out: tuple[Split, ...] = ("valid", "test")
+    return {
+        split: _measure(config, tokens, split, model, world, f"evaluate: {when}{split}")
+        for split in held_out
+        if tokens.facts["tokens"][split] > config.tokens.block_size
+    }
+
+
 def _measure(
-    config: Config, tokens: Artifact, split: Split, writer: Writer, world: World
-) -> metrics.Measures:
+    config: Config,
+    tokens: Artifact,
+    split: Split,
+    model: PreTrainedModel,
+    world: World,
+    description: str,
+) -> metrics.SumsByDocument:
     budget = config.evaluate.tokens
     loader = BlockLoader(
         load_ids(tokens.folder, split, tokens.facts["dtype"]),
@@ -80,66 +102,56 @@ def _measure(
     )
     token_bytes = load_token_bytes(tokens.folder, world.device)
     context = partial(autocast, world.device, config.train.precision)
-    with tracked(f"evaluate: {split}", loader, len(loader)) as batches:
-        return metrics.measure(writer.model, batches, token_bytes, context)
+    sums = metrics.SumsByDocument(token_bytes, loader, load_offsets(tokens.folder, split))
+    with tracked(description, loader, len(loader)) as batches:
+        metrics.measure(model, batches, token_bytes, context, sums=sums)
+    return sums
 
 
-def _measure_sources(
-    config: Config, stored: Artifact, names: list[str], writer: Writer
-) -> list[dict[str, Any]]:
-    """Bits per byte on the validation text of sources: of the base model, and after training.
+def _measures_markdown(facts: dict[str, Any]) -> str:
+    """A column for each held-out set; bits per byte with 95 % intervals."""
+    rows: dict[str, list[str]] = {}
+    for split, values in facts["measures"].items():
+        for name, cell in {
+            "after training": "validation" if split == "valid" else split,
+            "documents": f"{values['documents']:,}",
+            "loss (nats per token)": f"{values['loss']:.4f}",
+            "accuracy (%)": f"{100 * values['accuracy']:.2f}",
+            "perplexity": f"{values['perplexity']:.2f}",
+            "bits per byte": _bits(values),
+            "before training": _bits(facts["before"][split]),
+            "change": _bits(facts["changes"][split], sign="+"),
+        }.items():
+            rows.setdefault(name, []).append(cell)
+    lines = [f"| {' | '.join([name, *cells])} |" for name, cells in rows.items()]
+    lines[1:1] = ["| --- " * (1 + len(facts["measures"])) + "|"]
+    return "\n".join(lines)
 
-    Each model reads the same documents with its own tokenizer.
+
+def _bits(values: dict[str, Any], sign: str = "") -> str:
+    return shown(values["bits_per_byte"], values["bits_per_byte_interval"], sign=sign)
+
+
+def _write_documents(
+    path: Path,
+    before: dict[Split, metrics.SumsByDocument],
+    after: dict[Split, metrics.SumsByDocument],
+) -> None:
+    """Writes bytes, and nats before and after training, of each document that was read.
+
+    `document` is its row in the corpus's file of the split.
     """
-    texts = {name: _validation_texts(config, stored, name, writer) for name in names}
-    measured = {name: texts[name] for name in names if texts[name]}
-    for name in names:
-        if name not in measured:
-            log.warning("source %s has no validation document, so it is not measured", name)
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
-    def measure(writer: Writer, model_name: str) -> dict[str, float]:
-        found = {}
-        for name, documents in measured.items():
-            loader, token_bytes = load_texts(
-                writer, documents, config.tokens.block_size, config.runtime.micro_batch_size
-            )
-            context = partial(autocast, writer.device, config.train.precision)
-            title = f"evaluate: {name}, {model_name}"
-            with tracked(title, loader, len(loader)) as batches:
-                measures = metrics.measure(writer.model, batches, token_bytes, context)
-            found[name] = measures.bits_per_byte
-        return found
-
-    after, before = measure(writer, "trained"), {}
-    base = config.align.base
-    if measured and isinstance(base, str) and config.align.method != "random":
-        model, tokenizer = causal_lm.load_with_tokenizer(base)
-        before = measure(Writer(model.to(writer.device), tokenizer, writer.device), "base")
-    return [{"name": n, "before": before.get(n), "after": after[n]} for n in measured]
-
-
-def _validation_texts(config: Config, stored: Artifact, name: str, writer: Writer) -> list[str]:
-    """The validation documents of a source: all, or about `evaluate.tokens` spread over them."""
-    texts = [text for batch in corpus.load(stored, "valid", source=name) for text in batch]
-    if not texts or config.evaluate.tokens is None:
-        return texts
-    num_tokens = len(joined_ids(writer.tokenizer, texts))
-    return texts[:: -(-num_tokens // config.evaluate.tokens)]
-
-
-def load_texts(
-    writer: Writer, texts: Iterable[str], block_size: int, batch_size: int
-) -> tuple[BlockLoader, torch.Tensor]:
-    """Blocks of documents for `metrics.measure`, and the bytes of each token on the device, `[V]`.
-
-    Blocks are shorter if the text does not fill one. Raises `UserError` if there is nothing to predict.
-    """
-    ids = joined_ids(writer.tokenizer, texts)
-    token_bytes = torch.from_numpy(bytes_per_token(writer.tokenizer)).to(writer.device)
-    targets = torch.from_numpy(ids[1:]).to(writer.device)  # the first token is only read
-    if not token_bytes[targets].any():
-        raise UserError("the texts have fewer than two tokens, so there is nothing to predict")
-    return BlockLoader(ids, max(min(block_size, len(ids) - 1), 1), batch_size), token_bytes
+    columns = {"split": pa.string(), "document": pa.int64(), "bytes": pa.int64()}
+    schema = pa.schema({**columns, "nats_before": pa.float64(), "nats": pa.float64()})
+    with pq.ParquetWriter(path, schema) as file:
+        for split, sums in after.items():
+            old, new = before[split].by_document(), sums.by_document()
+            read = np.flatnonzero(new.bytes_D)
+            numbers = [read, new.bytes_D[read], old.nats_D[read], new.nats_D[read]]
+            file.write_table(pa.table([[split] * len(read), *numbers], schema=schema))
 
 
 def _samples(config: Config, prompts: list[str], writer: Writer) -> str:

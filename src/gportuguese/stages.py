@@ -115,6 +115,7 @@ def _dump_content(folder: Path) -> str | None:
 
 def _corpus_settings(config: Config) -> dict[str, Any]:
     section = _section("corpus")(config)
+    del section["exclude"]  # identified by content instead
     if not section.pop("sources"):  # the digests from before there were sources
         return section if config.corpus.documents is None else {**section, "documents": "own"}
     # documents are identified by their content, and a weight changes no document
@@ -130,6 +131,15 @@ def _mix_settings(config: Config) -> dict[str, Any]:
     if len(weights) == 1 or not any(weights.values()):
         return {}
     return {"weights": weights, "seed": config.tokens.seed}
+
+
+def _corpus_files(config: Config, folders: Folders) -> Hashes:
+    excluded: Hashes = {}
+    if config.corpus.exclude:
+        from gportuguese import corpus  # only now: it loads numpy
+
+        excluded = {"excluded": corpus.hash_excluded(config.corpus)}
+    return {**_documents_and_tables(config, folders), **excluded}
 
 
 def _documents_and_tables(config: Config, folders: Folders) -> Hashes:
@@ -159,6 +169,9 @@ def _align_settings(config: Config) -> dict[str, Any]:
     section = _section("align", "tokens.block_size")(config)
     for key in FILES:  # identified by their content instead
         del section[key]
+    for key, before in (("tie", "keep"), ("distill_tokens", 0), ("head_tokens", 0)):
+        if section[key] == before:  # runs from before these settings keep their digests
+            del section[key]
     return {**section, "base": "given"} if isinstance(config.align.base, str) else section
 
 
@@ -175,8 +188,11 @@ def _train_settings(config: Config) -> dict[str, Any]:
     section = _section("train", "tokens.block_size")(config)
     del section["tracker"]  # it only logs
     named = plugins.digest_settings(section.pop("callbacks"))
-    # runs from before `tracker` hashed `tensorboard`; the default keeps their digests
-    return {**section, "tensorboard": True, **named}
+    # runs from before `tracker` hashed `tensorboard`, and those from before `boundaries` hashed nothing;
+    # the defaults keep their digests
+    boundaries = config.tokens.boundaries
+    packed = {} if boundaries == "none" else {"tokens.boundaries": boundaries}
+    return {**section, "tensorboard": True, **named, **packed}
 
 
 def _dump_receipt(config: Config, folders: Folders) -> Hashes:
@@ -226,7 +242,7 @@ STAGES = {
             about="clean documents and split them",
             inputs=("dump",),
             settings=_corpus_settings,
-            outside=_documents_and_tables,
+            outside=_corpus_files,
             version=7,
             resumable=True,
             fetch=_find_commits,
@@ -252,6 +268,7 @@ STAGES = {
             settings=_align_settings,
             outside=_base_and_resources,
             version=5,
+            resumable=True,
             fetch=lambda config: base.identity_of(config.align.base, download=True),
             check=_check_packages,
         ),
@@ -271,9 +288,9 @@ STAGES = {
             name="evaluate",
             about="measure the trained model and write the report",
             module="evaluation",
-            inputs=("corpus", "train", "tokens"),
+            inputs=("corpus", "align", "train", "tokens"),
             settings=_section("evaluate"),
-            version=4,
+            version=5,
         ),
         Stage(
             name="export",

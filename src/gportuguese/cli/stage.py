@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> None:
         prompts = prompts_of(config.evaluate, built) if built else []
     if args.command in ("train", "evaluate"):
         _show_epochs(artifact)
+    if args.command == "evaluate":
+        _show_measures(artifact)
     if args.command == "train":
         _show_samples(prompts[:2], artifact.folder / "model", world)
     show(str(artifact.folder))
@@ -83,7 +85,7 @@ def _config_of_run(args: argparse.Namespace) -> Config:
 
 def _show_epochs(artifact: Artifact) -> None:
     """Prints the epoch table: drawn on a terminal, Markdown elsewhere."""
-    from gportuguese.epochs import epochs_markdown, epochs_table, sources_markdown
+    from gportuguese.epochs import epochs_markdown, epochs_table
 
     markdown = epochs_markdown(artifact)
     if sys.stdout.isatty():
@@ -92,8 +94,24 @@ def _show_epochs(artifact: Artifact) -> None:
         Console().print(epochs_table(markdown))
     else:
         show(f"{markdown}\n")
-    if artifact.facts.get("sources"):  # of `evaluate`
-        show(f"{sources_markdown(artifact.facts['sources'])}\n")
+
+
+def _show_measures(artifact: Artifact) -> None:
+    """Prints the measures of the held-out sets: drawn on a terminal, Markdown elsewhere."""
+    paths = [artifact.folder / name for name in ("measures.md", "sources.md")]
+    paths = [path for path in paths if path.exists()]  # no set may fill a block
+    for path in paths:
+        markdown = path.read_text(encoding="utf-8").rstrip()
+        if sys.stdout.isatty():
+            from rich.console import Console
+
+            from gportuguese.epochs import measures_table
+
+            Console().print(measures_table(markdown))
+        else:
+            show(f"{markdown}\n")
+    if paths:
+        show("[...]: 95 % intervals, bootstrap over documents")
 
 
 def _show_samples(prompts: list[str], model: Path, world: World) -> None:

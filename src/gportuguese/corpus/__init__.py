@@ -12,6 +12,7 @@ from gportuguese.artifacts import Artifact
 from gportuguese.config import DUMP, Config, EvaluateConfig, sources_of, uses_dump
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page
 from gportuguese.corpus.documents import identify_sources, read_source
+from gportuguese.corpus.exclusion_files import hash_excluded, write_excluded
 from gportuguese.corpus.facts import check_splits, collect_pages, facts_of_sources, totals
 from gportuguese.corpus.openings import NUM_PROMPTS, PROBES, PROMPTS, opening_of
 from gportuguese.corpus.pages import read_dump
@@ -35,6 +36,7 @@ __all__ = [
     "Split",
     "build",
     "clean_page",
+    "hash_excluded",
     "identify_sources",
     "load",
     "probe_of",
@@ -66,6 +68,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     for number, source in enumerate(sources):
         folder = shards if len(sources) == 1 else shards / f"{number:03d}"
         folder.mkdir(parents=True, exist_ok=True)
+        if section.exclude:
+            write_excluded(section, folder)
         description = "corpus" if len(sources) == 1 else f"corpus: {source.name}"
         if source.documents == DUMP:
             readings.append(read_dump(inputs["dump"], config, source, folder, world))

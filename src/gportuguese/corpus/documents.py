@@ -22,6 +22,7 @@ from gportuguese.config import (
     sources_of,
 )
 from gportuguese.corpus.cleaning import Document, Dropped
+from gportuguese.corpus.exclusion import Excluded
 from gportuguese.corpus.files import FOLDER_KINDS, KINDS, File, local_files
 from gportuguese.corpus.hub import commit_of, hub_files
 from gportuguese.corpus.pool import CorpusError
@@ -107,7 +108,8 @@ def read_source(
         shard = ShardWriter(section)
 
     result = None
-    for result in _read(section, source, files, description, list(summaries)):
+    excluded = Excluded.open(folder)
+    for result in _read(section, source, files, description, list(summaries), excluded):
         shard.add(result.document)
         if shard.num_results == _SHARD_DOCUMENTS or shard.num_bytes >= _SHARD_BYTES:
             write(result)
@@ -141,6 +143,7 @@ def _read(
     files: list[File],
     description: str,
     before: list[dict[str, Any]],
+    excluded: Excluded | None = None,
 ) -> Iterator[_Result]:
     """Yields the documents after those of the summaries `before`, up to `source.bytes` of text."""
     first, mark = 0, START
@@ -161,8 +164,10 @@ def _read(
                 if isinstance(document, Document):
                     if len(document.text) < (source.filter.min_chars or 0):
                         document = Dropped(document.id, document.title, "too short")
-                    elif source.bytes:
-                        num_bytes += len(document.text.encode())
+                    elif excluded:
+                        document = excluded.checked(document)
+                if source.bytes and isinstance(document, Document):
+                    num_bytes += len(document.text.encode())
                 done = num_bytes if source.bytes else sum(sizes[:place]) + row.read
                 if done - reported > _REPORT_BYTES:
                     advance(done - reported, f"{file.name}, row {row.mark.number:,}")

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gportuguese.config import SourceConfig
+from gportuguese.corpus.exclusion import REASON
 from gportuguese.corpus.pool import CorpusError
 from gportuguese.corpus.shards import DROPPED_SAMPLES
 from gportuguese.corpus.splits import SPLITS, Counts, Reading
@@ -21,6 +22,7 @@ _REMEDIES = {
     "valid": "raise corpus.valid_per_mille",
     "too short": "lower corpus.min_chars",
     "no text": "give the rows a 'text'",
+    REASON: "remove files from corpus.exclude",
 }
 
 

@@ -21,7 +21,8 @@ from gportuguese.config import (
     sources_of,
 )
 from gportuguese.corpus.documents import is_on_hub
-from gportuguese.epochs import epochs_markdown, sources_markdown
+from gportuguese.epochs import epochs_markdown
+from gportuguese.intervals import shown
 from gportuguese.progress import clock
 
 _TEMPLATE = Path(__file__).parent / "card.jinja"
@@ -39,7 +40,8 @@ def make(
 ) -> ModelCard:
     """Builds the card of a run from its stages, the facts of the export, and the exported files."""
     corpus, training, target = inputs["corpus"], inputs["train"], sources_of(config.corpus)[0]
-    measures, prompts = (inputs["evaluate"].facts[key] for key in ("measures", "prompts"))
+    evaluated = inputs["evaluate"].facts
+    measures, prompts = evaluated["measures"], evaluated["prompts"]
     section = config.export
     architecture = json.loads((inputs["align"].folder / "config.json").read_text(encoding="utf-8"))
     model_type = architecture["model_type"]
@@ -64,6 +66,8 @@ def make(
         align=inputs["align"].facts,
         method_citation=_citation(inputs["align"].facts["method"]),
         measures=measures,
+        changes=evaluated["changes"],
+        shown=shown,
         epochs=epochs_markdown(training),
         settings=yaml.safe_dump(as_tree(config.train), sort_keys=False, width=88).rstrip(),
         training=training.facts,
@@ -72,6 +76,7 @@ def make(
         # a quoted string for both Python and the shell
         prompt=json.dumps((*prompts, "")[0], ensure_ascii=False),
         model_type=model_type,
+        is_tied=architecture.get("tie_word_embeddings", True),  # KerasHub reads only tied GPT-2s
         samples=_samples(inputs["evaluate"]),
         checks=facts["differences"],
         files=files,
@@ -189,9 +194,9 @@ def _text_of(source: SourceConfig, inputs: dict[str, Artifact]) -> str:
 
 
 def _others(evaluated: Artifact) -> str:
-    """Bits per byte of the sources besides the first, as a table; empty if there are none."""
-    found = evaluated.facts.get("sources")
-    return sources_markdown(found) if found else ""
+    """The table of the sources besides the first; empty if there are none."""
+    path = evaluated.folder / "sources.md"
+    return path.read_text(encoding="utf-8").rstrip() if path.exists() else ""
 
 
 def _wikimedia_dump(inputs: dict[str, Artifact]) -> str | None:

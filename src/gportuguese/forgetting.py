@@ -1,0 +1,114 @@
+"""What training made a model forget: bits per byte of the sources besides the first, before and after."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from dataclasses import asdict
+from functools import partial
+from typing import Any
+
+import torch
+
+from gportuguese import causal_lm, corpus, metrics
+from gportuguese.artifacts import Artifact
+from gportuguese.config import Config, UserError, sources_of
+from gportuguese.generation import Writer
+from gportuguese.intervals import shown
+from gportuguese.precision import autocast
+from gportuguese.progress import tracked
+from gportuguese.tokens import BlockLoader, bytes_per_token, joined_ids
+
+log = logging.getLogger("gportuguese")
+
+
+def measure_sources(config: Config, artifact: Artifact, trained: Writer) -> list[dict[str, Any]]:
+    """Measures on the validation documents of each source besides the first.
+
+    `before` is the base model with its own tokenizer, and None if there is none. Both models read the
+    same documents, about `evaluate.tokens` of each source, spread over them.
+    """
+    texts: dict[str, list[str]] = {}
+    for source in sources_of(config.corpus)[1:]:
+        name = str(source.name)
+        if found := _validation_texts(config, artifact, name, trained):
+            texts[name] = found
+        else:
+            log.warning("source %s has no validation document, so it is not measured", name)
+    after = _measure(config, texts, trained, "")
+    base = config.align.base
+    if not texts or not isinstance(base, str) or config.align.method == "random":
+        return [_facts(name, None, after[name]) for name in texts]
+    model, tokenizer = causal_lm.load_with_tokenizer(base)
+    writer = Writer(model.to(trained.device), tokenizer, trained.device)
+    before = _measure(config, texts, writer, "base model, ")
+    return [_facts(name, before[name], after[name]) for name in texts]
+
+
+def _validation_texts(config: Config, artifact: Artifact, name: str, writer: Writer) -> list[str]:
+    texts = [text for batch in corpus.load(artifact, "valid", source=name) for text in batch]
+    if not texts or config.evaluate.tokens is None:
+        return texts
+    num_tokens = len(joined_ids(writer.tokenizer, texts)[0])
+    return texts[:: -(-num_tokens // config.evaluate.tokens)]
+
+
+def _measure(
+    config: Config, texts: dict[str, list[str]], writer: Writer, when: str
+) -> dict[str, metrics.SumsByDocument]:
+    found = {}
+    context = partial(autocast, writer.device, config.train.precision)
+    for name, documents in texts.items():
+        block_size, batch_size = config.tokens.block_size, config.runtime.micro_batch_size
+        sums = found[name] = sums_over(writer, documents, block_size, batch_size)
+        with tracked(f"evaluate: {when}{name}", sums.loader, len(sums.loader)) as batches:
+            metrics.measure(writer.model, batches, sums.bytes_per_token, context, sums=sums)
+    return found
+
+
+def _facts(
+    name: str, before: metrics.SumsByDocument | None, after: metrics.SumsByDocument
+) -> dict[str, Any]:
+    return {
+        "name": name,
+        "before": before and asdict(before.evaluation()),
+        "after": asdict(after.evaluation()),
+        "change": before and metrics.change(before, after),
+    }
+
+
+def sums_over(
+    writer: Writer, texts: Iterable[str], block_size: int, batch_size: int
+) -> metrics.SumsByDocument:
+    """Empty sums over documents, with the loader of their blocks, for `metrics.measure`.
+
+    Blocks are shorter if the text does not fill one. Raises `UserError` if there is nothing to predict.
+    """
+    ids, offsets = joined_ids(writer.tokenizer, texts)
+    token_bytes = torch.from_numpy(bytes_per_token(writer.tokenizer)).to(writer.device)
+    targets = torch.from_numpy(ids[1:]).to(writer.device)  # the first token is only read
+    if not token_bytes[targets].any():
+        raise UserError("the texts have fewer than two tokens, so there is nothing to predict")
+    loader = BlockLoader(ids, max(min(block_size, len(ids) - 1), 1), batch_size)
+    return metrics.SumsByDocument(token_bytes, loader, offsets)
+
+
+def sources_markdown(sources: list[dict[str, Any]]) -> str:
+    """A column for each source; bits per byte with 95 % intervals."""
+    lines = [
+        f"| bits per byte | {' | '.join(each['name'] for each in sources)} |",
+        "| --- " * (1 + len(sources)) + "|",
+    ]
+    for title, key, sign in (
+        ("base model", "before", ""),
+        ("after training", "after", ""),
+        ("change", "change", "+"),
+    ):
+        cells = [
+            shown(found["bits_per_byte"], found["bits_per_byte_interval"], sign=sign)
+            if (found := each[key])
+            else "-"
+            for each in sources
+        ]
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    return "\n".join(lines)
