@@ -34,8 +34,11 @@ def words_of(sets: Iterable[str]) -> list[str]:
 
 
 def environment(jobs: int) -> dict[str, str]:
-    """The environment of one of `jobs` processes that share the cores evenly."""
-    return {**os.environ, "OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs))}
+    """The environment of one of `jobs` processes that share the cores evenly.
+
+    The user's own OMP_NUM_THREADS is kept.
+    """
+    return {"OMP_NUM_THREADS": str(max(1, (os.cpu_count() or 1) // jobs)), **os.environ}
 
 
 def run_all(run: Callable[[Run], Made], runs: Iterable[Run], jobs: int) -> list[Made]:
@@ -80,12 +83,13 @@ def _part(line: dict[str, Any], identity: dict[str, Any]) -> dict[str, Any]:
     return {key: line[key] for key in identity}
 
 
-def spread(values: Sequence[float]) -> str:
+def spread(values: Iterable[float]) -> str:
     """Mean and, of several values, the standard deviation.
 
     >>> spread([2.0]), spread([2.0, 2.1])
     ('2.0000', '2.0500 ± 0.0707')
     """
+    values = list(values)
     text = f"{statistics.mean(values):.4f}"
     return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
 

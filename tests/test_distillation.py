@@ -46,7 +46,7 @@ def test_a_cut_text_keeps_its_whole_characters(text, data):
 def test_paired_tokens_end_the_same_text(texts, max_tokens):
     vocabularies = Vocabularies(OLD, NEW)
     windows = Windows(vocabularies, END, max_tokens)
-    for window in windows.of_block(joined_ids(NEW, texts)):
+    for window in windows.of_block(joined_ids(NEW, texts)[0]):
         source = [vocabularies.source_tokens[id] for id in window.source_ids]
         target = [vocabularies.target_tokens[id] for id in window.target_ids]
         assert len(source) <= max_tokens
@@ -67,7 +67,7 @@ def test_hidden_states_equal_those_of_the_whole_model(make):
 def blocks(num_blocks=24):
     """Blocks of 24 tokens, two a batch."""
     return BlockLoader(
-        joined_ids(NEW, [f" {sentence(seed, 9)}" for seed in range(200)]), 24, 2, seed=0,
+        joined_ids(NEW, [f" {sentence(seed, 9)}" for seed in range(200)])[0], 24, 2, seed=0,
         num_blocks=num_blocks,
     )  # fmt: skip
 
