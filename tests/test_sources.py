@@ -6,6 +6,7 @@ import gzip
 import io
 import json
 import random
+import shutil
 import subprocess
 import sys
 
@@ -19,6 +20,8 @@ from gportuguese import Pipeline, load_config
 from gportuguese.config import ConfigError, CorpusConfig, SourceConfig, is_hub_id, sources_of
 from gportuguese.corpus import CorpusError, documents, load
 from gportuguese.corpus.documents import files_of, read_source
+from gportuguese.corpus.exclusion import REASON
+from gportuguese.corpus.exclusion_files import write_excluded
 from gportuguese.corpus.rows import Mark, read_rows
 from gportuguese.corpus.shards import read_documents
 from tests.conftest import WORDS, sentence
@@ -204,6 +207,32 @@ def test_a_run_that_was_cut_short_goes_on_and_gives_the_same_shards(
         path.read_bytes() for path in straight.paths
     ]
     assert len(straight.paths) == 9
+
+
+def test_what_is_excluded_does_not_count_towards_the_limit_of_bytes(tmp_path, monkeypatch):
+    """Neither in one run nor in one that goes on."""
+    monkeypatch.setattr(documents, "_SHARD_DOCUMENTS", 7)
+    (tmp_path / "d.jsonl").write_bytes(jsonl())
+    (tmp_path / "exam.txt").write_text(ROWS[4]["text"], encoding="utf-8")
+    source = SourceConfig(documents=str(tmp_path / "d.jsonl"), bytes=6000)
+    section = section_of(source, exclude=(str(tmp_path / "exam.txt"),))
+
+    def reading(folder):
+        folder.mkdir(exist_ok=True)
+        write_excluded(section, folder)
+        return read_source(section, sources_of(section)[0], folder, "corpus")
+
+    straight = reading(tmp_path / "straight")
+    dropped = sum(summary["dropped"].get(REASON, 0) for summary in straight.summaries)
+    assert dropped
+    kept = sum(len(text.encode()) for *_, text in rows_of(straight))
+    last = len(rows_of(straight)[-1][2].encode())
+    assert kept - last < 6000 <= kept
+    cut = tmp_path / "cut"
+    shutil.copytree(tmp_path / "straight", cut)
+    for path in sorted(cut.glob("*.jsonl"))[2:]:
+        path.unlink()
+    assert rows_of(reading(cut)) == rows_of(straight)
 
 
 def test_a_source_is_cut_after_some_bytes_and_says_if_it_ends_before(tmp_path, caplog):
