@@ -33,9 +33,10 @@ PROMPT = torch.tensor([[5, 9, 250, 17]])
 
 
 @pytest.fixture(scope="module")
-def settings(tiny_dump, tmp_path_factory):
+def settings(tiny_dump, tiny_stages, tmp_path_factory):
     """The settings of a tiny run; all tests here share its stages."""
-    return tiny_settings(tiny_dump, tmp_path_factory.mktemp("run") / "artifacts")
+    folder = shutil.copytree(tiny_stages, tmp_path_factory.mktemp("run") / "artifacts")
+    return tiny_settings(tiny_dump, folder)
 
 
 def exported(settings, *more):
@@ -149,9 +150,9 @@ def test_the_card_of_a_dump_names_only_that_dump(folder):
 DEMO = (
     "tokenizer.vocab_size=1000",
     "train.phases=[{name: top, epochs: 1, trainable_groups: 2, lr_max: 0.001}]",
-    "train.epoch_tokens=4096",
-    "train.valid_tokens=2048",
-    "evaluate={tokens: 2048, prompts: [Lisboa], sample_tokens: 4}",
+    "train.epoch_tokens=2048",
+    "train.valid_tokens=256",
+    "evaluate={tokens: 256, prompts: [Lisboa], sample_tokens: 4}",
     "runtime.device=cpu",
 )
 

@@ -61,7 +61,7 @@ def test_texts_equal_those_of_transformers(writer, llama, kind, sampling):
 def test_a_batch_of_prompts_gives_the_same_texts_as_one_by_one(writer, sampling):
     prompts = PROMPTS * 5  # more than one batch holds
     rows = list(writer.write_all(prompts, sampling))
-    assert [row.text for row in rows] == [writer.write(prompt, sampling) for prompt in prompts]
+    assert [row.text for row in rows] == 5 * [writer.write(prompt, sampling) for prompt in PROMPTS]
     assert {row.num_tokens for row in rows} == {sampling.max_new_tokens}
 
 
@@ -160,26 +160,6 @@ def test_log_probabilities_equal_those_of_softmax():
 
 
 # ---- the real command
-
-
-def run(*words, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "gportuguese", "generate", *words],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        **options,
-    )
-
-
-def test_next_word_exits_without_errors(writer):
-    ended = run(MODEL, "--next-word", "He was born in the United")
-    assert (ended.returncode, ended.stdout) == (
-        0,
-        writer.next_word("He was born in the United") + "\n",
-    )
-    assert "terminate" not in ended.stderr
-    assert "Traceback" not in ended.stderr
 
 
 def test_a_process_with_unfinished_streams_exits_without_errors(writer):
@@ -312,22 +292,23 @@ def test_on_a_terminal_prompts_are_bold(capsys, monkeypatch):
     )
 
 
-@pytest.mark.parametrize(
-    ("given", "written"),
-    [(b"o rio\r\n\n  \n", "o rio"), (b"o rio \xff\n", "gpt-pt: ")],
-)
-def test_lines_of_standard_input_are_prompts(given, written):
-    words = ["generate", MODEL, "--temperature", "0", "--max-new-tokens", "2"]
-    done = subprocess.run(
-        [sys.executable, "-m", "gportuguese", *words], input=given, capture_output=True, check=False
-    )
-    is_refused = written == "gpt-pt: "
-    assert done.returncode == (2 if is_refused else 0), done.stderr
-    shown = (done.stderr if is_refused else done.stdout).decode()
-    assert (
-        (written in shown and "not UTF-8 text" in shown)
-        if is_refused
-        else shown.startswith(written)
-    )
-    assert b"\r" not in done.stdout
-    assert b"Traceback" not in done.stderr
+def run(given, *words):
+    command = [sys.executable, "-m", "gportuguese", "generate", MODEL, *words]
+    return subprocess.run(command, input=given, capture_output=True, timeout=100, check=False)
+
+
+def test_lines_of_standard_input_are_prompts_and_next_word_exits_without_errors(writer):
+    prompts = ["He was born in the United", "o rio"]
+    given = "\r\n\n  \n".join([*prompts, ""])
+    ended = run(given.encode(), "--next-word")
+    words = "".join(f"{writer.next_word(prompt)}\n" for prompt in prompts)
+    assert (ended.returncode, ended.stdout.decode()) == (0, words), ended.stderr
+    assert b"terminate" not in ended.stderr
+    assert b"Traceback" not in ended.stderr
+
+
+def test_standard_input_that_is_not_utf8_is_rejected():
+    ended = run(b"o rio \xff\n", "--temperature", "0", "--max-new-tokens", "2")
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    assert b"gpt-pt: standard input is not UTF-8 text" in ended.stderr
+    assert b"Traceback" not in ended.stderr
