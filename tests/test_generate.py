@@ -162,11 +162,14 @@ def test_log_probabilities_equal_those_of_softmax():
 # ---- the real command
 
 
-def test_a_process_with_unfinished_streams_exits_without_errors(writer):
-    """Streams that were closed, never read to the end, or left by an exception."""
+def test_next_word_and_unfinished_streams_exit_without_errors(writer):
+    """Prompts from standard input, then streams that were closed, not read to the end, or left."""
     code = """
 import sys
+from gportuguese import cli
 from gportuguese.generation import Sampling, Writer
+try: cli.main(["generate", sys.argv[1], "--next-word"])
+except SystemExit as end: print("exit", end.code)
 writer = Writer.load(sys.argv[1], "cpu")
 print(writer.next_word("He was born in the United"))
 closed = writer.stream("A", Sampling(max_new_tokens=250))
@@ -178,13 +181,17 @@ for piece in writer.stream("A", Sampling(max_new_tokens=250)):
     sys.exit(7)
 """
     ended = subprocess.run(
-        [sys.executable, "-c", code, MODEL], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", code, MODEL],
+        input=b"He was born in the United\r\n\n  \no rio\n",
+        capture_output=True,
+        timeout=250,
+        check=False,
     )
-    assert (ended.returncode, ended.stdout) == (
-        7,
-        writer.next_word("He was born in the United") + "\n",
-    )
-    assert "terminate" not in ended.stderr
+    born, river = (writer.next_word(prompt) for prompt in ("He was born in the United", "o rio"))
+    assert ended.returncode == 7, ended.stderr
+    assert ended.stdout.decode() == f"{born}\n{river}\nexit 0\n{born}\n"
+    assert b"terminate" not in ended.stderr
+    assert b"Traceback" not in ended.stderr
 
 
 def test_ctrl_c_stops_a_text_immediately():
@@ -292,23 +299,9 @@ def test_on_a_terminal_prompts_are_bold(capsys, monkeypatch):
     )
 
 
-def run(given, *words):
-    command = [sys.executable, "-m", "gportuguese", "generate", MODEL, *words]
-    return subprocess.run(command, input=given, capture_output=True, timeout=100, check=False)
-
-
-def test_lines_of_standard_input_are_prompts_and_next_word_exits_without_errors(writer):
-    prompts = ["He was born in the United", "o rio"]
-    given = "\r\n\n  \n".join([*prompts, ""])
-    ended = run(given.encode(), "--next-word")
-    words = "".join(f"{writer.next_word(prompt)}\n" for prompt in prompts)
-    assert (ended.returncode, ended.stdout.decode()) == (0, words), ended.stderr
-    assert b"terminate" not in ended.stderr
-    assert b"Traceback" not in ended.stderr
-
-
 def test_standard_input_that_is_not_utf8_is_rejected():
-    ended = run(b"o rio \xff\n", "--temperature", "0", "--max-new-tokens", "2")
+    command = [sys.executable, "-m", "gportuguese", "generate", MODEL]
+    ended = subprocess.run(command, input=b"o rio \xff\n", capture_output=True, check=False)
     assert (ended.returncode, ended.stdout) == (2, b"")
     assert b"gpt-pt: standard input is not UTF-8 text" in ended.stderr
     assert b"Traceback" not in ended.stderr
