@@ -63,7 +63,7 @@ def test_code_of_a_model_is_neither_asked_for_nor_run(foreign, tmp_path, tiny_ov
         stdin=theirs,
         capture_output=True,
         env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
-        timeout=100,
+        timeout=250,
         check=False,
     )
     os.close(ours)
