@@ -5,8 +5,6 @@ import re
 import subprocess
 import sys
 
-import pytest
-
 from tests.test_cli import sets
 
 # one process for all commands, because loading PyTorch takes seconds
@@ -59,7 +57,6 @@ KNOWN = {
 }
 
 
-@pytest.mark.usefixtures("built_stages")
 def test_every_line_on_standard_error_is_known(tiny_overrides, tmp_path):
     words = sets(tiny_overrides)
     commands = [
