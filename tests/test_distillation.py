@@ -8,16 +8,18 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gportuguese import tying
-from gportuguese.align import distillation, head_fit, make_room, pieces, put_rows, rows
+from gportuguese import causal_lm, load_config, tying
+from gportuguese.align import AlignError, distillation, head_fit, make_room, pieces, put_rows, rows
 from gportuguese.align.distillation import Windows, common_ends, distill, hidden_after, schedule
 from gportuguese.align.head_fit import fit_head
 from gportuguese.align.rows import Vocabularies
 from gportuguese.align.saved_state import SavedState
+from gportuguese.config import ConfigError
 from gportuguese.tokens import BlockLoader, joined_ids
-from tests.conftest import sentence
+from tests.conftest import sentence, tiny_settings
 from tests.test_align import byte_tokenizer
 from tests.test_causal_lm import gpt2, llama
+from tests.test_tying import NANO, build
 
 SIZES = st.lists(st.integers(1, 5), max_size=30).map(np.array)
 OLD, NEW = byte_tokenizer(["there", "mar"]), byte_tokenizer([sentence(s, 9) for s in range(9)], 40)
@@ -249,3 +251,52 @@ def test_a_damaged_state_is_not_used(tmp_path, caplog):
     path.write_bytes(b"not a state")
     assert SavedState(path, 15.0).load() == {}
     assert f"{path} is damaged" in caplog.text
+
+
+LEARNT = ("align.tie=untie", "align.distill_tokens=2048", "align.head_tokens=2048")
+
+
+@pytest.fixture(scope="module")
+def settings(tiny_dump, tmp_path_factory):
+    artifacts = tmp_path_factory.mktemp("run") / "artifacts"
+    return (*tiny_settings(tiny_dump, artifacts), *NANO, "align.calibration_tokens=0")
+
+
+def test_the_stage_learns_rows_and_continues_after_an_interruption(settings, monkeypatch):
+    _, plain = build(settings, "align", "align.tie=untie")
+    assert not {"distillation", "head"} & set(plain.facts)
+    saved = SavedState.save
+
+    def save_and_die(self, state, *, now=False):
+        saved(self, state, now=True)
+        if self.path.name == "head.pt":
+            raise Killed
+
+    monkeypatch.setattr(SavedState, "save", save_and_die)
+    with pytest.raises(Killed):
+        build(settings, "align", *LEARNT)
+    monkeypatch.setattr(SavedState, "save", saved)
+    reads = []
+    monkeypatch.setattr(Windows, "of_block", lambda *_: reads.append(1))
+    _, made = build(settings, "align", *LEARNT)
+    assert not reads  # the distillation was finished
+    assert made.facts["distillation"][-1] < made.facts["distillation"][0]
+    assert len(made.facts["head"]) == len(made.facts["distillation"])
+    assert not any("scratch" in name for name in made.manifest["files"])
+    model, before = causal_lm.load(made.folder), causal_lm.load(plain.folder)
+    changed = {
+        name
+        for name, tensor in model.state_dict().items()
+        if not torch.equal(tensor, before.state_dict()[name])
+    }
+    assert changed == {"transformer.wte.weight", "lm_head.weight"}
+
+
+def test_a_tied_head_is_not_fitted(settings):
+    with pytest.raises(AlignError, match=r"shares the matrix of the embeddings; set align.tie"):
+        build(settings, "align", "align.head_tokens=2048")
+
+
+def test_a_random_model_has_nothing_to_learn_rows_from(settings):
+    with pytest.raises(ConfigError, match="which method: random replaces"):
+        load_config(None, (*settings, "align.method=random", "align.distill_tokens=2048"))

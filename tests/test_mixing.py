@@ -15,6 +15,7 @@ from gportuguese import corpus, load_config
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, ConfigError, CorpusConfig, SourceConfig, TokensConfig
 from gportuguese.mixing import draw_documents, write_mix
+from gportuguese.packing import pack
 from gportuguese.plan.schedule import PlanError, make_schedule
 from gportuguese.tokens import BlockLoader, documents_of
 
@@ -221,3 +222,20 @@ def test_the_first_source_needs_a_weight_above_0():
     mix = "corpus.sources=[{documents: dump, weight: 0}, {documents: en.jsonl, weight: 1}]"
     with pytest.raises(ConfigError, match="first source is the text to learn, so its weight must"):
         load_config("demo", (mix,))
+
+
+def test_packed_blocks_have_each_source_s_share_too():
+    lengths = np.random.default_rng(0).integers(2, 40, 400)
+    offsets = np.concatenate([[0], np.cumsum(lengths)])
+    parts = (int(offsets[300]), int(offsets[-1] - offsets[300]))
+    loader = BlockLoader(
+        np.zeros(offsets[-1], "<u2"), 64, 4, seed=0, num_blocks=20, part_tokens=parts,
+        packing=pack(offsets, 64),
+    )  # fmt: skip
+    firsts = loader.positions(np.arange(loader.total_blocks))[:, 1]
+    share = (firsts < parts[0]).mean()
+    for epoch in range(loader.total_blocks // 20):
+        blocks = loader.block_indices(epoch)
+        assert abs((firsts[blocks] < parts[0]).sum() - 20 * share) <= 2
+    whole = np.concatenate([loader.block_indices(epoch) for epoch in range(20)])
+    assert sorted(whole[: loader.total_blocks]) == list(range(loader.total_blocks))
