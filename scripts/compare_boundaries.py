@@ -11,17 +11,16 @@ document's losses averaged over the seeds. They do not cover the spread between 
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
+from comparison import Results, environment, make_parser, run_all, spread, table, words_of
 
 from gportuguese import Pipeline, init_world, load_config
 from gportuguese.intervals import DocumentSums, interval_of_change, shown
@@ -51,10 +50,8 @@ def build(run: tuple[str, int], args: argparse.Namespace) -> dict:
     """Trains and evaluates in a process of its own; returns the line of the results."""
     sets = overrides_of(run, args)
     words = [sys.executable, "-m", "gportuguese", "evaluate", "--config", str(args.config)]
-    words += [word for each in sets for word in ("--set", each)]
-    threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
-    environment = {"OMP_NUM_THREADS": threads, **os.environ}
-    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, env=environment)
+    words += words_of(sets)
+    subprocess.run(words, check=True, stdout=subprocess.DEVNULL, env=environment(args.jobs))
     pipeline = Pipeline(load_config(args.config, sets))
     evaluated, training = pipeline.open("evaluate").facts, pipeline.open("train")
     epochs = json.loads((pipeline.open("evaluate").folder / "report.json").read_text("utf-8"))[
@@ -77,9 +74,9 @@ def sums_of(boundaries: str, split: str, args: argparse.Namespace) -> DocumentSu
     tables = []
     for seed in args.seeds:
         config = load_config(args.config, overrides_of((boundaries, seed), args))
-        table = pq.read_table(Pipeline(config).built_folder("evaluate") / "documents.parquet")
-        tables.append(table.filter(np.array(table.column("split").to_pylist()) == split))
-    nats = np.mean([table.column("nats").to_numpy() for table in tables], axis=0)
+        sums = pq.read_table(Pipeline(config).built_folder("evaluate") / "documents.parquet")
+        tables.append(sums.filter(np.array(sums.column("split").to_pylist()) == split))
+    nats = np.mean([sums.column("nats").to_numpy() for sums in tables], axis=0)
     return DocumentSums(nats, tables[0].column("bytes").to_numpy())
 
 
@@ -90,7 +87,7 @@ def report(results: list[dict], args: argparse.Namespace) -> str:
     head = ["bits per byte", *marks, *(f"{split}, full" for split in SPLITS)]
     head += [f"{split}: minus `{first}`" for split in SPLITS]
     head += ["blocks that begin at a document", "documents cut", "tokens not read", "training, s"]
-    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    rows = []
     for way in args.boundaries:
         found = [result for result in results if result["boundaries"] == way]
         cells = [f"`{way}`", *map(spread, zip(*(r["epochs"] for r in found), strict=True))]
@@ -103,8 +100,8 @@ def report(results: list[dict], args: argparse.Namespace) -> str:
             )
         cells += packing_cells(found[0]["packing"])
         cells.append(f"{statistics.mean(r['train_seconds'] for r in found):.0f}")
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        rows.append(cells)
+    return table(head, rows)
 
 
 def packing_cells(packing: dict | None) -> list[str]:
@@ -118,33 +115,14 @@ def packing_cells(packing: dict | None) -> list[str]:
     ]
 
 
-def spread(values) -> str:
-    """Mean and, of several values, the standard deviation."""
-    values = list(values)
-    text = f"{statistics.mean(values):.4f}"
-    return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
-
-
-def read(path: Path) -> list[dict]:
-    """The lines of the finished runs."""
-    if not path.exists():
-        return []
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
 def main() -> None:
     """Runs the missing runs and prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[])
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--boundaries", type=lambda text: text.split(","), default=["none", "start"]
     )
     parser.add_argument(
         "--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2]
-    )
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="runs at a time; cores are shared evenly"
     )
     parser.add_argument("--results", type=Path, default=Path("boundaries.jsonl"))
     args = parser.parse_args()
@@ -153,17 +131,10 @@ def main() -> None:
         config = load_config(args.config, overrides_of(run, args))
         Pipeline(config).build("align", init_world(config.runtime))
     wanted = [identity_of(run, args) for run in runs]
-    found = [{name: line[name] for name in wanted[0]} for line in read(args.results)]
-    todo = [run for run, identity in zip(runs, wanted, strict=True) if identity not in found]
-
-    def one(run: tuple[str, int]) -> None:
-        line = json.dumps(build(run, args))
-        with args.results.open("a", encoding="utf-8") as file:
-            file.write(line + "\n")
-
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(one, todo))
-    results = [line for line in read(args.results) if {n: line[n] for n in wanted[0]} in wanted]
+    finished = Results(args.results)
+    todo = [runs[number] for number in finished.missing(wanted)]
+    run_all(lambda run: finished.add(build(run, args)), todo, args.jobs)
+    results = finished.of(wanted)
     print(report(results, args))
     print(
         f"\nMean ± standard deviation over {len(args.seeds)} seed(s); [...]: 95 % intervals, paired "

@@ -145,6 +145,9 @@ def _align_settings(config: Config) -> dict[str, Any]:
     section = _section("align", "tokens.block_size")(config)
     for key in FILES:  # identified by their content instead
         del section[key]
+    for key, before in (("tie", "keep"), ("distill_tokens", 0), ("head_tokens", 0)):
+        if section[key] == before:  # runs from before these settings keep their digests
+            del section[key]
     return {**section, "base": "given"} if isinstance(config.align.base, str) else section
 
 
@@ -240,6 +243,7 @@ STAGES = {
             settings=_align_settings,
             outside=_base_and_resources,
             version=5,
+            resumable=True,
             fetch=lambda config: base.identity_of(config.align.base, download=True),
             check=_check_packages,
         ),

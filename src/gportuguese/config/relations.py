@@ -47,6 +47,11 @@ def _align(align: AlignConfig) -> _Checks:
         (align.source_vectors is None) == (align.target_vectors is None),
         "align: set both source_vectors and target_vectors, or neither",
     )
+    yield (
+        align.method != "random" or not (align.distill_tokens or align.head_tokens),
+        "align: distill_tokens and head_tokens learn from the base's weights, which method: random "
+        "replaces",
+    )
 
 
 def _train(config: Config) -> _Checks:

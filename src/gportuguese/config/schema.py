@@ -164,12 +164,22 @@ class AlignConfig:
     """Maximum number of tokens read per language to train vectors and count words."""
     calibration_tokens: Annotated[int, Within("[0, inf)")] = 8192
     """Training tokens read (three times) to match each token's predicted probability to its frequency.
-    Rows move along the mean hidden state; rows of bytes, digits, punctuation and names stay fixed.
-    0 turns calibration off."""
+    Rows move along the mean hidden state; rows of bytes, digits, punctuation and names stay fixed, except
+    with `align.tie: untie`. 0 turns calibration off."""
     sharpness: Annotated[float, Within("(0, inf)")] = 4.0
     """Sharpness of the mixtures in `focus`. 1 is the paper's value; higher values mix fewer tokens."""
+    tie: Literal["keep", "untie"] = "keep"
+    """`untie` gives an output head that shares the matrix of the input embeddings a copy of its own, so
+    that calibration moves only the head, and both train apart. This adds vocabulary size x width
+    parameters (GPT-2 small: 38.6M). `keep` leaves the base as it is."""
+    distill_tokens: Annotated[int, Within("[0, inf)")] = 0
+    """Training tokens read to distil the new embedding rows: the first third of the blocks learns to
+    read the new tokens as it read the old ones. Use it with `head_tokens`; 0 turns it off."""
+    head_tokens: Annotated[int, Within("[0, inf)")] = 0
+    """Training tokens read, once, to fit the output head to the last hidden states. Needs a head of its
+    own (`align.tie: untie`); 0 turns it off."""
     seed: Annotated[int, Within("[0, 4294967295]")] = 0
-    """Random seed of the method."""
+    """Random seed of the method, of distillation and of the fit."""
 
 
 @dataclass(frozen=True, kw_only=True)

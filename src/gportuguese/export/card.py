@@ -66,6 +66,7 @@ def make(
         # a quoted string for both Python and the shell
         prompt=json.dumps((*prompts, "")[0], ensure_ascii=False),
         model_type=model_type,
+        is_tied=architecture.get("tie_word_embeddings", True),  # KerasHub reads only tied GPT-2s
         samples=_samples(inputs["evaluate"]),
         checks=facts["differences"],
         files=files,
