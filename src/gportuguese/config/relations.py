@@ -58,6 +58,12 @@ def _train(config: Config) -> _Checks:
         f"train.global_batch_size={train.global_batch_size} is not a multiple of "
         f"runtime.micro_batch_size={micro_batch}",
     )
+    for phase in train.phases:
+        yield (
+            phase.trainable == "groups" or phase.trainable_groups == 1,
+            f"train.phases: {phase.name}: trainable: new_rows trains rows of the embeddings only; "
+            "set trainable_groups: 1",
+        )
     block = config.tokens.block_size
     for name, count, least in (
         ("train.epoch_tokens", train.epoch_tokens, train.global_batch_size * block),
@@ -68,6 +74,10 @@ def _train(config: Config) -> _Checks:
 
 
 def _architecture(config: Config, base: Architecture) -> _Checks:
+    yield (
+        config.tokenizer.method == "retrain",
+        "tokenizer.method: an architecture in align.base has no tokenizer to extend; use retrain",
+    )
     yield (
         config.align.method == "random",
         "align.method: an architecture in align.base has no weights; use method: random",
