@@ -215,7 +215,7 @@ def test_an_entry_that_no_merges_reach_is_reached_without_a_second_one():
     assert tokens(base, "casa") == ["casa"]
     assert len(tokens(base, "casas")) == 5
     size = base.get_vocab_size() + 3
-    vocab, merges = extension.learn(base, lambda: [["casax casay casaz"] * 9], size, 2)
+    vocab, merges = extension.learn(base, lambda: [["casax\ncasay\ncasaz\n"] * 9], size, 2)
     made = extension.extended(base, vocab, merges)
     assert vocab["casa"] == id
     assert tokens(made, "casax") == ["casax"]

@@ -272,6 +272,14 @@ def parameter_groups(model: nn.Module) -> ParameterGroups:
     return ParameterGroups(lower, middle, upper, outside)
 
 
+def row_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
+    """The parameters with a row per token: embeddings and output head; tied weights appear once."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    modules = [embeddings] if head is None else [embeddings, head]
+    found = [p for module in modules for p in module.parameters(recurse=False)]
+    return list({id(parameter): parameter for parameter in found}.values())
+
+
 def block_list(model: nn.Module) -> nn.ModuleList:
     """The blocks of any decoder; raises `ModelError` if there are none, or fewer than three."""
     depth = getattr(getattr(model, "config", None), "num_hidden_layers", None)

@@ -72,7 +72,7 @@ def unsupported(base: Tokenizer) -> str | None:
         # such a name becomes an entry of the model and would then be read in plain text
         for token in base.get_added_tokens_decoder().values():
             is_word = [word for word, _ in base.pre_tokenizer.pre_tokenize_str(token.content)]
-            if is_word == [token.content] and token.content not in model["vocab"]:
+            if token.special and is_word == [token.content] and token.content not in model["vocab"]:
                 return f"its added token {token.content!r} is a word"
     return None
 
