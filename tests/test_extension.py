@@ -140,7 +140,17 @@ def ends_of(pieces):
 
 SPELLINGS = st.text() | st.lists(
     st.sampled_from(
-        [*"aeo 1ãç\n", " casa", "coração", "<|endoftext|>", "<|begin|>", "=>", " the", "house", "98"]
+        [
+            *"aeo 1ãç\n",
+            " casa",
+            "coração",
+            "<|endoftext|>",
+            "<|begin|>",
+            "=>",
+            " the",
+            "house",
+            "98",
+        ]
     )
 ).map("".join)
 

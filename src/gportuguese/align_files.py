@@ -105,7 +105,8 @@ def hash_resources(section: AlignConfig) -> str:
 
 def new_rows(folder: Path) -> np.ndarray:
     """The rows that the stage did not copy from the base, bool `[V]`."""
-    return np.array(pq.read_table(folder / SOURCES, columns=["row"])["row"].to_pylist()) != "copied"
+    kinds = pq.read_table(folder / SOURCES, columns=["row"])["row"].to_pylist()
+    return np.array([kind != "copied" for kind in kinds])
 
 
 def own_documents(section: AlignConfig) -> CorpusConfig:

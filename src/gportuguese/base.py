@@ -76,9 +76,7 @@ def hub_folder(repo: str, download: bool) -> Path | None:
     )
 
 
-def identity_of(
-    base: str | Architecture, download: bool, with_weights: bool = True
-) -> str | None:
+def identity_of(base: str | Architecture, download: bool, with_weights: bool = True) -> str | None:
     """The content hash of a base model, for digests; None if it is not fetched yet.
 
     Without weights, it covers the files that say how to read text: those of config and tokenizer. A

@@ -55,7 +55,9 @@ def extended(base: Tokenizer, vocab: dict[str, int], merges: list[Merge]) -> Tok
     parts = json.loads(base.to_str())
     parts["model"] |= {"vocab": vocab, "merges": merges}
     if "TemplateProcessing" in json.dumps(parts["post_processor"]):
-        parts["post_processor"] = None  # training texts begin without a special token; so do prompts
+        parts["post_processor"] = (
+            None  # training texts begin without a special token; so do prompts
+        )
     return Tokenizer.from_str(json.dumps(parts))
 
 

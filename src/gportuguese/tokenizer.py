@@ -256,7 +256,7 @@ def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
 
 def num_ids(tokenizer: PreTrainedTokenizerBase) -> int:
     """The highest id of a tokenizer, plus one; more than `len` if some ids are not used."""
-    return 1 + max(tokenizer.get_vocab().values())
+    return 1 + int(max(tokenizer.get_vocab().values()))
 
 
 def portions(texts: list[str]) -> Iterator[list[str]]:

@@ -1,6 +1,8 @@
 """Adding to a vocabulary: the old rows stay bit for bit, through alignment and a phase of new rows."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -8,16 +10,18 @@ import pytest
 import torch
 from fastai.learner import Recorder
 from torch.nn.functional import cross_entropy
-from transformers import LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
+from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
 
 from gportuguese import Pipeline, artifacts, causal_lm, init_world, load_config, tokenizer, training
 from gportuguese.align_files import new_rows
 from gportuguese.callbacks import TrainableRows
-from gportuguese.config import METHODS, PhaseConfig, UserError, asset_path
+from gportuguese.config import METHODS, ConfigError, PhaseConfig, UserError, asset_path
 from gportuguese.learner import learning_rates, trainable_part
+from tests.conftest import WORDS, sentence
 from tests.invariants.test_distributed import assert_equal, torchrun, trained
 from tests.invariants.test_equal_runs import build, elsewhere
 from tests.invariants.test_resume import OFTEN, StopAt
+from tests.test_cli import gpt_pt, sets
 from tests.test_learner import prepared
 from tests.test_optimizer import needs_muon
 
@@ -83,17 +87,16 @@ def rows_of(folder):
 
 @pytest.mark.parametrize(
     ("kind", "method"),
-    [("tied", name) for name in (*METHODS, "auto") if name != "wechsel"]  # needs a dictionary
+    [("tied", name) for name in (*METHODS, "auto")]
     + [("untied", "pieces"), ("biased", "pieces"), ("biased", "bridge")],
 )
 def test_alignment_keeps_every_old_row_bit_for_bit(overrides, tmp_path, kind, method):
-    base, text = base_of(kind, tmp_path / "base"), tmp_path / "text.jsonl"
-    text.write_text(
-        "".join(json.dumps({"text": f"the sea and the house {n} " * 60}) + "\n" for n in range(40))
-    )
-    config = load_config(
-        None, (*overrides, base, f"align.method={method}", f"align.source_documents={text}")
-    )
+    text, words = tmp_path / "text.jsonl", tmp_path / "words.tsv"
+    text.write_text("".join(json.dumps({"text": sentence(n, 120)}) + "\n" for n in range(60)))
+    words.write_text("".join(f"{word}\t{word}\n" for word in sorted(set(WORDS))))
+    files = (f"align.source_documents={text}", f"align.dictionary={words}")
+    base = base_of(kind, tmp_path / "base")
+    config = load_config(None, (*overrides, base, f"align.method={method}", *files))
     made = Pipeline(config).build("align", init_world(config.runtime))
     source = causal_lm.load(tmp_path / "base")
     parameters = causal_lm.row_parameters(source)
@@ -101,7 +104,6 @@ def test_alignment_keeps_every_old_row_bit_for_bit(overrides, tmp_path, kind, me
     for old, new in zip(parameters, rows_of(made.folder), strict=True):
         assert len(new) == OLD + NEW
         assert torch.equal(bits(new)[:OLD], bits(old)[:OLD])
-        assert len(new[OLD:].unique(dim=0)) == (1 if method == "mean" and new.ndim > 1 else NEW)
     assert divergences_fall(made.facts["calibration"])
     table = pq.read_table(made.folder / "sources.parquet")
     assert table["source_id"].to_pylist() == [*range(OLD), *[None] * NEW]
@@ -224,3 +226,61 @@ def test_a_phase_without_new_rows_is_an_error_before_training():
     assert isinstance(some, TrainableRows)
     with pytest.raises(UserError, match="phase x: trainable: new_rows has none"):
         trainable_part(phase, model, groups, np.zeros(OLD, bool))
+
+
+def test_the_whole_pipeline_adds_tokens_and_its_card_counts_them(overrides, capsys, tmp_path):
+    words = sets((*overrides, "export.formats=[gguf-f32]"))
+    assert gpt_pt("export", *words) == 0
+    pipeline = Pipeline(load_config(None, (*overrides, "export.formats=[gguf-f32]")))
+    folder = pipeline.folder("export")
+    card = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"with {OLD + NEW:,} tokens: the {OLD:,} of `english-nano`, with their ids" in card
+    assert f"and {NEW} added ones" in card
+    assert f"modelo base com {NEW} *tokens* novos" in card
+    assert "trainable: new_rows" in card
+    facts = pipeline.open("tokenizer").facts
+    assert (facts["vocab_size"], facts["base_vocab_size"]) == (OLD + NEW, OLD)
+    bpe, source = AutoTokenizer.from_pretrained(folder), source_tokenizer()
+    assert source.get_vocab().items() <= bpe.get_vocab().items()
+    assert len(bpe("o rio corre para o mar")["input_ids"]) < len(
+        source("o rio corre para o mar")["input_ids"]
+    )
+    capsys.readouterr()
+    assert gpt_pt("generate", str(folder), "o rio", "--max-new-tokens", "4") == 0
+    assert capsys.readouterr().out.startswith("o rio")
+
+
+def test_a_vocabulary_that_is_too_small_is_an_error_before_anything_is_built(overrides, tmp_path):
+    words = sets((*overrides, f"tokenizer.vocab_size={OLD}", f"runtime.artifacts_dir={tmp_path}/x"))
+    done = subprocess.run(
+        [sys.executable, "-m", "gportuguese", "train", *words], capture_output=True, text=True
+    )
+    assert done.returncode == 2
+    assert f"vocab_size={OLD} counts the {OLD} tokens that package:english-nano has" in done.stderr
+    assert not (tmp_path / "x").exists()
+
+
+def test_the_tokenizers_digest_covers_that_of_the_base_only_if_it_extends(overrides, tmp_path):
+    base_of("tied", tmp_path / "base")
+
+    def digest(*more):
+        return Pipeline(load_config(None, (*overrides, *more))).folder("tokenizer").name
+
+    retrain, other = "tokenizer.method=retrain", f"align.base={tmp_path / 'base'}"
+    assert digest(retrain) == digest(retrain, other) != digest()
+    before = digest(other)
+    assert before != digest()
+    weights = tmp_path / "base" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes() + b" ")
+    assert digest(other) == before  # only the tokenizer counts
+    path = tmp_path / "base" / "tokenizer.json"
+    path.write_text(path.read_text(encoding="utf-8") + " ", encoding="utf-8")
+    assert digest(other) != before
+
+
+def test_extending_random_weights_and_new_rows_of_several_groups_are_config_errors(overrides):
+    with pytest.raises(ConfigError, match="extend keeps the rows of a trained base"):
+        load_config(None, (*overrides, "align.method=random"))
+    wrong = NEW_ROWS.replace("trainable_groups: 1", "trainable_groups: 2")
+    with pytest.raises(ConfigError, match="new: trainable: new_rows .* set trainable_groups: 1"):
+        load_config(None, (*overrides, phases(wrong)))

@@ -10,7 +10,7 @@ from gportuguese.config.schema import AlignConfig, Architecture, Config, DumpCon
 
 def broken_relations(config: Config) -> list[str]:
     """One error message for each check that fails."""
-    checks = [*_corpus(config), *_align(config.align), *_train(config)]
+    checks = [*_corpus(config), *_align(config.align), *_tokenizer(config), *_train(config)]
     if isinstance(config.align.base, Architecture):
         checks += _architecture(config, config.align.base)
     return [message for holds, message in checks if not holds]
@@ -49,6 +49,14 @@ def _align(align: AlignConfig) -> _Checks:
     )
 
 
+def _tokenizer(config: Config) -> _Checks:
+    yield (
+        config.tokenizer.method == "retrain" or config.align.method != "random",
+        "tokenizer.method: extend keeps the rows of a trained base, and align.method: random has none; "
+        "choose another align.method, or retrain",
+    )
+
+
 def _train(config: Config) -> _Checks:
     train, micro_batch = config.train, config.runtime.micro_batch_size
     yield bool(train.phases), "train.phases: needs at least one phase"
@@ -74,10 +82,6 @@ def _train(config: Config) -> _Checks:
 
 
 def _architecture(config: Config, base: Architecture) -> _Checks:
-    yield (
-        config.tokenizer.method == "retrain",
-        "tokenizer.method: an architecture in align.base has no tokenizer to extend; use retrain",
-    )
     yield (
         config.align.method == "random",
         "align.method: an architecture in align.base has no weights; use method: random",
