@@ -1,11 +1,12 @@
 """Continued BPE: against a slow twin that encodes all texts again after every merge."""
 
 import functools
+import gzip
 import json
 import re
 from collections import Counter
 from dataclasses import replace
-from itertools import accumulate
+from itertools import accumulate, islice
 
 import pytest
 from hypothesis import given
@@ -16,7 +17,7 @@ from transformers import GPT2Config, PreTrainedTokenizerFast
 from gportuguese import extension, tokenizer
 from gportuguese.config import Config, TokenizerConfig
 from gportuguese.tokenizer import TokenizerError
-from tests.conftest import sentence
+from tests.conftest import SHARED, sentence
 
 LLAMA_3 = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*"
@@ -293,3 +294,33 @@ def test_too_little_text_is_an_error_that_says_how_many_entries_it_fills():
     section = TokenizerConfig(method="extend", vocab_size=400)
     with pytest.raises(TokenizerError, match=r"fills only 279 of tokenizer.vocab_size=400"):
         tokenizer.extend(source_of("gpt2"), lambda: [["casa"] * 9], section)
+
+
+@pytest.mark.data
+@pytest.mark.skipif(not SHARED.exists(), reason="needs ../shared/data")
+def test_gpt2_gets_shorter_in_portuguese_and_no_longer_in_english():
+    folder = SHARED / "gpt2_tokenizer"
+    vocab = json.loads((folder / "vocab.json").read_text(encoding="utf-8"))
+    lines = (folder / "merges.txt").read_text(encoding="utf-8").splitlines()[1:]
+    source = tokenizer.make_tokenizer(vocab, [tuple(line.split(" ")) for line in lines])
+
+    def texts_of(name):
+        with gzip.open(SHARED / name, "rt", encoding="utf-8") as file:
+            return [json.loads(line)["text"] for line in islice(file, 300)]
+
+    portuguese = texts_of("ptwiki/rendered-2000.jsonl.gz")
+    english = texts_of("english/enwiki-paragraphs.jsonl.gz")
+    section = TokenizerConfig(method="extend", vocab_size=52_257)
+    made = tokenizer.extend(source, lambda: [portuguese[:250]], section)
+    merges = json.loads(made.backend_tokenizer.to_str())["model"]["merges"]
+    assert len(merges) == 52_000  # none spells a token of GPT-2, since its merges reach all of them
+    lengths = {}
+    for name, texts in (("pt", portuguese[250:]), ("en", english)):
+        old, new = (
+            [len(e.ids) for e in tokenizer.plain_backend(bpe).encode_batch(texts)]
+            for bpe in (source, made)
+        )
+        assert all(after <= before for before, after in zip(old, new, strict=True))
+        lengths[name] = sum(new) / sum(old)
+    assert lengths["pt"] < 0.8
+    assert 0.99 < lengths["en"] <= 1

@@ -160,8 +160,8 @@ class AlignConfig:
     """Maximum number of tokens read per language to train vectors and count words."""
     calibration_tokens: Annotated[int, Within("[0, inf)")] = 8192
     """Training tokens read (three times) to match each token's predicted probability to its frequency.
-    Rows move along the mean hidden state; rows of bytes, digits, punctuation and names stay fixed.
-    0 turns calibration off."""
+    Rows move along the mean hidden state; rows of bytes, digits, punctuation and names stay fixed, and
+    with `tokenizer.method: extend` those of all old tokens. 0 turns calibration off."""
     sharpness: Annotated[float, Within("(0, inf)")] = 4.0
     """Sharpness of the mixtures in `focus`. 1 is the paper's value; higher values mix fewer tokens."""
     seed: Annotated[int, Within("[0, 4294967295]")] = 0

@@ -103,7 +103,7 @@ def _type_of(gguf: Any, name: str, values: np.ndarray, kind: str) -> Any:
 
 def _add_tokenizer(gguf: Any, writer: Any, folder: Path) -> None:
     bpe = tokenizers.load(folder)
-    pre_tokenizer = json.loads(bpe.backend_tokenizer.to_str())["pre_tokenizer"]
+    pre_tokenizer = json.loads(bpe.backend_tokenizer.to_str())["pre_tokenizer"] or {}
     if pre_tokenizer.get("type") != "ByteLevel" or not pre_tokenizer.get("use_regex"):
         raise ExportError(
             "gguf: the tokenizer of the base splits text unlike GPT-2's; to convert the exported "
