@@ -14,7 +14,7 @@ line. Each finished run adds a line with its inputs to `--results`, so an interr
 `--rows NAME=FILE.npy` adds a matrix from elsewhere, such as from a public package
 (`scripts/package_rows.py`; tied embeddings only). The seed sets the order of blocks, a method's draws and
 vectors, and the weights of `scratch`. With several rates, the table shows each method at its best rate.
-`--embeddings-only N` trains only the rows for the first N tokens.
+`--embeddings-only N` trains only the rows, those of an untied head too, for the first N tokens.
 """
 
 import argparse
@@ -26,14 +26,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
+from comparison import Results, environment, make_parser, run_all, spread, table, words_of
 from torch.nn import functional
 
 from gportuguese import Pipeline, causal_lm, init_world, load_config, tokenizer
@@ -128,8 +127,9 @@ def train(args: argparse.Namespace) -> dict:
         with torch.no_grad():
             embeddings.weight.copy_(matrix_VD)
     model.config.use_cache = False
-    body = {id(p): p for p in model.parameters()}
-    del body[id(model.get_input_embeddings().weight)]
+    both = (model.get_input_embeddings(), model.get_output_embeddings())
+    rows = {id(p) for module in both for p in module.parameters()}
+    body = [p for p in model.parameters() if id(p) not in rows]
     block, batch = config.tokens.block_size, config.train.global_batch_size
     dtype, token_bytes_V = stored.facts["dtype"], load_token_bytes(stored.folder, "cpu")
     sets = {
@@ -163,7 +163,7 @@ def train(args: argparse.Namespace) -> dict:
     measure(0)
     step_tokens = block * batch
     for step, (inputs_BT, targets_BT) in enumerate(blocks):
-        for parameter in body.values():
+        for parameter in body:
             parameter.requires_grad_(step * step_tokens >= args.embeddings_only)
         warm = min(1.0, (step + 1) / max(1, min(WARM_UP_STEPS, num_steps // 10)))
         for group in optimizer.param_groups:
@@ -214,12 +214,10 @@ def run(plan: dict, args: argparse.Namespace) -> None:
     words += ["--results", str(args.results), "--one", json.dumps(plan)]
     for option in ("embeddings_only", "valid_blocks"):
         words += [f"--{option.replace('_', '-')}", str(getattr(args, option))]
-    for override in args.set:
-        words += ["--set", override]
+    words += words_of(args.set)
     if args.sentences:
         words += ["--sentences", str(args.sentences)]
-    threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
-    subprocess.run(words, check=True, env={**os.environ, "OMP_NUM_THREADS": threads})
+    subprocess.run(words, check=True, env=environment(args.jobs))
 
 
 def reached(values: list[float], marks: list[int], goal: float) -> str:
@@ -240,7 +238,7 @@ def report(results: list[dict], tokens: int) -> str:
 
     The last column is the number of tokens after which a method reaches the final value of `mean`.
     """
-    lines, marks = [], marks_of(tokens)
+    tables, marks = [], marks_of(tokens)
     for name in results[0]["bits_per_byte"]:
         best = {}
         for method in dict.fromkeys(result["method"] for result in results):
@@ -253,28 +251,19 @@ def report(results: list[dict], tokens: int) -> str:
             best[method] = rate, list(zip(*by_rate[rate], strict=True))
         ends = {method: statistics.mean(columns[-1]) for method, (_, columns) in best.items()}
         head = [name, "rate", "seeds", *(f"{mark:,}" for mark in marks), "as `mean` at its end"]
-        lines += ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+        rows = []
         for method in sorted(best, key=lambda method: -ends[method]):
             rate, columns = best[method]
             means = [statistics.mean(column) for column in columns]
             where = reached(means, marks, ends["mean"]) if "mean" in ends else "-"
-            cells = [method, f"{rate:g}", str(len(columns[0])), *map(spread, columns), where]
-            lines.append("| " + " | ".join(cells) + " |")
-        lines.append("")
-    return "\n".join(lines)
-
-
-def spread(values: Sequence[float]) -> str:
-    """Mean and, of several values, the standard deviation."""
-    text = f"{statistics.mean(values):.4f}"
-    return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
+            rows.append([method, f"{rate:g}", str(len(columns[0])), *map(spread, columns), where])
+        tables.append(table(head, rows) + "\n")
+    return "\n".join(tables)
 
 
 def main() -> None:
     """Runs the missing runs and prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[])
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--methods",
         default="mean,gaussian,pieces,focus:sharpness=1,focus,wechsel,bridge,auto,scratch",
@@ -286,41 +275,29 @@ def main() -> None:
     parser.add_argument("--embeddings-only", type=int, default=0, metavar="TOKENS")
     parser.add_argument("--valid-blocks", type=int, default=480)
     parser.add_argument("--sentences", type=Path)
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="runs at a time; cores are shared evenly"
-    )
     parser.add_argument("--results", type=Path, default=Path("alignments.jsonl"))
     parser.add_argument("--one", type=json.loads, help=argparse.SUPPRESS)
     args = parser.parse_args()
+    # older lines lack precision and batch
+    finished = Results(args.results, precision="bf16", batch=8)
     if args.one:
         vars(args).update(args.one)
         torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-        with args.results.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(train(args)) + "\n")
+        finished.add(train(args))
         return
     if load_config(args.config, tuple(args.set)).train.precision == "fp16":
         sys.exit("train.precision=fp16 needs loss scaling, which this loop lacks; use bf16 or fp32")
     plans = plans_of(args)
     wanted = [identity_of(plan, args) for plan in plans]
-    found = [{name: result[name] for name in wanted[0]} for result in read(args.results)]
-    todo = [plan for plan, identity in zip(plans, wanted, strict=True) if identity not in found]
-    with ThreadPoolExecutor(args.jobs) as pool:
-        list(pool.map(lambda plan: run(plan, args), todo))
-    results = [r for r in read(args.results) if {name: r[name] for name in wanted[0]} in wanted]
+    todo = [plans[number] for number in finished.missing(wanted)]
+    run_all(lambda plan: run(plan, args), todo, args.jobs)
+    results = finished.of(wanted)
     print(report(results, args.tokens))
     print(
         f"{args.tokens:,} training tokens a run, {args.jobs} run(s) at a time, "
         f"{statistics.mean(result['seconds'] for result in results):.0f} s each; torch "
         f"{metadata.version('torch')}, {os.cpu_count()} cores, {platform.machine()}"
     )
-
-
-def read(path: Path) -> list[dict]:
-    """The finished runs; older lines lack precision and batch, which were bf16 and eight."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [{"precision": "bf16", "batch": 8, **json.loads(line)} for line in lines]
 
 
 if __name__ == "__main__":

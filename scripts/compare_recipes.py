@@ -23,14 +23,13 @@ stages stay in the artifacts, so an interrupted comparison resumes.
 import argparse
 import json
 import math
-import os
 import platform
 import statistics
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
-from pathlib import Path
+
+from comparison import environment, make_parser, run_all, spread, table, words_of
 
 from gportuguese import Pipeline, init_world, load_config
 from gportuguese.config import PhaseConfig
@@ -96,21 +95,18 @@ def evaluate(args: argparse.Namespace, runs: list[tuple[str, float, int]]) -> li
         config = load_config(args.config, tuple(sets))
         for stage in ("tokens", "align"):
             Pipeline(config).build(stage, init_world(config.runtime))
-    threads = str(max(1, (os.cpu_count() or 1) // args.jobs))
 
     def one(sets: list[str]) -> dict | None:
-        options = [word for each in sets for word in ("--set", each)]
         words = [sys.executable, "-m", "gportuguese", "evaluate", "--config", str(args.config)]
-        environment = {**os.environ, "OMP_NUM_THREADS": threads}
-        done = subprocess.run([*words, *options], env=environment, stdout=subprocess.DEVNULL)
+        words += words_of(sets)
+        done = subprocess.run(words, env=environment(args.jobs), stdout=subprocess.DEVNULL)
         if done.returncode == 2:  # stopped itself; other user errors come up in the stages above
             return None
         done.check_returncode()
         folder = Pipeline(load_config(args.config, tuple(sets))).open("evaluate").folder
         return json.loads((folder / "report.json").read_text(encoding="utf-8"))
 
-    with ThreadPoolExecutor(args.jobs) as pool:
-        return list(pool.map(one, plans))
+    return run_all(one, plans, args.jobs)
 
 
 def end_of(report: dict | None) -> float:
@@ -120,18 +116,13 @@ def end_of(report: dict | None) -> float:
 
 def main() -> None:
     """Runs the missing runs and prints the tables."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[])
+    parser = make_parser(__doc__)
     parser.add_argument(
         "--ways", default="published,published-flat,brief,brief-flat,all,all-flat,all-flat-muon"
     )
     parser.add_argument("--rates", default="1", help="factors for every peak rate")
     parser.add_argument("--parts", type=int, default=1, help="parts of each epoch of the config")
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument(
-        "--jobs", type=int, default=1, help="runs at a time; cores are shared evenly"
-    )
     args = parser.parse_args()
     ways, rates = args.ways.split(","), [float(rate) for rate in args.rates.split(",")]
     reports: dict[tuple[str, float, int], dict | None] = {}
@@ -148,13 +139,12 @@ def main() -> None:
     reports |= dict(zip(more, evaluate(args, more), strict=True))
     if len(rates) > 1:
         print("Bits per byte of the whole validation set at the end, seed 0, peak rates times:\n")
-        print("| way | " + " | ".join(f"{rate:g}" for rate in rates) + " |")
-        print("| --- " * (len(rates) + 1) + "|")
+        rows = []
         for way in ways:
             found = [(way, rate, 0) for rate in rates]
             cells = [f"{end_of(reports[run]):.4f}" if run in reports else "-" for run in found]
-            print(f"| `{way}` | " + " | ".join(cells) + " |")
-        print()
+            rows.append([f"`{way}`", *cells])
+        print(table(["way", *(f"{rate:g}" for rate in rates)], rows) + "\n")
     finished = {run: report for run, report in reports.items() if report is not None}
     if not finished:
         sys.exit("every run stopped; lower --rates")
@@ -177,15 +167,15 @@ def print_results(by_way: dict[str, list[dict]], best: dict[str, float]) -> None
     marks = [some["training"]["tokens"] * epoch // num_epochs for epoch in range(num_epochs + 1)]
     head = ["bits per byte after", "rates x", *(f"{mark / 1e6:.2f}M" for mark in marks)]
     head += ["valid, full", "test", "training, s"]
-    print("| " + " | ".join(head) + " |")
-    print("| --- " * len(head) + "|")
+    rows = []
     for way in sorted(by_way, key=lambda w: -statistics.mean(map(end_of, by_way[w]))):
         results = by_way[way]
         columns = [[r["epochs"][e]["bits_per_byte"] for r in results] for e in range(len(marks))]
         columns += [[r["measures"][s]["bits_per_byte"] for r in results] for s in ("valid", "test")]
         cells = [f"`{way}`", f"{best[way]:g}", *map(spread, columns)]
         cells.append(f"{statistics.mean(r['training']['train_seconds'] for r in results):.0f}")
-        print("| " + " | ".join(cells) + " |")
+        rows.append(cells)
+    print(table(head, rows))
 
 
 def print_setting(reports: dict[tuple[str, float, int], dict], args: argparse.Namespace) -> None:
@@ -199,12 +189,6 @@ def print_setting(reports: dict[tuple[str, float, int], dict], args: argparse.Na
         f"{versions['fastai']}, {platform.machine()}, {training['device']}; peak memory "
         f"{max(r['training']['peak_memory_bytes'] for r in reports.values()) / 1e9:.2f} GB."
     )
-
-
-def spread(values: list[float]) -> str:
-    """Mean and, of several values, the standard deviation."""
-    text = f"{statistics.mean(values):.4f}"
-    return f"{text} ± {statistics.stdev(values):.4f}" if len(values) > 1 else text
 
 
 if __name__ == "__main__":

@@ -21,7 +21,8 @@ import argparse
 import json
 import os
 import platform
-import statistics
+import subprocess
+import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -29,6 +30,7 @@ from importlib import metadata
 from pathlib import Path
 
 import torch
+from comparison import Results, environment, make_parser, run_all, spread, table, words_of
 
 from gportuguese import Pipeline, base, causal_lm, corpus, init_world, load_config, tokenizer
 from gportuguese.config import Config, CorpusConfig
@@ -84,7 +86,7 @@ def measured(model, bpe, texts: dict[str, list[str]], config: Config) -> dict[st
     """Bytes per token and bits per byte of each text."""
     token_bytes_V, found = torch.from_numpy(bytes_per_token(bpe)), {}
     for name, documents in texts.items():
-        ids = joined_ids(bpe, documents)
+        ids, _ = joined_ids(bpe, documents)
         blocks = BlockLoader(ids, config.tokens.block_size, config.runtime.micro_batch_size)
         measures = measure(model, blocks, token_bytes_V, nullcontext)
         num_bytes = sum(len(text.encode()) for text in documents)
@@ -97,14 +99,21 @@ def measured(model, bpe, texts: dict[str, list[str]], config: Config) -> dict[st
 
 def run(way: str, seed: int, texts: dict[str, list[str]], args: argparse.Namespace) -> dict:
     """Trains one way and returns what its line of the results says besides its identity."""
-    start = time.monotonic()
     if way == BASE:
         config = load_config(args.config, tuple(args.set))
         model, bpe = causal_lm.load_with_tokenizer(config.align.base)
         return {"entries": len(bpe), "before": measured(model, bpe, texts, config)}
-    config = load_config(args.config, tuple(overrides_of(way, seed, args)))
+    start, sets = time.monotonic(), overrides_of(way, seed, args)
+    words = [sys.executable, "-m", "gportuguese", "train", "--config", str(args.config)]
+    subprocess.run(
+        [*words, *words_of(sets)],
+        check=True,
+        stdout=subprocess.DEVNULL,
+        env=environment(args.jobs),
+    )
+    config = load_config(args.config, tuple(sets))
     pipeline = Pipeline(config)
-    trained = pipeline.build("train", init_world(config.runtime))
+    trained = pipeline.open("train")
     found, bpe = {}, tokenizer.load(trained.folder / "model")
     for when, folder in (
         ("before", pipeline.open("align").folder),
@@ -125,84 +134,74 @@ def run(way: str, seed: int, texts: dict[str, list[str]], args: argparse.Namespa
 
 def identity_of(way: str, seed: int, texts: dict[str, list[str]], args: argparse.Namespace) -> dict:
     """Everything that determines a run's result, as written in its line of the results."""
-    if way == BASE:
-        config = load_config(args.config, tuple(args.set))
-        found = base.identity_of(config.align.base, download=True)
-        inputs = {"base": found, "block": config.tokens.block_size}
-    else:
-        config = load_config(args.config, tuple(overrides_of(way, seed, args)))
-        inputs = {"train": Pipeline(config).folder("train").name}
-    return {"way": way, "seed": seed, "tokens": args.tokens, "texts": digest_of(texts), **inputs}
+    sets = args.set if way == BASE else overrides_of(way, seed, args)
+    config = load_config(args.config, tuple(sets))
+    return {
+        "way": way,
+        "seed": seed,
+        "tokens": args.tokens,
+        "texts": digest_of(texts),
+        "block": config.tokens.block_size,
+        "base": base.identity_of(config.align.base, download=True),
+        "train": None if way == BASE else Pipeline(config).folder("train").name,
+    }
 
 
 def report(results: list[dict], tokens: int) -> str:
     """A table with a line for each way, mean and deviation over seeds."""
     head = ["way", "entries", "seeds", "bytes/token", "other", "bits/byte before", "other"]
-    head += [f"after {tokens:,} tokens", "other"]
-    lines = ["| " + " | ".join(head) + " |", "| --- " * len(head) + "|"]
+    rows = []
     for way in dict.fromkeys(result["way"] for result in results):
         same = [result for result in results if result["way"] == way]
         cells = [way, f"{same[0]['entries']:,}", str(len(same))]
-        for when, number, digits in (
-            ("before", "bytes_per_token", 3),
-            ("before", "bits_per_byte", 4),
-            ("after", "bits_per_byte", 4),
+        for when, number in (
+            ("before", "bytes_per_token"),
+            ("before", "bits_per_byte"),
+            ("after", "bits_per_byte"),
         ):
             for text in ("target", "other"):
-                cells.append(
-                    spread([each[when][text][number] for each in same], digits)
-                    if when in same[0]
-                    else "-"
-                )
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def spread(values: list[float], digits: int) -> str:
-    """The mean, and the standard deviation if values differ."""
-    text = f"{statistics.mean(values):.{digits}f}"
-    return f"{text} ± {statistics.stdev(values):.{digits}f}" if len(set(values)) > 1 else text
-
-
-def read(path: Path) -> list[dict]:
-    """The finished runs."""
-    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
-    return [json.loads(line) for line in lines]
+                known = when in same[0]
+                cells.append(spread(r[when][text][number] for r in same) if known else "-")
+        rows.append(cells)
+    return table([*head, f"after {tokens:,} tokens", "other"], rows)
 
 
 def main() -> None:
     """Runs the missing runs and prints the table."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--config", type=Path, required=True)
-    parser.add_argument("--set", action="append", default=[])
-    parser.add_argument("--ways", required=True, help="METHOD:VOCAB_SIZE[:rows], comma-separated")
+    parser = make_parser(__doc__)
+    parser.add_argument(
+        "--ways", type=lambda text: text.split(","), required=True, help="METHOD:VOCAB_SIZE[:rows]"
+    )
     parser.add_argument("--other", type=Path, required=True, help="text in the base's language")
     parser.add_argument("--tokens", type=lambda text: int(float(text)), default=100_000)
     parser.add_argument("--parts", type=int, default=4, help="epochs that the tokens are cut into")
     parser.add_argument("--chars", type=lambda text: int(float(text)), default=400_000)
-    parser.add_argument("--seeds", default="0,1,2")
+    parser.add_argument(
+        "--seeds", type=lambda text: [int(seed) for seed in text.split(",")], default=[0, 1, 2]
+    )
     parser.add_argument("--results", type=Path, default=Path("vocabularies.jsonl"))
     args = parser.parse_args()
     if args.parts < 2:
         parser.error("--parts: needs at least two, one for the new rows and one for everything")
     texts = texts_of(load_config(args.config, tuple(args.set)), args)
-    runs = [(BASE, 0)]
-    runs += [
-        (way, seed) for seed in map(int, args.seeds.split(",")) for way in args.ways.split(",")
-    ]
+    runs = [(BASE, 0), *((way, seed) for seed in args.seeds for way in args.ways)]
+    for way, seed in runs[1:]:  # build the stages that runs share before runs go in parallel
+        config = load_config(args.config, tuple(overrides_of(way, seed, args)))
+        Pipeline(config).build("align", init_world(config.runtime))
     wanted = [identity_of(way, seed, texts, args) for way, seed in runs]
-    for (way, seed), identity in zip(runs, wanted, strict=True):
-        if not any(identity.items() <= result.items() for result in read(args.results)):
-            line = {**identity, **run(way, seed, texts, args)}
-            with args.results.open("a", encoding="utf-8") as file:
-                file.write(json.dumps(line) + "\n")
-    results = [
-        next(r for r in read(args.results) if identity.items() <= r.items()) for identity in wanted
-    ]
+    finished = Results(args.results)
+
+    def add(number: int) -> None:
+        finished.add({**wanted[number], **run(*runs[number], texts, args)})
+
+    run_all(add, finished.missing(wanted), args.jobs)
+    results = finished.of(wanted)
+    results.sort(key=lambda result: [BASE, *args.ways].index(result["way"]))
     print(report(results, args.tokens))
     print(
-        f"{args.chars:,} characters of each text; torch {metadata.version('torch')}, "
-        f"{os.cpu_count()} cores, {platform.machine()}"
+        f"\nMean ± standard deviation over {len(args.seeds)} seed(s); {args.chars:,} characters of each "
+        f"text; {args.jobs} run(s) at a time; torch {metadata.version('torch')}, {os.cpu_count()} "
+        f"cores, {platform.machine()}"
     )
 
 

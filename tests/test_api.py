@@ -95,7 +95,12 @@ def test_evaluate_measures_what_the_report_says(tiny_overrides):
     block_size = config.tokens.block_size
     for model in (folder, load_model(folder)):
         measures = evaluate(model, texts, block_size=block_size, batch_size=3)
-        assert vars(measures) == pytest.approx(report["valid"], rel=1e-6)
+        found, wanted = dict(vars(measures)), dict(report["valid"])
+        interval = found.pop("bits_per_byte_interval")
+        assert interval == pytest.approx(wanted.pop("bits_per_byte_interval"), rel=1e-6)
+        assert interval[0] < found["bits_per_byte"] < interval[1]
+        assert found["documents"] == len(texts)
+        assert found == pytest.approx(wanted, rel=1e-6)
     # one short text is one short block
     assert evaluate(folder, ["o rio corre"]).loss > 0
     for nothing in ([], [""], ["o"]):
@@ -127,7 +132,12 @@ def test_a_run_can_be_passed_where_a_model_is(writer):
 
 def test_evaluate_takes_one_text_or_several(writer):
     text = "The house stands by the river."
-    assert evaluate(writer, text) == evaluate(writer, [text])
+    alone = evaluate(writer, text)
+    assert alone == evaluate(writer, [text])
+    assert (alone.documents, alone.bits_per_byte_interval) == (1, None)
+    both = evaluate(writer, [text, "A letter came from the king."])
+    assert both.documents == 2
+    assert both.bits_per_byte_interval[0] < both.bits_per_byte < both.bits_per_byte_interval[1]
 
 
 def test_a_failed_evaluation_leaves_the_model_as_it_was(writer):

@@ -1,5 +1,6 @@
 import io
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -37,7 +38,10 @@ def test_train_builds_all_stages_once_and_later_commands_reuse_them(
     assert "next: gpt-pt evaluate" in status
     caplog.clear()
     assert gpt_pt("evaluate", *words) == 0
-    assert capsys.readouterr().out.startswith("| after ... epochs")
+    out = capsys.readouterr().out
+    assert out.startswith("| after ... epochs")
+    assert re.search(r"\| bits per byte \| \d\.\d{4} \[\d\.\d{4}, \d\.\d{4}\] \|", out)
+    assert re.search(r"\| change \| -\d\.\d{4} \[-\d\.\d{4}, -\d\.\d{4}\] \|", out)
     assert (
         gpt_pt("generate", str(next_model(tiny_overrides)), "o rio", "--max-new-tokens", "5") == 0
     )

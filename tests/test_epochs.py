@@ -13,6 +13,7 @@ from gportuguese.epochs import (
     StepRow,
     draw_curves,
     epochs_table,
+    measures_table,
     read_epochs,
     read_steps,
     write_epochs,
@@ -108,3 +109,16 @@ def test_reading_a_table_loads_neither_fastai_nor_torch(tmp_path):
     assert rows == [2, 2]
     assert last.endswith("| 0:01:05 | 0:01:05 |")
     assert loaded == []
+
+
+def test_the_table_of_measures_fits_a_terminal_of_80_columns():
+    bits = "-1.1863 [-1.2085, -1.1659]"
+    markdown = (
+        "| after training | validation | test |\n| --- | --- | --- |\n"
+        f"| loss (nats per token) | 5.4908 | 5.4036 |\n| change | {bits} | {bits} |"
+    )
+    file = io.StringIO()
+    Console(file=file, width=80).print(measures_table(markdown))
+    lines = file.getvalue().splitlines()
+    assert [line.count(bits) for line in lines if line.strip().startswith("change")] == [2]
+    assert any("loss (nats per token)" in line for line in lines)

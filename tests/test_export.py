@@ -99,6 +99,13 @@ def test_the_card_states_the_measures_of_the_run(folder):
     for split, name in (("valid", "validation"), ("test", "test")):
         values = measured[split]
         assert f"| {name} | {values['loss']:.4f} | {100 * values['accuracy']:.2f} % |" in found.text
+        low, high = values["bits_per_byte_interval"]
+        assert f"| {values['bits_per_byte']:.4f} [{low:.4f}, {high:.4f}] |" in found.text
+        assert f"{values['documents']} for {name}" in found.text
+        change = pipeline.open("evaluate").facts["changes"][split]["bits_per_byte"]
+        assert re.search(
+            rf"{change:+.4f} \[.{{16}}\] on {name} text".replace("+", r"\+"), found.text
+        )
     assert found.data.language == "pt"
     assert found.data.pipeline_tag == "text-generation"
     assert [each["text"] for each in found.data.widget] == ["o rio"]

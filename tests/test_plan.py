@@ -96,6 +96,7 @@ def measured_flops(model, config, step):
         (),
         ("runtime.activation_checkpointing=true",),
         ("runtime.vocab_multiple=64",),
+        ("align.tie=untie",),
         pytest.param(("train.optimizer=muon",), marks=needs_muon),
     ],
 )
@@ -126,8 +127,9 @@ def test_gpt2_small_takes_the_flops_that_shares_are_reckoned_with():
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("changes", [{}, {"passes": 2, "trainable_groups": 2}, {"new_rows": 90}])
-def test_fake_tensors_take_what_real_ones_take(precision, changes):
-    config = load_config(None, (*SMALL, f"train.precision={precision}"))
+@pytest.mark.parametrize("tie", ["keep", "untie"])
+def test_fake_tensors_take_what_real_ones_take(precision, changes, tie):
+    config = load_config(None, (*SMALL, f"train.precision={precision}", f"align.tie={tie}"))
     shape = plan.read_shape(config)
     step = replace(plan.steps_of(config, "cpu")[-1], **changes)
     real = count_model_memory(make_model(shape).train(), config, step, head_is_last=True)

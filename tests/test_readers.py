@@ -1,5 +1,6 @@
 """Other programs read the exported folder as we do, each in an environment of its own."""
 
+import json
 import os
 import subprocess
 import sys
@@ -41,12 +42,42 @@ assert slow.eos_token_id == fast.eos_token_id == model.config.eos_token_id
 logits = model(ids[:, :32]).logits  # as far as the tiny model reads
 numpy.savez(out, ids=ids.numpy(), logits=logits.detach().numpy())
 """
+LLAMA_CPP = """
+import sys, json, xllamacpp, numpy
+parameters = xllamacpp.CommonParams()
+parameters.model.path = sys.argv[1] + "/model-f32.gguf"
+parameters.n_ctx, parameters.n_parallel, parameters.warmup = 32, 1, False
+ids = json.loads(sys.argv[4])
+asked = {"prompt": ids, "max_tokens": 1, "temperature": 0, "logprobs": 300}
+answer = xllamacpp.Server(parameters).handle_completions(asked)
+(found,) = answer["choices"][0]["logprobs"]["content"]
+pairs = [(each["id"], each["logprob"]) for each in found["top_logprobs"]]
+logits = numpy.full(300, numpy.nan)
+logits[[id for id, _ in pairs]] = [logprob for _, logprob in pairs]
+numpy.savez(sys.argv[3], logits=logits)
+"""
 
 
 @pytest.fixture(scope="module")
-def artifact(tiny_dump, tmp_path_factory):
-    config = load_config(None, tiny_settings(tiny_dump, tmp_path_factory.mktemp("artifacts")))
-    return Pipeline(config).build("export", init_world(config.runtime))
+def build(tiny_dump, tmp_path_factory):
+    """Returns the exported folder of a tiny run with more settings."""
+    settings = tiny_settings(tiny_dump, tmp_path_factory.mktemp("artifacts"))
+
+    def build(*more):
+        config = load_config(None, (*settings, *more))
+        return Pipeline(config).build("export", init_world(config.runtime))
+
+    return build
+
+
+@pytest.fixture(scope="module")
+def artifact(build):
+    return build()
+
+
+@pytest.fixture(scope="module")
+def untied(build):
+    return build("align.tie=untie", "export.formats=[gguf-f32]")
 
 
 def check(artifact, program, python, tmp_path, tolerance, *more, **environment):
@@ -77,6 +108,22 @@ def test_keras_hub_reads_the_folder_for_tensorflow(artifact, installed, tmp_path
     check(artifact, KERAS, python, tmp_path, 1e-4, KERAS_BACKEND="tensorflow")
 
 
+@pytest.mark.parametrize("tie", ["keep", "untie"])
+def test_llama_cpp_reads_a_tied_and_an_untied_head(build, installed, tmp_path, tie):
+    exported = build(f"align.tie={tie}", "export.formats=[gguf-f32]")
+    install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
+    subprocess.run([*install, str(installed), "xllamacpp"], check=True)
+    ids, out = tokenizer.load(exported.folder)(TEXT)["input_ids"][:20], tmp_path / "found.npz"
+    words = [sys.executable, "-c", LLAMA_CPP, str(exported.folder), TEXT, str(out), json.dumps(ids)]
+    subprocess.run(words, check=True, env={**os.environ, "PYTHONPATH": str(installed)})
+    found = np.load(out)["logits"]
+    with torch.no_grad():
+        wanted = causal_lm.load(exported.folder).eval()(torch.tensor([ids])).logits[0, -1]
+    assert np.isfinite(found).sum() > 250
+    known = np.isfinite(found)
+    np.testing.assert_allclose(found[known], wanted.log_softmax(0).numpy()[known], atol=1e-3)
+
+
 @pytest.mark.parametrize(
     ("version", "tokenizers", "tolerance"),
     [
@@ -87,7 +134,7 @@ def test_keras_hub_reads_the_folder_for_tensorflow(artifact, installed, tmp_path
     ],
 )
 def test_transformers_reads_the_folder_with_both_tokenizers(
-    artifact, installed, tmp_path, version, tokenizers, tolerance
+    artifact, untied, installed, tmp_path, version, tokenizers, tolerance
 ):
     """Each release with the tokenizers of its time stands before ours on the path; torch is ours."""
     path = [str(installed), os.environ.get("PYTHONPATH", "")]
@@ -96,4 +143,5 @@ def test_transformers_reads_the_folder_with_both_tokenizers(
         install = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target"]
         subprocess.run([*install, path[0], *packages], check=True)
     environment = {"PYTHONPATH": os.pathsep.join(path)}
-    check(artifact, TRANSFORMERS, sys.executable, tmp_path, tolerance, version, **environment)
+    for exported in (artifact, untied):
+        check(exported, TRANSFORMERS, sys.executable, tmp_path, tolerance, version, **environment)

@@ -139,6 +139,7 @@ def test_documents_of_blocks(tmp_path):
         bounds = [0, 5, 12, 30, 41]
         return {d for d in range(4) for t in tokens if bounds[d] <= t < bounds[d + 1]}
 
-    for blocks in ([0], [1], [2], [3], [0, 3], [1, 2]):
+    for blocks in ([0], [1], [2], [3], [0, 3], [1, 2]):  # id 40 is the last one
         wanted = sorted(set().union(*map(slow, blocks)))
-        assert documents_of(tmp_path, "train", 10, np.array(blocks)) == wanted
+        positions = np.array(blocks)[:, None] * 10 + np.arange(11)
+        assert documents_of(tmp_path, "train", positions) == wanted

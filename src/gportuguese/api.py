@@ -17,7 +17,7 @@ from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, RuntimeConfig, UserError
 from gportuguese.generation import Sampling, Writer
 from gportuguese.locate import find_model
-from gportuguese.metrics import Measures
+from gportuguese.metrics import Evaluation
 from gportuguese.pipeline import Pipeline
 from gportuguese.precision import autocast
 from gportuguese.world import init_world
@@ -129,7 +129,7 @@ def evaluate(
     block_size: int | None = None,
     batch_size: int = 8,
     precision: Literal["fp32", "fp16", "bf16"] = "fp32",
-) -> Measures:
+) -> Evaluation:
     """Measures how well a model predicts texts.
 
     Documents are joined with end-of-text tokens and cut into blocks, as for training. Tokens after
@@ -146,7 +146,9 @@ def evaluate(
 
     Returns:
         `loss` in nats per token, `accuracy` of the most likely token, `perplexity`, and
-        `bits_per_byte`, the only one to compare between models with different tokenizers.
+        `bits_per_byte`, the only one to compare between models with different tokenizers, with
+        its 95 % interval over the documents (`bits_per_byte_interval`, None for a single one) and
+        their number (`documents`).
 
     Raises:
         UserError: There is no such model, its tokenizer is not byte-level BPE, there are fewer than
@@ -163,7 +165,7 @@ def evaluate(
         raise UserError(
             f"block_size={block_size} must lie in [1, {positions}], the model's positions"
         )
-    ids = tokens.joined_ids(writer.tokenizer, [texts] if isinstance(texts, str) else texts)
+    ids, offsets = tokens.joined_ids(writer.tokenizer, [texts] if isinstance(texts, str) else texts)
     bytes_V = torch.from_numpy(tokens.bytes_per_token(writer.tokenizer)).to(writer.device)
     if not bytes_V[
         torch.from_numpy(ids[1:]).to(writer.device)
@@ -172,4 +174,6 @@ def evaluate(
     limit = block_size or min(positions, 1024)
     loader = tokens.BlockLoader(ids, max(min(limit, len(ids) - 1), 1), batch_size)
     context = partial(autocast, writer.device, precision)
-    return metrics.measure(writer.model, loader, bytes_V, context)
+    sums = metrics.SumsByDocument(bytes_V, loader, offsets)
+    metrics.measure(writer.model, loader, bytes_V, context, sums=sums)
+    return sums.evaluation()

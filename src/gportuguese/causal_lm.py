@@ -113,14 +113,16 @@ def _load_gguf(path: Path) -> PreTrainedModel:
     return plain
 
 
-def fresh_gpt2(architecture: Architecture, vocab_size: int) -> PreTrainedModel:
+def fresh_gpt2(
+    architecture: Architecture, vocab_size: int, *, is_tied: bool = True
+) -> PreTrainedModel:
     """A GPT-2 of the given shape with GPT-2's random initialisation."""
     from transformers import GPT2LMHeadModel
 
-    return GPT2LMHeadModel(gpt2_config(architecture, vocab_size))
+    return GPT2LMHeadModel(gpt2_config(architecture, vocab_size, is_tied=is_tied))
 
 
-def gpt2_config(architecture: Architecture, vocab_size: int) -> GPT2Config:
+def gpt2_config(architecture: Architecture, vocab_size: int, *, is_tied: bool = True) -> GPT2Config:
     """The Hugging Face config of a GPT-2 of the given shape."""
     from transformers import GPT2Config
 
@@ -133,6 +135,7 @@ def gpt2_config(architecture: Architecture, vocab_size: int) -> GPT2Config:
         resid_pdrop=architecture.dropout,
         embd_pdrop=architecture.dropout,
         attn_pdrop=architecture.dropout,
+        tie_word_embeddings=is_tied,
         bos_token_id=vocab_size - 1,
         eos_token_id=vocab_size - 1,
     )

@@ -144,6 +144,21 @@ def epochs_table(markdown: str) -> Table:
     return table
 
 
+def measures_table(markdown: str) -> Table:
+    """Converts the Markdown of the held-out measures, `measures.md`, to a table for a terminal."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    head, _, *rows = ([c.strip() for c in r.strip("| ").split("|")] for r in markdown.splitlines())
+    for name in head:
+        table.add_column(name, no_wrap=True)
+    for cells in rows:
+        table.add_row(*map(Text, cells))  # brackets are no markup
+    return table
+
+
 def draw_curves(rows: list[EpochRow], steps: list[StepRow], title: str, picture: Path) -> None:
     """Losses, accuracy and bits per byte after every epoch, the phases shaded, as a PNG.
 

@@ -6,31 +6,47 @@ import shutil
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from gportuguese import atomic, epochs, metrics
+import numpy as np
+
+from gportuguese import atomic, causal_lm, epochs, metrics
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config
 from gportuguese.corpus import Split, prompts_of
 from gportuguese.generation import Sampling, Writer
+from gportuguese.intervals import interval_of_change, shown
 from gportuguese.precision import autocast
 from gportuguese.progress import tracked
-from gportuguese.tokens import BlockLoader, load_ids, load_token_bytes
+from gportuguese.tokens import BlockLoader, load_ids, load_offsets, load_token_bytes
 from gportuguese.world import World, keep_freed_memory
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
 
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
-    """Writes `report.json`, `epochs.md`, `epochs.csv`, `curves.png` and `samples.md`."""
+    """Writes `report.json`, `measures.md`, `epochs.md`, `epochs.csv`, `curves.png` and `samples.md`.
+
+    `documents.parquet` holds the sums of each document, to compare with another model's.
+    """
     keep_freed_memory()
-    training, tokens = inputs["train"], inputs["tokens"]
+    training = inputs["train"]
+    aligned = causal_lm.load(inputs["align"].folder).to(world.device)
+    before = _measure_all(config, inputs["tokens"], aligned, world, "before training, ")
+    del aligned
     writer = Writer.load(training.folder / "model", world.device)
+    after = _measure_all(config, inputs["tokens"], writer.model, world)
     prompts = prompts_of(config.evaluate, inputs["corpus"])
-    facts: dict[str, Any] = {"measures": {}, "prompts": prompts}
-    held_out: tuple[Split, ...] = ("valid", "test")
-    for split in held_out:
-        if tokens.facts["tokens"][split] > config.tokens.block_size:
-            measures = _measure(config, tokens, split, writer, world)
-            facts["measures"][split] = asdict(measures)
+    facts: dict[str, Any] = {
+        "measures": {split: asdict(sums.evaluation()) for split, sums in after.items()},
+        "before": {split: asdict(sums.evaluation()) for split, sums in before.items()},
+        "changes": {split: _change(before[split], sums) for split, sums in after.items()},
+        "prompts": prompts,
+    }
+    if after:
+        (out / "measures.md").write_text(_measures_markdown(facts) + "\n", encoding="utf-8")
+        _write_documents(out / "documents.parquet", before, after)
     rows = epochs.read_epochs(training.folder / "epochs.csv")
     (out / "epochs.md").write_text(epochs.epochs_markdown(training) + "\n", encoding="utf-8")
     shutil.copy(training.folder / "epochs.csv", out / "epochs.csv")
@@ -50,9 +66,26 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     return facts
 
 
+def _measure_all(
+    config: Config, tokens: Artifact, model: PreTrainedModel, world: World, when: str = ""
+) -> dict[Split, metrics.SumsByDocument]:
+    """The sums over each held-out set that fills a block."""
+    held_out: tuple[Split, ...] = ("valid", "test")
+    return {
+        split: _measure(config, tokens, split, model, world, f"evaluate: {when}{split}")
+        for split in held_out
+        if tokens.facts["tokens"][split] > config.tokens.block_size
+    }
+
+
 def _measure(
-    config: Config, tokens: Artifact, split: Split, writer: Writer, world: World
-) -> metrics.Measures:
+    config: Config,
+    tokens: Artifact,
+    split: Split,
+    model: PreTrainedModel,
+    world: World,
+    description: str,
+) -> metrics.SumsByDocument:
     budget = config.evaluate.tokens
     loader = BlockLoader(
         load_ids(tokens.folder, split, tokens.facts["dtype"]),
@@ -62,8 +95,65 @@ def _measure(
     )
     token_bytes = load_token_bytes(tokens.folder, world.device)
     context = partial(autocast, world.device, config.train.precision)
-    with tracked(f"evaluate: {split}", loader, len(loader)) as batches:
-        return metrics.measure(writer.model, batches, token_bytes, context)
+    sums = metrics.SumsByDocument(token_bytes, loader, load_offsets(tokens.folder, split))
+    with tracked(description, loader, len(loader)) as batches:
+        metrics.measure(model, batches, token_bytes, context, sums=sums)
+    return sums
+
+
+def _change(before: metrics.SumsByDocument, after: metrics.SumsByDocument) -> dict[str, Any]:
+    """The change in bits per byte by training, over the same tokens."""
+    old, new = before.by_document(), after.by_document()
+    return {
+        "bits_per_byte": new.bits_per_byte - old.bits_per_byte,
+        "bits_per_byte_interval": interval_of_change(old, new),
+    }
+
+
+def _measures_markdown(facts: dict[str, Any]) -> str:
+    """A column for each held-out set; bits per byte with 95 % intervals."""
+    rows: dict[str, list[str]] = {}
+    for split, values in facts["measures"].items():
+        for name, cell in {
+            "after training": "validation" if split == "valid" else split,
+            "documents": f"{values['documents']:,}",
+            "loss (nats per token)": f"{values['loss']:.4f}",
+            "accuracy (%)": f"{100 * values['accuracy']:.2f}",
+            "perplexity": f"{values['perplexity']:.2f}",
+            "bits per byte": _bits(values),
+            "before training": _bits(facts["before"][split]),
+            "change": _bits(facts["changes"][split], sign="+"),
+        }.items():
+            rows.setdefault(name, []).append(cell)
+    lines = [f"| {' | '.join([name, *cells])} |" for name, cells in rows.items()]
+    lines[1:1] = ["| --- " * (1 + len(facts["measures"])) + "|"]
+    return "\n".join(lines)
+
+
+def _bits(values: dict[str, Any], sign: str = "") -> str:
+    return shown(values["bits_per_byte"], values["bits_per_byte_interval"], sign=sign)
+
+
+def _write_documents(
+    path: Path,
+    before: dict[Split, metrics.SumsByDocument],
+    after: dict[Split, metrics.SumsByDocument],
+) -> None:
+    """Writes bytes, and nats before and after training, of each document that was read.
+
+    `document` is its row in the corpus's file of the split.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    columns = {"split": pa.string(), "document": pa.int64(), "bytes": pa.int64()}
+    schema = pa.schema({**columns, "nats_before": pa.float64(), "nats": pa.float64()})
+    with pq.ParquetWriter(path, schema) as file:
+        for split, sums in after.items():
+            old, new = before[split].by_document(), sums.by_document()
+            read = np.flatnonzero(new.bytes_D)
+            numbers = [read, new.bytes_D[read], old.nats_D[read], new.nats_D[read]]
+            file.write_table(pa.table([[split] * len(read), *numbers], schema=schema))
 
 
 def _samples(config: Config, prompts: list[str], writer: Writer) -> str:

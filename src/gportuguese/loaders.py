@@ -16,7 +16,8 @@ from fastcore.basics import IN_NOTEBOOK
 
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config
-from gportuguese.tokens import BlockLoader, load_ids
+from gportuguese.packing import Packing, pack
+from gportuguese.tokens import BlockLoader, load_ids, load_offsets
 from gportuguese.world import World
 
 if TYPE_CHECKING:
@@ -102,6 +103,7 @@ def make_loaders(
     return Loaders(
         train=BlockLoader(
             load_ids(tokens.folder, "train", dtype),
+            packing=_packing(config, tokens),
             seed=section.seed,
             num_blocks=blocks(section.epoch_tokens),
             multiple=section.global_batch_size,
@@ -115,3 +117,10 @@ def make_loaders(
         device=torch.device(world.device),
         tokenizer=tokenizer,
     )
+
+
+def _packing(config: Config, tokens: Artifact) -> Packing | None:
+    """The blocks of the training text; validation is cut without regard to documents."""
+    if config.tokens.boundaries == "none":
+        return None
+    return pack(load_offsets(tokens.folder, "train"), config.tokens.block_size)

@@ -11,9 +11,12 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 
+from gportuguese.intervals import DocumentSums, Interval, interval_of
 from gportuguese.loss import HeadLoss, loss_input
+from gportuguese.tokens import BlockLoader
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -31,6 +34,17 @@ class Measures:
     """exp(loss): comparable only between models with the same tokenizer."""
     bits_per_byte: float
     """Comparable between tokenizers."""
+
+
+@dataclass(frozen=True)
+class Evaluation(Measures):
+    """How well a model predicts the documents of a text."""
+
+    bits_per_byte_interval: Interval | None
+    """Its 95 % interval: bootstrap over documents, as in `intervals.interval_of`. None for a single
+    document."""
+    documents: int
+    """The documents of which something was read."""
 
 
 def perplexity(loss: float) -> float:
@@ -81,6 +95,47 @@ class TokenSums:
         )
 
 
+@dataclass
+class SumsByDocument(TokenSums):
+    """Running sums that also keep nats and bytes of each document: two numbers per document."""
+
+    loader: BlockLoader
+    """The loader whose batches are added, from the first one on."""
+    offsets: np.ndarray
+    """The index of each document's first token, then the number of tokens; int64 `[D + 1]`."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        device = self.bytes_per_token.device
+        self.sums_D2 = torch.zeros(len(self.offsets) - 1, 2, dtype=torch.float64, device=device)
+        """Nats without specials, and bytes."""
+        self.documents = self.loader.documents(self.offsets)
+
+    def add(
+        self, nats_BT: torch.Tensor, correct_BT: torch.Tensor, targets_BT: torch.Tensor
+    ) -> None:
+        """Adds the loader's next batch."""
+        super().add(nats_BT, correct_BT, targets_BT)
+        documents_N = torch.from_numpy(next(self.documents).ravel()).to(targets_BT.device)
+        bytes_N = self.bytes_per_token[targets_BT.flatten()]
+        of_text_N = nats_BT.flatten() * (bytes_N > 0)
+        self.sums_D2.index_add_(0, documents_N, torch.stack([of_text_N, bytes_N], 1).double())
+
+    def by_document(self) -> DocumentSums:
+        """Nats and bytes of each document."""
+        nats_D, bytes_D = self.sums_D2.cpu().numpy().T
+        return DocumentSums(nats_D, bytes_D.astype(np.int64))
+
+    def evaluation(self) -> Evaluation:
+        """The measures of all batches, with their interval."""
+        documents = self.by_document()
+        return Evaluation(
+            **vars(self.measures()),
+            bits_per_byte_interval=interval_of(documents),
+            documents=documents.num_read,
+        )
+
+
 @torch.no_grad()
 def measure(
     model: PreTrainedModel,
@@ -90,12 +145,13 @@ def measure(
     *,
     loss: HeadLoss | None = None,
     total: Callable[[torch.Tensor], object] = lambda sums: None,
+    sums: TokenSums | None = None,
 ) -> Measures:
     """The measures of a causal LM over batches, on the device that `bytes_per_token` is on.
 
-    If the model already has a `HeadLoss`, pass it as `loss`.
+    If the model already has a `HeadLoss`, pass it as `loss`. The batches are added to `sums`.
     """
-    sums = TokenSums(bytes_per_token)
+    sums = sums or TokenSums(bytes_per_token)
     device = bytes_per_token.device
     model.eval()
     head_loss = loss or HeadLoss(model)

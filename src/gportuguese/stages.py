@@ -115,7 +115,17 @@ def _dump_content(folder: Path) -> str | None:
 
 def _corpus_settings(config: Config) -> dict[str, Any]:
     section = _section("corpus")(config)
+    del section["exclude"]  # identified by content instead
     return section if config.corpus.documents is None else {**section, "documents": "own"}
+
+
+def _corpus_files(config: Config, folders: Folders) -> Hashes:
+    excluded: Hashes = {}
+    if config.corpus.exclude:
+        from gportuguese import corpus  # only now: it loads numpy
+
+        excluded = {"excluded": corpus.hash_excluded(config.corpus)}
+    return {**_documents_or_tables(config, folders), **excluded}
 
 
 def _documents_or_tables(config: Config, folders: Folders) -> Hashes:
@@ -156,6 +166,9 @@ def _align_settings(config: Config) -> dict[str, Any]:
     section = _section("align", "tokens.block_size")(config)
     for key in FILES:  # identified by their content instead
         del section[key]
+    for key, before in (("tie", "keep"), ("distill_tokens", 0), ("head_tokens", 0)):
+        if section[key] == before:  # runs from before these settings keep their digests
+            del section[key]
     return {**section, "base": "given"} if isinstance(config.align.base, str) else section
 
 
@@ -175,8 +188,11 @@ def _train_settings(config: Config) -> dict[str, Any]:
         if phase["trainable"] == "groups":
             del phase["trainable"]  # keeps the digests of runs from before there was a choice
     named = plugins.digest_settings(section.pop("callbacks"))
-    # runs from before `tracker` hashed `tensorboard`; the default keeps their digests
-    return {**section, "tensorboard": True, **named}
+    # runs from before `tracker` hashed `tensorboard`, and those from before `boundaries` hashed nothing;
+    # the defaults keep their digests
+    boundaries = config.tokens.boundaries
+    packed = {} if boundaries == "none" else {"tokens.boundaries": boundaries}
+    return {**section, "tensorboard": True, **named, **packed}
 
 
 def _dump_receipt(config: Config, folders: Folders) -> Hashes:
@@ -226,7 +242,7 @@ STAGES = {
             about="clean documents and split them",
             inputs=("dump",),
             settings=_corpus_settings,
-            outside=_documents_or_tables,
+            outside=_corpus_files,
             version=7,
             resumable=True,
         ),
@@ -253,6 +269,7 @@ STAGES = {
             settings=_align_settings,
             outside=_base_and_resources,
             version=5,
+            resumable=True,
             fetch=lambda config: base.identity_of(config.align.base, download=True),
             check=_check_packages,
         ),
@@ -272,9 +289,9 @@ STAGES = {
             name="evaluate",
             about="measure the trained model and write the report",
             module="evaluation",
-            inputs=("corpus", "train", "tokens"),
+            inputs=("corpus", "align", "train", "tokens"),
             settings=_section("evaluate"),
-            version=4,
+            version=5,
         ),
         Stage(
             name="export",

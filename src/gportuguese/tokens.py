@@ -19,6 +19,7 @@ from gportuguese import corpus, tokenizer
 from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, UserError
 from gportuguese.corpus import Split
+from gportuguese.packing import Packing
 from gportuguese.progress import track
 from gportuguese.world import World
 
@@ -73,11 +74,12 @@ def bytes_per_token(bpe: Any) -> np.ndarray:
     return lengths
 
 
-def joined_ids(bpe: Any, texts: Iterable[str]) -> np.ndarray:
-    """The token ids of documents as the stage joins them, int64, in memory.
+def joined_ids(bpe: Any, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
+    """Token ids and offsets of documents as the stage joins them, int64, in memory.
 
-    >>> joined_ids(tokenizer, ["A", "B"]).tolist()
-    [32, 4095, 33, 4095]
+    >>> ids, offsets = joined_ids(tokenizer, ["A", "B"])
+    >>> ids.tolist(), offsets.tolist()
+    ([32, 4095, 33, 4095], [0, 2, 4])
 
     Raises `TokensError` if the tokenizer has no end-of-text token.
     """
@@ -88,7 +90,8 @@ def joined_ids(bpe: Any, texts: Iterable[str]) -> np.ndarray:
     encodings = tokenizer.plain_backend(bpe).encode_batch_fast(
         list(texts), add_special_tokens=False
     )
-    return np.array([id for e in encodings for id in (*e.ids, bpe.eos_token_id)], np.int64)
+    ids = np.array([id for e in encodings for id in (*e.ids, bpe.eos_token_id)], np.int64)
+    return ids, np.cumsum([0, *(len(e.ids) + 1 for e in encodings)], dtype=np.int64)
 
 
 def load_ids(folder: Path, split: Split, dtype: str) -> np.ndarray:
@@ -97,27 +100,29 @@ def load_ids(folder: Path, split: Split, dtype: str) -> np.ndarray:
     return np.memmap(path, dtype, mode="r") if path.stat().st_size else np.empty(0, dtype)
 
 
+def load_offsets(folder: Path, split: Split) -> np.ndarray:
+    """The index of each document's first id in a split, then the number of ids; int64 `[D + 1]`."""
+    return np.fromfile(folder / f"{split}.offsets.bin", "<i8")
+
+
 def load_token_bytes(folder: Path, device: str) -> torch.Tensor:
     """UTF-8 bytes of each token id on the device, `[V]`; 0 for specials."""
     return torch.from_numpy(np.load(folder / "token_bytes.npy")).to(device)
 
 
-def documents_of(folder: Path, split: Split, block_size: int, blocks: np.ndarray) -> list[int]:
-    """The documents that have tokens in these blocks, as indices within the split."""
-    starts = np.memmap(folder / f"{split}.offsets.bin", "<i8", mode="r")
-    found: set[int] = set()
-    for block in blocks:
-        first, last = block * block_size, (block + 1) * block_size
-        low, high = np.searchsorted(starts, [first, last], side="right") - 1
-        found.update(range(int(low), int(high) + 1))
-    return sorted(found & set(range(len(starts) - 1)))
+def documents_of(folder: Path, split: Split, positions: np.ndarray) -> list[int]:
+    """The documents that hold some ids of a split, as indices within the split."""
+    offsets = load_offsets(folder, split)
+    places = np.unique(positions % offsets[-1])  # -1 is the last id
+    return np.unique(np.searchsorted(offsets, places, side="right") - 1).tolist()  # type: ignore[no-any-return]
 
 
 @dataclass
 class BlockLoader:
     """Batches `(inputs_BT, targets_BT)` of int64 from the ids of one split.
 
-    Block i holds the ids from `i*T` to `i*T + T`: T inputs, and T targets shifted by one. Each epoch
+    Block i holds the ids from `i*T` to `i*T + T`: T inputs, and T targets shifted by one. With a
+    `packing`, it holds whole documents where possible. Each epoch
     takes the next `num_blocks` from an endless sequence of shuffled passes over the file; they
     depend only on `(seed, epoch)`. Without a seed, blocks come in file order.
     """
@@ -134,6 +139,7 @@ class BlockLoader:
     num_ranks: int = 1
     """This loader yields one of every `num_ranks` batches, the one at index `rank`."""
     pin_memory: bool = False
+    packing: Packing | None = None
     n_inp: ClassVar[int] = 1
     """fastai: how many parts of a batch are inputs."""
     epoch: int = field(default=0, init=False)
@@ -201,11 +207,29 @@ class BlockLoader:
                     ahead.append(reader.submit(self._read, order, number + 1))
                 yield batch
 
-    def _read(self, order: np.ndarray, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def documents(self, offsets: np.ndarray) -> Iterator[np.ndarray]:
+        """For each batch of this epoch, the document of every target, int64 `[B, T]`.
+
+        `offsets` holds the index of each document's first id, then the number of ids.
+        """
+        order = self.block_indices(self.epoch)
+        for number in range(self.first_batch, len(self)):
+            targets_BT = self._positions(order, number)[:, 1:]
+            yield np.searchsorted(offsets, targets_BT, side="right") - 1
+
+    def positions(self, blocks: np.ndarray) -> np.ndarray:
+        """The places in the file of the ids of some blocks, int64 `[B, T + 1]`; -1 is the last one."""
+        if self.packing is not None:
+            return self.packing.positions(blocks)
+        return blocks[:, None] * self.block_size + np.arange(self.block_size + 1)
+
+    def _positions(self, order: np.ndarray, number: int) -> np.ndarray:
+        """The places of a batch's ids in the file, int64 `[B, T + 1]`."""
         start = (number * self.num_ranks + self.rank) * self.batch_size
-        firsts = order[start : start + self.batch_size, None] * self.block_size
-        span = np.arange(self.block_size + 1)
-        ids_BT1 = torch.from_numpy(self.ids[firsts + span].astype(np.int64))
+        return self.positions(order[start : start + self.batch_size])
+
+    def _read(self, order: np.ndarray, number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        ids_BT1 = torch.from_numpy(self.ids[self._positions(order, number)].astype(np.int64))
         inputs_BT, targets_BT = ids_BT1[:, :-1].contiguous(), ids_BT1[:, 1:].contiguous()
         if self.pin_memory:
             return inputs_BT.pin_memory(), targets_BT.pin_memory()

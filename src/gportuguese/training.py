@@ -73,6 +73,8 @@ def build(
     start = time.monotonic()
     loaders = make_loaders(config, inputs["tokens"], world)
     token_bytes = load_token_bytes(inputs["tokens"].folder, world.device)
+    if loaders.train.packing is not None:
+        log.info("tokens.boundaries=start: %s", loaders.train.packing.in_words())
     checkpoint = newest(out / CHECKPOINTS)
     model = causal_lm.load(checkpoint.folder if checkpoint else inputs["align"].folder)
     learn = make_phase_learner(model, loaders, config, world)
@@ -158,6 +160,8 @@ def build(
         phase.name: count_trainable(phase, model, groups, is_new_V) for phase in section.phases
     }
     num_tokens = table.rows[-1].epoch * epoch_blocks * config.tokens.block_size
+    if loaders.train.packing is not None:
+        facts["packing"] = loaders.train.packing.facts
     return {**facts, "tokens": num_tokens, "seconds": round(time.monotonic() - start, 1)}
 
 
@@ -177,7 +181,7 @@ def _with_documents(
     """The error with the titles of the documents in the bad batch."""
     blocks = loader.step_blocks(loader.epoch, step)
     folder = inputs["tokens"].folder
-    places = documents_of(folder, "train", loader.block_size, blocks)
+    places = documents_of(folder, "train", loader.positions(blocks))
     titles = corpus.titles(inputs["corpus"], "train", places[:_SHOWN_DOCUMENTS])
     shown = "; ".join(titles)
     more = f" and {len(places) - len(titles)} more" if len(places) > len(titles) else ""

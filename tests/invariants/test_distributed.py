@@ -43,9 +43,16 @@ def assert_equal(folder, other):
 
 
 # with a micro-batch of 2, each process accumulates twice; 7 validation batches split unevenly
-@pytest.mark.parametrize("micro_batch_size", [2, pytest.param(4, marks=pytest.mark.slow)])
-def test_two_processes_equal_one_across_unfreezing(tiny_overrides, tmp_path, micro_batch_size):
-    settings = (NO_DROPOUT, "train.valid_tokens=448")
+@pytest.mark.parametrize(
+    ("micro_batch_size", "tie"),
+    [
+        (2, "keep"),
+        pytest.param(4, "keep", marks=pytest.mark.slow),
+        pytest.param(2, "untie", marks=pytest.mark.slow),
+    ],
+)
+def test_two_processes_equal_one_across_unfreezing(tiny_overrides, tmp_path, micro_batch_size, tie):
+    settings = (NO_DROPOUT, "train.valid_tokens=448", f"align.tie={tie}")
     both = (*tiny_overrides, *settings, f"runtime.micro_batch_size={micro_batch_size}")
     process = torchrun(both)
     output, errors = process.communicate(timeout=240)

@@ -86,21 +86,24 @@ def rows_of(folder):
 
 
 @pytest.mark.parametrize(
-    ("kind", "method"),
-    [("tied", name) for name in (*METHODS, "auto")]
-    + [("untied", "pieces"), ("biased", "pieces"), ("biased", "bridge")],
+    ("kind", "method", "more"),
+    [("tied", name, ()) for name in (*METHODS, "auto")]
+    + [("untied", "pieces", ()), ("biased", "pieces", ()), ("biased", "bridge", ())]
+    + [("tied", "pieces", ("align.tie=untie", "align.distill_tokens=1024"))],
 )
-def test_alignment_keeps_every_old_row_bit_for_bit(overrides, tmp_path, kind, method):
+def test_alignment_keeps_every_old_row_bit_for_bit(overrides, tmp_path, kind, method, more):
     text, words = tmp_path / "text.jsonl", tmp_path / "words.tsv"
     text.write_text("".join(json.dumps({"text": sentence(n, 120)}) + "\n" for n in range(60)))
     words.write_text("".join(f"{word}\t{word}\n" for word in sorted(set(WORDS))))
     files = (f"align.source_documents={text}", f"align.dictionary={words}")
     base = base_of(kind, tmp_path / "base")
-    config = load_config(None, (*overrides, base, f"align.method={method}", *files))
+    config = load_config(None, (*overrides, base, f"align.method={method}", *files, *more))
     made = Pipeline(config).build("align", init_world(config.runtime))
     source = causal_lm.load(tmp_path / "base")
     parameters = causal_lm.row_parameters(source)
     assert len(parameters) == {"tied": 1, "untied": 2, "biased": 3}[kind]
+    if more:  # the head begins as a copy of the embeddings
+        parameters *= 2
     for old, new in zip(parameters, rows_of(made.folder), strict=True):
         assert len(new) == OLD + NEW
         assert torch.equal(bits(new)[:OLD], bits(old)[:OLD])
@@ -281,6 +284,8 @@ def test_the_tokenizers_digest_covers_that_of_the_base_only_if_it_extends(overri
 def test_extending_random_weights_and_new_rows_of_several_groups_are_config_errors(overrides):
     with pytest.raises(ConfigError, match="extend keeps the rows of a trained base"):
         load_config(None, (*overrides, "align.method=random"))
+    with pytest.raises(ConfigError, match="head_tokens: changes all rows of the output head"):
+        load_config(None, (*overrides, "align.head_tokens=9"))
     wrong = NEW_ROWS.replace("trainable_groups: 1", "trainable_groups: 2")
     with pytest.raises(ConfigError, match="new: trainable: new_rows .* set trainable_groups: 1"):
         load_config(None, (*overrides, phases(wrong)))

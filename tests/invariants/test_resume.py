@@ -79,6 +79,7 @@ def straight(tiny_dump, tiny_stages, tmp_path_factory):
         (15, "train.precision=fp32"),
         (17, "train.precision=fp32"),
         (21, "train.precision=fp32"),
+        (5, "align.tie=untie"),
     ],
 )
 def test_a_run_stopped_after_any_batch_ends_like_an_uninterrupted_one(

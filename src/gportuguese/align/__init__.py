@@ -13,12 +13,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from gportuguese import causal_lm, metrics, tokenizer, tokens
+from gportuguese import artifacts, causal_lm, metrics, tokenizer, tokens, tying
 from gportuguese.align import bridge, focus, pieces, rows, wechsel
 from gportuguese.align.calibration import calibrate
+from gportuguese.align.distillation import Windows, distill
+from gportuguese.align.head_fit import fit_head
 from gportuguese.align.report import draw_map, examples_markdown
 from gportuguese.align.resources import Resources
 from gportuguese.align.rows import Filler, Vocabularies
+from gportuguese.align.saved_state import SavedState
 from gportuguese.align.vectors import TooLittleError
 from gportuguese.align_files import SOURCES, AlignError, candidates
 from gportuguese.artifacts import Artifact
@@ -45,14 +48,24 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     target = tokenizer.load(inputs["tokenizer"].folder)
     base, section = config.align.base, config.align
     divergences: list[float] = []
+    learnt: dict[str, list[float]] = {}
     seed_everything(section.seed)
     if isinstance(base, Architecture):
-        model = causal_lm.fresh_gpt2(base, len(target))
+        was_tied = True
+        model = causal_lm.fresh_gpt2(base, len(target), is_tied=section.tie == "keep")
         method, reason, kinds = "random", "the base is an architecture", None
     else:
         model, source = causal_lm.load_with_tokenizer(base)
         tokenizer.check_byte_level(source, base)
         _check_fits(model, source, base, config.tokens.block_size)
+        was_tied = tying.is_tied(model)
+        if section.tie == "untie":  # before calibration, which then updates the head alone
+            tying.untie(model, base)
+        if section.head_tokens and tying.is_tied(model):
+            raise AlignError(
+                f"align.head_tokens: the output head of {base} shares the matrix of the embeddings; set "
+                "align.tie to untie, or align.head_tokens to 0"
+            )
         method, reason = section.method, "set by align.method"
         if method == "random":
             model = causal_lm.fresh_like(model, len(target), int(target.eos_token_id))
@@ -70,6 +83,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             log.info("align: %s, %s", method, reason)
             kinds = put_rows(model, source_rows, chosen)
             divergences = _calibrate(model, resources)
+            learnt = _learn(model, source_rows[0], kinds == "copied", resources, out, config, world)
             if vocabularies.is_extension:
                 keep_rows(model, source_rows, vocabularies.source_ids)
             target_VD = model.get_input_embeddings().weight.detach().numpy()
@@ -94,9 +108,23 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         "method": method,
         "reason": reason,
         "calibration": [round(nats, 4) for nats in divergences],
+        **learnt,
         "rows": {str(name): int(count) for name, count in zip(names, counts, strict=True)},
         "parameters": causal_lm.count_parameters(model.parameters()),
+        "untied_parameters": _untied_parameters(model, was_tied, section.tie),
     }
+
+
+def _untied_parameters(model: PreTrainedModel, was_tied: bool, tie: str) -> int:
+    """The number of parameters that untying the output head added; logs it."""
+    if tie == "keep":
+        return 0
+    if not was_tied:
+        log.info("align: align.tie=untie has no effect: the base's output head is untied already")
+        return 0
+    number = int(model.get_output_embeddings().weight.numel())
+    log.info("align: the output head is untied and has %s parameters of its own", f"{number:,}")
+    return number
 
 
 def _check_fits(model: PreTrainedModel, source: Any, base: str, block_size: int) -> None:
@@ -138,15 +166,71 @@ def choose(
 
 
 def _calibrate(model: PreTrainedModel, resources: Resources) -> list[float]:
-    """Calibrates the model if `calibration_tokens` is not 0; literals keep their copied rows.
+    """Calibrates the model if `calibration_tokens` is not 0.
 
-    In an extension, all old tokens do.
+    Literals keep their copied rows, except in the head that `tie: untie` asks for: there the frequency
+    of a comma can be learnt without changing its embedding. In an extension, all old tokens keep theirs.
     """
     num_tokens = resources.section.calibration_tokens
     if not num_tokens:
         return []
-    is_fixed_V = resources.vocabularies.fixed_ids >= 0
+    vocabularies = resources.vocabularies
+    is_fixed_V = (vocabularies.literal_ids >= 0) & (resources.section.tie == "keep")
+    if vocabularies.is_extension:
+        is_fixed_V = vocabularies.source_ids >= 0
     return calibrate(model, resources.blocks(num_tokens), resources.target_counts, is_fixed_V)
+
+
+def _learn(
+    model: PreTrainedModel,
+    source_VD: torch.Tensor,
+    is_copied_V: np.ndarray,
+    resources: Resources,
+    out: Path,
+    config: Config,
+    world: World,
+) -> dict[str, list[float]]:
+    """Distils the new embedding rows and fits the head, if asked to; the losses, ten means of each.
+
+    Each keeps its state in the scratch folder, so that an interrupted stage continues.
+    """
+    section, minutes = resources.section, config.runtime.checkpoint_minutes
+    learnt = {}
+    model.to(world.device)
+    if section.distill_tokens:
+        end_of_text = int(resources.tokens.facts["end_of_text"])
+        positions = causal_lm.num_positions(model)
+        losses = distill(
+            model,
+            source_VD,
+            resources.shuffled_blocks(section.distill_tokens),
+            Windows(resources.vocabularies, end_of_text, positions),
+            is_copied_V,
+            SavedState(out / artifacts.SCRATCH / "distillation.pt", minutes),
+        )
+        learnt["distillation"] = _tenths(losses)
+        log.info("align: distance of hidden states %s", _first_and_last(learnt["distillation"]))
+    if section.head_tokens:
+        losses = fit_head(
+            model,
+            resources.shuffled_blocks(section.head_tokens, skipped=section.distill_tokens),
+            resources.target_counts,
+            SavedState(out / artifacts.SCRATCH / "head.pt", minutes),
+        )
+        learnt["head"] = _tenths(losses)
+        log.info("align: nats per token %s", _first_and_last(learnt["head"]))
+    model.to("cpu")
+    return learnt
+
+
+def _tenths(losses: list[float]) -> list[float]:
+    """The mean of each tenth of the losses; fewer than ten losses as they are."""
+    parts = np.array_split(np.array(losses), min(10, len(losses))) if losses else []
+    return [round(float(part.mean()), 4) for part in parts]
+
+
+def _first_and_last(means: list[float]) -> str:
+    return f"{means[0]:.3f} -> {means[-1]:.3f}" if means else "not changed"
 
 
 def fillers(method: str, resources: Resources) -> list[Filler]:
@@ -222,7 +306,7 @@ def put_rows(
 def keep_rows(
     model: PreTrainedModel, source_rows: list[torch.Tensor], source_ids: np.ndarray
 ) -> None:
-    """Copies the rows of old tokens again, because calibration turns a -0.0 in them into 0.0."""
+    """Copies the rows of old tokens again, because adding 0 to a row turns -0.0 into 0.0."""
     ids = torch.from_numpy(np.flatnonzero(source_ids >= 0))
     for parameter, source in zip(causal_lm.row_parameters(model), source_rows, strict=True):
         parameter[ids] = source[source_ids[ids]]

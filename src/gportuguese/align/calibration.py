@@ -10,8 +10,8 @@ therefore changes the logit of its token by nearly the same amount everywhere:
 
 Here f is the token's frequency in the new language and p the mean probability that the model gives it on
 text. The update is small compared with the row, which in a tied model is also the token's embedding. It
-needs no gradient, only three passes over a few thousand tokens. If the head has a bias, only the bias is
-updated.
+needs no gradient, only three passes over a few thousand tokens; one if the head has a matrix of its own,
+because the hidden states then stay the same. If the head has a bias, only the bias is updated.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 import torch
 from torch.nn.functional import linear
 
+from gportuguese import tying
 from gportuguese.loss import HeadLoss
 from gportuguese.tokens import BlockLoader
 
@@ -44,10 +45,11 @@ def calibrate(
 ) -> list[float]:
     """Updates the head rows that are not fixed, in place, to match token frequencies.
 
-    Reads `batches` up to three times. `counts_V` is how often each token occurs. Returns the
-    Kullback-Leibler divergence, in nats, of the model's mean probabilities from the frequencies: at the
-    start and after each update. An update that does not lower it is reverted, and no other follows. A
-    model that scales or caps its logits is left unchanged; the list is then empty.
+    Reads `batches` up to three times, once if no update changes the hidden states. `counts_V` is how
+    often each token occurs. Returns the Kullback-Leibler divergence, in nats, of the model's mean
+    probabilities from the frequencies: at the start and after each update. An update that does not lower
+    it is reverted, and no other follows. A model that scales or caps its logits is left unchanged; the
+    list is then empty.
     """
     head_loss = HeadLoss(model)
     if not head_loss.is_taken_out:
@@ -57,22 +59,27 @@ def calibrate(
     is_updated_V = torch.from_numpy(~is_fixed_V)
     head = head_loss.head
     updated = head.weight if head.bias is None else head.bias
+    changes_hidden = head.bias is None and tying.is_tied(model)
 
-    def measure() -> tuple[torch.Tensor, torch.Tensor, float]:
-        hidden_ND = torch.cat([model(inputs).logits.flatten(0, 1) for inputs, _ in batches])
-        log_ratio_V = frequencies_V.log() - mean_probabilities(head, hidden_ND).log()
-        return hidden_ND.mean(0), log_ratio_V, float(frequencies_V @ log_ratio_V)
+    def hidden_states() -> torch.Tensor:
+        return torch.cat([model(inputs).logits.flatten(0, 1) for inputs, _ in batches])
+
+    def log_ratio(hidden_ND: torch.Tensor) -> torch.Tensor:
+        return frequencies_V.log() - mean_probabilities(head, hidden_ND).log()
 
     model.eval()
     try:
-        mean_D, log_ratio_V, divergence = measure()
-        divergences = [divergence]
+        hidden_ND = hidden_states()
+        log_ratio_V = log_ratio(hidden_ND)
+        divergences = [float(frequencies_V @ log_ratio_V)]
         for _ in range(_UPDATES):
             before = updated.clone()
             move_V = log_ratio_V.clamp(-_MAX_UPDATE, _MAX_UPDATE) * is_updated_V
-            move_along_mean(head, mean_D, move_V)
-            mean_D, log_ratio_V, divergence = measure()
-            divergences.append(divergence)
+            move_along_mean(head, hidden_ND.mean(0), move_V)
+            if changes_hidden:
+                hidden_ND = hidden_states()
+            log_ratio_V = log_ratio(hidden_ND)
+            divergences.append(float(frequencies_V @ log_ratio_V))
             if not divergences[-1] < divergences[-2]:  # also true for nan
                 updated.copy_(before)
                 break

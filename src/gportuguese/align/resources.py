@@ -25,6 +25,7 @@ _END = -1  # separates source documents; no tokenizer uses this id
 _SLICE_CHARS = 1 << 16  # long texts are cut into slices; 64 slices are encoded at once
 _SLICE = 1 << 20  # tokens counted at once
 _BATCH_TOKENS = 1024  # per forward pass
+_STEP_TOKENS = 512  # of distillation and of the head fit
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,20 @@ class Resources:
         num_blocks = max(1, num_tokens // self.block_size)
         batch_size = max(1, _BATCH_TOKENS // self.block_size)
         return BlockLoader(self.target_ids, self.block_size, batch_size, num_blocks=num_blocks)
+
+    def shuffled_blocks(self, num_tokens: int, skipped: int = 0) -> BlockLoader:
+        """About `num_tokens` tokens in random blocks, each block once; `skipped` tokens come first.
+
+        At most the whole training text.
+        """
+        seed, batch_size = self.section.seed, max(1, _STEP_TOKENS // self.block_size)
+        total = (len(self.target_ids) - 1) // self.block_size
+        num_blocks = min(max(1, num_tokens // self.block_size), total)
+        loader = BlockLoader(
+            self.target_ids, self.block_size, batch_size, seed=seed, num_blocks=num_blocks
+        )
+        loader.epoch = -(-skipped // (num_blocks * self.block_size))
+        return loader
 
     @cached_property
     def target(self) -> Sentences:

@@ -61,11 +61,6 @@ class Vocabularies:
         return np.where(literal, self.source_ids, -1)
 
     @property
-    def fixed_ids(self) -> np.ndarray:
-        """`source_ids` of tokens that keep their row whatever the method: literals, or all old ones."""
-        return self.source_ids if self.is_extension else self.literal_ids
-
-    @property
     def shape(self) -> tuple[int, int]:
         """The sizes of both vocabularies: `(V_target, V_source)`."""
         return len(self.target_tokens), len(self.source_tokens)

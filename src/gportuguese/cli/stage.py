@@ -59,6 +59,8 @@ def run(args: argparse.Namespace) -> None:
         prompts = prompts_of(config.evaluate, built) if built else []
     if args.command in ("train", "evaluate"):
         _show_epochs(artifact)
+    if args.command == "evaluate":
+        _show_measures(artifact)
     if args.command == "train":
         _show_samples(prompts[:2], artifact.folder / "model", world)
     show(str(artifact.folder))
@@ -92,6 +94,23 @@ def _show_epochs(artifact: Artifact) -> None:
         Console().print(epochs_table(markdown))
     else:
         show(f"{markdown}\n")
+
+
+def _show_measures(artifact: Artifact) -> None:
+    """Prints the measures of the held-out sets: drawn on a terminal, Markdown elsewhere."""
+    path = artifact.folder / "measures.md"
+    if not path.exists():  # no held-out set fills a block
+        return
+    markdown = path.read_text(encoding="utf-8").rstrip()
+    if sys.stdout.isatty():
+        from rich.console import Console
+
+        from gportuguese.epochs import measures_table
+
+        Console().print(measures_table(markdown))
+    else:
+        show(f"{markdown}\n")
+    show("[...]: 95 % intervals, bootstrap over documents")
 
 
 def _show_samples(prompts: list[str], model: Path, world: World) -> None:

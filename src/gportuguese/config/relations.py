@@ -47,6 +47,11 @@ def _align(align: AlignConfig) -> _Checks:
         (align.source_vectors is None) == (align.target_vectors is None),
         "align: set both source_vectors and target_vectors, or neither",
     )
+    yield (
+        align.method != "random" or not (align.distill_tokens or align.head_tokens),
+        "align: distill_tokens and head_tokens learn from the base's weights, which method: random "
+        "replaces",
+    )
 
 
 def _tokenizer(config: Config) -> _Checks:
@@ -54,6 +59,11 @@ def _tokenizer(config: Config) -> _Checks:
         config.tokenizer.method == "retrain" or config.align.method != "random",
         "tokenizer.method: extend keeps the rows of a trained base, and align.method: random has none; "
         "choose another align.method, or retrain",
+    )
+    yield (
+        config.tokenizer.method == "retrain" or not config.align.head_tokens,
+        "align.head_tokens: changes all rows of the output head, but tokenizer.method: extend keeps those "
+        "of old tokens; set it to 0, or retrain",
     )
 
 

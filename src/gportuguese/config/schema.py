@@ -67,8 +67,8 @@ class CorpusConfig:
     """Which documents to keep, and how to split them.
 
     A dump page is dropped for the first reason that applies: other namespace, redirect,
-    disambiguation, long title, too short. A row of your own documents is dropped if it has no text or
-    is too short. Exact duplicates are dropped last.
+    disambiguation, long title, too short, shares text with `exclude`. A row of your own documents is
+    dropped if it has no text, is too short or shares text. Exact duplicates are dropped last.
     """
 
     documents: str | None = None
@@ -86,6 +86,11 @@ class CorpusConfig:
     dedup: Literal["near", "exact", "off"] = "near"
     """`exact` drops documents with the same text as an earlier one. `near` also puts near-duplicates,
     such as templated stubs, on the same side of the split."""
+    exclude: tuple[str, ...] = ()
+    """Files or folders of evaluation texts, in the formats of `corpus.documents`. Documents that share 13
+    words in a row with one of them are dropped (Brown et al., 2020), whatever the case, punctuation and
+    spaces; texts of 8 to 12 words count as a whole, shorter ones not at all. Of a .txt file, each line
+    is also a text. The words are in `dropped.jsonl`."""
     templates: Literal["expand", "tables"] = "expand"
     """`expand` replaces templates by the words that the dump's own definitions give them, except for
     Lua; `tables` knows only the templates named in the language's table."""
@@ -118,6 +123,10 @@ class TokensConfig:
 
     block_size: Annotated[int, Within("[2, inf)")] = 1024
     """Tokens per training sequence."""
+    boundaries: Literal["none", "start"] = "none"
+    """`none` joins the documents and cuts every `block_size` tokens. `start` packs whole documents into
+    each training block (best fit; Ding et al., 2024), so that it begins at a document's start; only longer
+    documents, and the few that fill the last room, are cut. Evaluation always uses `none`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,12 +169,23 @@ class AlignConfig:
     """Maximum number of tokens read per language to train vectors and count words."""
     calibration_tokens: Annotated[int, Within("[0, inf)")] = 8192
     """Training tokens read (three times) to match each token's predicted probability to its frequency.
-    Rows move along the mean hidden state; rows of bytes, digits, punctuation and names stay fixed, and
-    with `tokenizer.method: extend` those of all old tokens. 0 turns calibration off."""
+    Rows move along the mean hidden state; rows of bytes, digits, punctuation and names stay fixed, except
+    with `align.tie: untie`. With `tokenizer.method: extend`, those of all old tokens stay fixed. 0 turns
+    calibration off."""
     sharpness: Annotated[float, Within("(0, inf)")] = 4.0
     """Sharpness of the mixtures in `focus`. 1 is the paper's value; higher values mix fewer tokens."""
+    tie: Literal["keep", "untie"] = "keep"
+    """`untie` gives an output head that shares the matrix of the input embeddings a copy of its own, so
+    that calibration moves only the head, and both train apart. This adds vocabulary size x width
+    parameters (GPT-2 small: 38.6M). `keep` leaves the base as it is."""
+    distill_tokens: Annotated[int, Within("[0, inf)")] = 0
+    """Training tokens read to distil the new embedding rows: the first third of the blocks learns to
+    read the new tokens as it read the old ones. Use it with `head_tokens`; 0 turns it off."""
+    head_tokens: Annotated[int, Within("[0, inf)")] = 0
+    """Training tokens read, once, to fit the output head to the last hidden states. Needs a head of its
+    own (`align.tie: untie`); 0 turns it off."""
     seed: Annotated[int, Within("[0, 4294967295]")] = 0
-    """Random seed of the method."""
+    """Random seed of the method, of distillation and of the fit."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -13,6 +13,8 @@ from gportuguese.artifacts import Artifact
 from gportuguese.config import Config, EvaluateConfig
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page
 from gportuguese.corpus.documents import document_files, hash_documents, write_shards
+from gportuguese.corpus.exclusion import REASON
+from gportuguese.corpus.exclusion_files import hash_excluded, write_excluded
 from gportuguese.corpus.openings import NUM_PROMPTS, PROBES, PROMPTS, opening_of
 from gportuguese.corpus.pool import CorpusError, clean_dump
 from gportuguese.corpus.shards import DROPPED_SAMPLES, shard_path
@@ -32,6 +34,7 @@ __all__ = [
     "clean_page",
     "document_files",
     "hash_documents",
+    "hash_excluded",
     "load",
     "probe_of",
     "prompts_of",
@@ -44,6 +47,7 @@ _REMEDIES = {
     "valid": "raise corpus.valid_per_mille",
     "too short": "lower corpus.min_chars",
     "no text": "give the rows a 'text'",
+    REASON: "remove files from corpus.exclude",
 }
 
 
@@ -58,6 +62,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     shards = out / artifacts.SCRATCH
     shards.mkdir(exist_ok=True)
     start = time.monotonic()
+    if section.exclude:
+        write_excluded(section, shards)
     if section.documents is None:
         language = language or str(inputs["dump"].facts["language"])
         paths, summaries = _clean(inputs["dump"], config, shards, world)

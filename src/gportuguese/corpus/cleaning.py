@@ -28,6 +28,8 @@ class Dropped:
     id: str
     title: str
     reason: str
+    shared: str | None = None
+    """The words that it shares with a text of `corpus.exclude`."""
 
 
 # expanded templates are seldom longer than their calls; a page that could grow past the minimum length

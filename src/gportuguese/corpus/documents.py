@@ -19,6 +19,7 @@ from typing import Any
 from gportuguese import hashes
 from gportuguese.config import CorpusConfig, resolve_path
 from gportuguese.corpus.cleaning import Document, Dropped
+from gportuguese.corpus.exclusion import Excluded
 from gportuguese.corpus.pool import CorpusError
 from gportuguese.corpus.shards import ShardWriter, shard_path
 from gportuguese.progress import track
@@ -40,7 +41,8 @@ def write_shards(section: CorpusConfig, shards: Path) -> Iterator[tuple[Path, di
     results = read_own(section)
     number = 0
     while batch := list(islice(results, _SHARD_DOCUMENTS)):
-        shard, path = ShardWriter(section), shard_path(shards, number)
+        shard = ShardWriter(section, Excluded.open(shards))
+        path = shard_path(shards, number)
         for result in batch:
             shard.add(result)
         yield path, shard.write(path)

@@ -16,6 +16,7 @@ from gportuguese.atomic import replacing
 from gportuguese.config import CorpusConfig
 from gportuguese.corpus.cleaning import Document, Dropped
 from gportuguese.corpus.duplicates import band_keys, fingerprint
+from gportuguese.corpus.exclusion import Excluded
 
 DROPPED_SAMPLES = 20  # per reason and shard, for people to read
 
@@ -23,21 +24,24 @@ DROPPED_SAMPLES = 20  # per reason and shard, for people to read
 class ShardWriter:
     """Collects the results of a piece, then writes its shard at once."""
 
-    def __init__(self, section: CorpusConfig) -> None:
-        self.section, self.lines = section, list[str]()
+    def __init__(self, section: CorpusConfig, excluded: Excluded | None = None) -> None:
+        self.section, self.excluded, self.lines = section, excluded, list[str]()
         self.num_results = 0
         self.dropped: Counter[str] = Counter()
         self.samples: list[dict[str, str]] = []
 
     def add(self, result: Document | Dropped) -> None:
-        """Adds a document, or counts one that was dropped."""
+        """Adds a document, or counts one that was dropped or shares text with `corpus.exclude`."""
         self.num_results += 1
+        if isinstance(result, Document) and self.excluded:
+            result = self.excluded.checked(result)
         if isinstance(result, Document):
             self.lines.append(_line(result, self.section))
             return
         self.dropped[result.reason] += 1
         if self.dropped[result.reason] <= DROPPED_SAMPLES:
-            self.samples.append(result.__dict__)
+            shown = {key: value for key, value in vars(result).items() if value is not None}
+            self.samples.append(shown)
 
     def write(self, path: Path, **facts: Any) -> dict[str, Any]:
         """Writes the shard; returns its summary, which includes `facts`."""

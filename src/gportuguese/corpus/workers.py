@@ -17,6 +17,7 @@ from typing import Any, NoReturn
 from gportuguese.config import CorpusConfig
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page, is_wanted
 from gportuguese.corpus.definitions import NAMESPACE, Definitions, Row, definition_of
+from gportuguese.corpus.exclusion import Excluded
 from gportuguese.corpus.shards import ShardWriter, read_summary, shard_path
 from gportuguese.corpus.unpacked import read_pages, unpacked_path, write_pages
 from gportuguese.dump.reader import DumpError, Piece, RawPage, pages_in
@@ -128,7 +129,7 @@ def clean_piece(
 
     unpacked = unpacked_path(job.shards, piece.number)
     pages = pages_in(job.path, piece, is_wanted) if templates is None else read_pages(unpacked)
-    shard = ShardWriter(job.section)
+    shard = ShardWriter(job.section, Excluded.open(job.shards))
     aside: list[dict[str, str]] = []
     times: list[tuple[float, str]] = []
     faults = dropped_sentences = 0

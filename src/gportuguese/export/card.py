@@ -14,6 +14,7 @@ from gportuguese.align_files import new_rows
 from gportuguese.artifacts import Artifact
 from gportuguese.config import METHODS, Config, as_tree
 from gportuguese.epochs import epochs_markdown
+from gportuguese.intervals import shown
 from gportuguese.progress import clock
 
 _TEMPLATE = Path(__file__).parent / "card.jinja"
@@ -31,7 +32,8 @@ def make(
 ) -> ModelCard:
     """Builds the card of a run from its stages, the facts of the export, and the exported files."""
     corpus, training = inputs["corpus"], inputs["train"]
-    measures, prompts = (inputs["evaluate"].facts[key] for key in ("measures", "prompts"))
+    evaluated = inputs["evaluate"].facts
+    measures, prompts = evaluated["measures"], evaluated["prompts"]
     section = config.export
     architecture = json.loads((inputs["align"].folder / "config.json").read_text(encoding="utf-8"))
     model_type = architecture["model_type"]
@@ -57,6 +59,8 @@ def make(
         align=inputs["align"].facts,
         method_citation=_citation(inputs["align"].facts["method"]),
         measures=measures,
+        changes=evaluated["changes"],
+        shown=shown,
         epochs=epochs_markdown(training),
         settings=yaml.safe_dump(as_tree(config.train), sort_keys=False, width=88).rstrip(),
         training=training.facts,
@@ -65,6 +69,7 @@ def make(
         # a quoted string for both Python and the shell
         prompt=json.dumps((*prompts, "")[0], ensure_ascii=False),
         model_type=model_type,
+        is_tied=architecture.get("tie_word_embeddings", True),  # KerasHub reads only tied GPT-2s
         samples=_samples(inputs["evaluate"]),
         checks=facts["differences"],
         files=files,

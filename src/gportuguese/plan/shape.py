@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from gportuguese import causal_lm, loss
+from gportuguese import causal_lm, loss, tying
 from gportuguese.base import ModelError, locate_base
 from gportuguese.config import Architecture, Config
 from gportuguese.plan.schedule import Step
@@ -38,6 +38,8 @@ def read_shape(config: Config) -> Any:
     else:
         shape = _of_base(base, vocab_size)
     shape.vocab_size = vocab_size
+    if config.align.tie == "untie":
+        tying.untie_config(shape, str(base))
     causal_lm.set_special_ids(shape, vocab_size - 1)
     shape.use_cache = False
     causal_lm.check_block_size(config.tokens.block_size, shape, str(base))
