@@ -12,7 +12,7 @@ from transformers import LlamaConfig
 
 from gportuguese import Pipeline, causal_lm, learner, load_config, plan
 from gportuguese.artifacts import Artifact
-from gportuguese.callbacks import EpochOrder, TrainableGroups
+from gportuguese.callbacks import EpochOrder, TrainableGroups, TrainableRows
 from gportuguese.config import asset_path
 from gportuguese.loaders import Loaders
 from gportuguese.loss import HeadLoss
@@ -21,6 +21,8 @@ from gportuguese.plan.devices import DEVICES, GPT2_SMALL_FLOPS
 from gportuguese.plan.fits import remedy
 from gportuguese.plan.memory import Ledger, count_model_memory
 from gportuguese.plan.shape import make_model
+from gportuguese.plan.text import plan_text
+from gportuguese.tokenizer import TokenizerError
 from gportuguese.tokens import BlockLoader
 from gportuguese.world import init_world
 from tests.test_cli import gpt_pt
@@ -124,7 +126,7 @@ def test_gpt2_small_takes_the_flops_that_shares_are_reckoned_with():
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-@pytest.mark.parametrize("changes", [{}, {"passes": 2, "trainable_groups": 2}])
+@pytest.mark.parametrize("changes", [{}, {"passes": 2, "trainable_groups": 2}, {"new_rows": 90}])
 @pytest.mark.parametrize("tie", ["keep", "untie"])
 def test_fake_tensors_take_what_real_ones_take(precision, changes, tie):
     config = load_config(None, (*SMALL, f"train.precision={precision}", f"align.tie={tie}"))
@@ -134,8 +136,10 @@ def test_fake_tensors_take_what_real_ones_take(precision, changes, tie):
     assert real == plan.count_memory(config, shape, step)
 
 
-@pytest.mark.parametrize("checkpointing", ["false", "true"])
-def test_the_learners_own_steps_peak_where_the_plan_says(checkpointing):
+@pytest.mark.parametrize(
+    ("checkpointing", "new_rows"), [("false", None), ("true", None), ("false", 90)]
+)
+def test_the_learners_own_steps_peak_where_the_plan_says(checkpointing, new_rows):
     config = load_config(
         None,
         (
@@ -154,11 +158,14 @@ def test_the_learners_own_steps_peak_where_the_plan_says(checkpointing):
     loaders = Loaders(loader, loader, torch.device("cpu"))
     learn = learner.make_phase_learner(model, loaders, config, init_world(config.runtime))
     groups = causal_lm.parameter_groups(model)
+    part = TrainableGroups(groups, 4)
+    if new_rows:
+        is_new_V = torch.arange(300) < new_rows
+        part = TrainableRows(groups, causal_lm.row_parameters(model), is_new_V)
     with ledger:
-        learner.fit_phase(
-            learn, section.phases[-1], section, [TrainableGroups(groups, 4), EpochOrder(0)]
-        )
-    planned = plan.count_memory(config, shape, plan.steps_of(config, "cpu")[-1]).peak_bytes
+        learner.fit_phase(learn, section.phases[-1], section, [part, EpochOrder(0)])
+    step = replace(plan.steps_of(config, "cpu")[-1], new_rows=new_rows)
+    planned = plan.count_memory(config, shape, step).peak_bytes
     assert ledger.peak == pytest.approx(planned, rel=0.02)
 
 
@@ -198,6 +205,31 @@ def test_muon_is_not_planned_where_there_is_no_bf16():
     notes = {cost.device: (cost.hours, cost.note) for cost in made.costs}
     assert notes["V100"] == (None, "has no bf16, in which Muon computes; set train.optimizer=adamw")
     assert notes["A100"][0] > 0
+
+
+def test_a_phase_of_new_rows_counts_the_rows_that_an_extension_adds():
+    phases = (
+        "train.phases=[{name: rows, epochs: 1, trainable: new_rows, trainable_groups: 1, "
+        "lr_max: 0.1}, {name: all, epochs: 1, trainable_groups: 4, lr_max: 0.1}]"
+    )
+    base = "align={base: package:english-nano}"
+
+    def made(*more):
+        config = load_config(None, (base, phases, "tokens.block_size=32", *more))
+        return plan.make_plan(config, assumed_tokens=10_000, measure=False)
+
+    extended = made("tokenizer={method: extend, vocab_size: 5000}")
+    assert extended.new_rows == 5000 - 4096
+    width = json.loads((asset_path("english-nano") / "config.json").read_text())["n_embd"]
+    rows, everything = (phase.trainable_parameters for phase in extended.phases)
+    assert rows == (5000 - 4096) * width
+    assert everything == extended.phases[0].parameters
+    assert f" {rows:,} " in plan_text(extended)
+    unknown = made("tokenizer={vocab_size: 5000}")  # how many tokens both have is not known yet
+    assert unknown.new_rows is None
+    assert f"<= {5000 * width:,} " in plan_text(unknown)
+    with pytest.raises(TokenizerError, match="counts the 4096 tokens"):
+        made("tokenizer={method: extend, vocab_size: 4096}")
 
 
 def test_memory_is_that_of_the_phase_that_trains_most():

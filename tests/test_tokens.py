@@ -11,7 +11,6 @@ from gportuguese import Pipeline, corpus, init_world, load_config, tokenizer
 from gportuguese.tokens import (
     BlockLoader,
     TokensError,
-    _portions,
     documents_of,
     joined_ids,
     load_ids,
@@ -84,8 +83,8 @@ def test_the_name_of_a_special_token_in_a_document_is_text(tiny_overrides, tmp_p
 @given(st.lists(st.text(max_size=8)), st.integers(1, 12))
 def test_portions_keep_all_texts_in_order_and_fit_the_limit(texts, limit):
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gportuguese.tokens._PORTION_CHARS", limit)
-        portions = list(_portions(texts))
+        patch.setattr("gportuguese.tokenizer._PORTION_CHARS", limit)
+        portions = list(tokenizer.portions(texts))
     assert [text for portion in portions for text in portion] == texts
     for portion in portions:
         assert len(portion) == 1 or sum(map(len, portion)) <= limit

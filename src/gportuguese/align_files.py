@@ -1,10 +1,16 @@
-"""The files from outside the pipeline that the align stage reads. Does not import torch."""
+"""The files from outside the pipeline that the align stage reads, and its list of rows.
+
+Does not import torch.
+"""
 
 from __future__ import annotations
 
 import logging
 from importlib.util import find_spec
 from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
 
 from gportuguese import hashes
 from gportuguese.config import (
@@ -20,6 +26,8 @@ from gportuguese.corpus.files import FOLDER_KINDS, local_files
 
 log = logging.getLogger("gportuguese")
 
+SOURCES = "sources.parquet"
+"""The file of the stage that says where each row comes from."""
 FILES = ("source_documents", "dictionary", "source_vectors", "target_vectors")
 """The settings of the `align` section that name files."""
 
@@ -95,6 +103,12 @@ def hash_resources(section: AlignConfig) -> str:
     return hashes.digest_of(
         {key: [hashes.remembered_hash(path) for path in paths] for key, paths in files.items()}
     )
+
+
+def new_rows(folder: Path) -> np.ndarray:
+    """The rows that the stage did not copy from the base, bool `[V]`."""
+    kinds = pq.read_table(folder / SOURCES, columns=["row"])["row"].to_pylist()
+    return np.array([kind != "copied" for kind in kinds])
 
 
 def own_documents(section: AlignConfig) -> CorpusConfig:

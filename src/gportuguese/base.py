@@ -76,8 +76,12 @@ def hub_folder(repo: str, download: bool) -> Path | None:
     )
 
 
-def identity_of(base: str | Architecture, download: bool) -> str | None:
-    """The content hash of a base model, for digests; None if it is not fetched yet."""
+def identity_of(base: str | Architecture, download: bool, with_weights: bool = True) -> str | None:
+    """The content hash of a base model, for digests; None if it is not fetched yet.
+
+    Without weights, it covers the files that say how to read text: those of config and tokenizer. A
+    .gguf file is one whole.
+    """
     if isinstance(base, Architecture):
         return "fresh"  # the config section already describes it
     path = locate_base(base, download)
@@ -88,4 +92,5 @@ def identity_of(base: str | Architecture, download: bool) -> str | None:
     # only files that loading reads: a README or other files must not change the hash
     weights = next(filter(None, (sorted(path.glob(pattern)) for pattern in _WEIGHTS)), [])
     settings = {file for pattern in _SETTINGS for file in path.glob(pattern)}
-    return hashes.hash_files((file.name, file) for file in sorted({*settings, *weights}))
+    files = {*settings, *weights} if with_weights else settings
+    return hashes.hash_files((file.name, file) for file in sorted(files))

@@ -17,7 +17,7 @@ from torch.utils.checkpoint import checkpoint
 
 from gportuguese.base import ModelError, locate_base
 from gportuguese.config import Architecture, Config
-from gportuguese.tokenizer import why_not_loaded
+from gportuguese.tokenizer import read_files, why_not_loaded
 from gportuguese.world import World
 
 if TYPE_CHECKING:
@@ -64,22 +64,19 @@ def _without_bars() -> Iterator[None]:
 @_without_bars()
 def load_with_tokenizer(base: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Model (float32, on the CPU) and tokenizer of a folder, a GGUF file or a Hub model."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
     path = locate_base(base, download=True)
     assert path is not None
     try:
+        tokenizer = read_files(path)
         if path.is_dir():
-            tokenizer = AutoTokenizer.from_pretrained(path, trust_remote_code=False)
             model, info = AutoModelForCausalLM.from_pretrained(
                 path, dtype=torch.float32, output_loading_info=True, trust_remote_code=False
             )
             if info["missing_keys"]:  # transformers would use random weights for them
                 raise ValueError(f"its weights lack {', '.join(sorted(info['missing_keys'])[:3])}")
         else:
-            tokenizer = AutoTokenizer.from_pretrained(
-                path.parent, gguf_file=path.name, trust_remote_code=False
-            )
             model = _load_gguf(path)
     except ImportError as error:
         hint = "" if path.is_dir() else "; for GGUF: pip install 'gportuguese[gguf]'"
@@ -276,6 +273,14 @@ def parameter_groups(model: nn.Module) -> ParameterGroups:
     in_blocks = {id(parameter) for parameter in (*lower, *middle, *upper)}
     outside = [parameter for parameter in model.parameters() if id(parameter) not in in_blocks]
     return ParameterGroups(lower, middle, upper, outside)
+
+
+def row_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
+    """The parameters with a row per token: embeddings and output head; tied weights appear once."""
+    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
+    modules = [embeddings] if head is None else [embeddings, head]
+    found = [p for module in modules for p in module.parameters(recurse=False)]
+    return list({id(parameter): parameter for parameter in found}.values())
 
 
 def block_list(model: nn.Module) -> nn.ModuleList:

@@ -19,6 +19,7 @@ from gportuguese.callbacks import (
     Precision,
     StepLoss,
     TrainableGroups,
+    TrainableRows,
 )
 
 # isort: split
@@ -31,10 +32,11 @@ from fastai.learner import Learner, Recorder
 from fastai.optimizer import OptimWrapper
 
 from gportuguese import causal_lm
+from gportuguese.align_files import new_rows
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks.resume import Position
-from gportuguese.causal_lm import prepare_model
-from gportuguese.config import Config, PhaseConfig, TrainConfig
+from gportuguese.causal_lm import ParameterGroups, prepare_model
+from gportuguese.config import Config, PhaseConfig, TrainConfig, UserError
 from gportuguese.loaders import Loaders, make_loaders
 from gportuguese.loss import HeadLoss
 from gportuguese.optimizer import by_decay, learning_rates, make_optimizer
@@ -48,6 +50,10 @@ if TYPE_CHECKING:
 
 
 _FINDER_STEPS = 100
+
+
+class PhaseError(UserError):
+    """A phase has nothing to train."""
 
 
 class GroupedOptimizer(OptimWrapper):
@@ -188,6 +194,30 @@ def make_phase_learner(
     return learn
 
 
+def trainable_part(
+    phase: PhaseConfig, model: PreTrainedModel, groups: ParameterGroups, is_new_V: np.ndarray
+) -> TrainableGroups | TrainableRows:
+    """The callback that freezes what a phase does not train; `is_new_V` marks the new rows."""
+    if phase.trainable == "groups":
+        return TrainableGroups(groups, phase.trainable_groups)
+    if not is_new_V.any():
+        raise PhaseError(
+            f"phase {phase.name}: trainable: new_rows has none to train, because alignment copied all "
+            "rows from the base; remove the phase"
+        )
+    rows = causal_lm.row_parameters(model)
+    return TrainableRows(groups, rows, torch.from_numpy(is_new_V))
+
+
+def count_trainable(
+    phase: PhaseConfig, model: PreTrainedModel, groups: ParameterGroups, is_new_V: np.ndarray
+) -> int:
+    """The number of parameters that a phase trains."""
+    if phase.trainable == "groups":
+        return sum(map(causal_lm.count_parameters, groups[-phase.trainable_groups :]))
+    return sum(p[0].numel() for p in causal_lm.row_parameters(model)) * int(is_new_V.sum())
+
+
 def fit_phase(
     learn: PhaseLearner, phase: PhaseConfig, section: TrainConfig, cbs: list[Callback]
 ) -> None:
@@ -236,8 +266,9 @@ def find_rate(config: Config, inputs: dict[str, Artifact], picture: Path, world:
     loaders = make_loaders(config, inputs["tokens"], world)
     learn = make_phase_learner(model, loaders, config, world)
     groups = causal_lm.parameter_groups(model)
-    phase = config.train.phases[0]
-    learn.add_cbs([Recorder(), TrainableGroups(groups, phase.trainable_groups)])
+    is_new_V = new_rows(inputs["align"].folder)
+    part = trainable_part(config.train.phases[0], model, groups, is_new_V)
+    learn.add_cbs([Recorder(), part])
     with tempfile.TemporaryDirectory() as scratch, track("lr-find", _FINDER_STEPS) as advance:
         learn.add_cb(_FinderMeter(advance, learn.guard))
         learn.path = Path(scratch)  # fastai saves the weights there during the search

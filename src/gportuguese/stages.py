@@ -163,6 +163,27 @@ def _find_commits(config: Config) -> object:
     return corpus.identify_sources(config.corpus, download=True)
 
 
+def _tokenizer_settings(config: Config) -> dict[str, Any]:
+    section = _section("tokenizer")(config)
+    if section["method"] == "retrain":
+        del section["method"]  # keeps the digests of runs from before there was a choice
+    return section
+
+
+def _base_tokenizer(config: Config, folders: Folders) -> Hashes:
+    if config.tokenizer.method == "retrain":
+        return {}
+    return {"base": base.identity_of(config.align.base, download=False, with_weights=False)}
+
+
+def _fetch_base_tokenizer(config: Config) -> None:
+    """Also checks that it can be extended, before earlier stages take hours."""
+    if config.tokenizer.method == "extend":
+        from gportuguese import tokenizer  # only now: it loads numpy
+
+        tokenizer.load_extendable(config)
+
+
 def _align_settings(config: Config) -> dict[str, Any]:
     from gportuguese.align_files import FILES  # only now: it loads numpy
 
@@ -187,6 +208,9 @@ def _base_and_resources(config: Config, folders: Folders) -> Hashes:
 def _train_settings(config: Config) -> dict[str, Any]:
     section = _section("train", "tokens.block_size")(config)
     del section["tracker"]  # it only logs
+    for phase in section["phases"]:
+        if phase["trainable"] == "groups":
+            del phase["trainable"]  # keeps the digests of runs from before there was a choice
     named = plugins.digest_settings(section.pop("callbacks"))
     # runs from before `tracker` hashed `tensorboard`, and those from before `boundaries` hashed nothing;
     # the defaults keep their digests
@@ -249,10 +273,12 @@ STAGES = {
         ),
         Stage(
             name="tokenizer",
-            about="train the byte-level BPE tokenizer",
+            about="train or extend the byte-level BPE tokenizer",
             inputs=("corpus",),
-            settings=_section("tokenizer"),
+            settings=_tokenizer_settings,
+            outside=_base_tokenizer,
             version=2,
+            fetch=_fetch_base_tokenizer,
         ),
         Stage(
             name="tokens",

@@ -1,18 +1,19 @@
-"""Byte-level BPE: training, saving for all common loaders, and tokens as byte strings."""
+"""Byte-level BPE: training, extending, saving for all common loaders, and tokens as byte strings."""
 
 from __future__ import annotations
 
 import copy
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from gportuguese import corpus
+from gportuguese import corpus, extension
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, UserError
+from gportuguese.base import locate_base
+from gportuguese.config import Config, TokenizerConfig, UserError
 from gportuguese.world import World
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 END_OF_TEXT = "<|endoftext|>"
+_PORTION_CHARS = 1 << 22  # encoded at once; each takes about 200 bytes of memory
 
 
 class TokenizerError(UserError):
@@ -29,21 +31,24 @@ class TokenizerError(UserError):
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
     """Trains on the training documents; writes tokenizer.json, vocab.json, merges.txt, vocab.txt.
 
-    Of several sources it reads those in the target language, each document once.
-
-    Raises `TokenizerError` if the corpus cannot fill the vocabulary.
+    Of several sources it reads those in the target language, each document once. Raises `TokenizerError`
+    if the corpus cannot fill the vocabulary, or if the base's tokenizer cannot be extended.
     """
-    section = config.tokenizer
-    stored, sources = inputs["corpus"], corpus.target_sources(inputs["corpus"])
-    batches = chain.from_iterable(
-        corpus.load(stored, "train", source=source) for source in sources or (None,)
-    )
-    vocab, merges = train(
-        (text for batch in batches for text in batch),
-        section.vocab_size,
-        section.min_frequency,
-    )
-    tokenizer = make_tokenizer(vocab, merges)
+    section, stored = config.tokenizer, inputs["corpus"]
+    sources = corpus.target_sources(stored) or (None,)
+
+    def batches() -> Iterator[list[str]]:
+        return chain.from_iterable(corpus.load(stored, "train", source=name) for name in sources)
+
+    facts = {}
+    if section.method == "extend":
+        source = load_extendable(config)
+        tokenizer = extend(source, batches, section)
+        facts["base_vocab_size"] = len(source)
+    else:
+        texts = (text for batch in batches() for text in batch)
+        vocab, merges = train(texts, section.vocab_size, section.min_frequency)
+        tokenizer = make_tokenizer(vocab, merges)
     save(tokenizer, out)
     lines = (
         f"{id}\t{token_bytes.decode('utf-8', 'backslashreplace')!r}\n"
@@ -52,8 +57,9 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     (out / "vocab.txt").write_text("".join(lines), encoding="utf-8")
     return {
         "vocab_size": len(tokenizer),
-        "merges": len(merges),
+        "merges": len(json.loads(tokenizer.backend_tokenizer.to_str())["model"]["merges"]),
         "probe": tokenizer.tokenize(corpus.probe_of(inputs["corpus"])),
+        **facts,
     }
 
 
@@ -76,12 +82,81 @@ def train(
     model = json.loads(backend.to_str())["model"]
     vocab: dict[str, int] = dict(model["vocab"])
     if len(vocab) < vocab_size - 1:
-        raise TokenizerError(
-            f"the corpus fills only {len(vocab) + 1} of tokenizer.vocab_size={vocab_size} entries; "
-            f"set it to {len(vocab) + 1} or less, or bring more text"
-        )
+        raise _too_little_text(len(vocab) + 1, vocab_size)
     vocab[END_OF_TEXT] = len(vocab)
     return vocab, [tuple(pair) for pair in model["merges"]]
+
+
+def _too_little_text(found: int, wanted: int) -> TokenizerError:
+    return TokenizerError(
+        f"the corpus fills only {found} of tokenizer.vocab_size={wanted} entries; "
+        f"set it to {found} or less, or bring more text"
+    )
+
+
+def load_extendable(config: Config) -> PreTrainedTokenizerBase:
+    """The tokenizer of the base model, which `tokenizer.method: extend` adds tokens to.
+
+    Fetches the base if necessary. Raises `TokenizerError` if it cannot be extended, or if
+    `tokenizer.vocab_size` leaves no room for new tokens.
+    """
+    name, wanted = config.align.base, config.tokenizer.vocab_size
+    assert isinstance(name, str)  # config/relations.py rejects an architecture
+    path = locate_base(name, download=True)
+    assert path is not None
+    try:
+        tokenizer = read_files(path)
+    except ImportError as error:
+        raise TokenizerError(f"{name}: {error}; pip install 'gportuguese[gguf]'") from error
+    except (OSError, ValueError, KeyError) as error:
+        raise TokenizerError(f"{name} has no tokenizer: {why_not_loaded(error)}") from error
+    check_byte_level(tokenizer, name)
+    reason = extension.unsupported(tokenizer.backend_tokenizer)
+    if tokenizer.eos_token_id is None:
+        reason = "it has no end-of-text token (eos_token) to put after each document"
+    if reason is not None:
+        raise TokenizerError(
+            f"the tokenizer of {name} cannot be extended: {reason}; "
+            "set tokenizer.method=retrain, or choose another base"
+        )
+    size = num_ids(tokenizer)
+    if wanted <= size:
+        raise TokenizerError(
+            f"tokenizer.vocab_size={wanted} counts the {size} tokens that {name} has; to add "
+            f"N tokens with tokenizer.method=extend, set it to {size} + N"
+        )
+    return tokenizer
+
+
+def extend(
+    source: PreTrainedTokenizerBase,
+    batches: Callable[[], Iterable[list[str]]],
+    section: TokenizerConfig,
+) -> PreTrainedTokenizerBase:
+    """The tokenizer with new tokens; it keeps all ids, merges, special tokens and the chat template.
+
+    New merges come after all old ones. So a text is first encoded as before, and then some of its
+    tokens are joined: it never has more tokens than before. Raises `TokenizerError` if the texts do
+    not fill the vocabulary.
+    """
+    from transformers import PreTrainedTokenizerFast
+
+    base = plain_backend(source)
+    vocab, merges = extension.learn(
+        base,
+        lambda: chain.from_iterable(map(portions, batches())),
+        section.vocab_size,
+        section.min_frequency,
+    )
+    if len(vocab) < section.vocab_size:
+        raise _too_little_text(len(vocab), section.vocab_size)
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=extension.extended(base, vocab, merges),
+        **source.special_tokens_map,
+        clean_up_tokenization_spaces=False,
+    )
+    tokenizer.chat_template = source.chat_template
+    return tokenizer
 
 
 def make_tokenizer(vocab: dict[str, int], merges: list[tuple[str, str]]) -> PreTrainedTokenizerBase:
@@ -110,18 +185,29 @@ def save(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     tree = json.loads(path.read_text(encoding="utf-8"))
     tree["model"]["merges"] = list(map(" ".join, tree["model"]["merges"]))
     path.write_text(json.dumps(tree, indent=2, ensure_ascii=False), encoding="utf-8")
+    # transformers 5 renamed the class that follows tokenizer.json; it still accepts the name that 4 knows
+    path = folder / "tokenizer_config.json"
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace('"TokenizersBackend"', '"PreTrainedTokenizerFast"'), "utf-8")
 
 
 def load(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a folder; raises `TokenizerError` if it is not byte-level BPE."""
-    from transformers import AutoTokenizer
-
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, trust_remote_code=False)
+        tokenizer = read_files(folder)
     except (OSError, ValueError) as error:
         raise TokenizerError(f"no tokenizer in {folder}: {why_not_loaded(error)}") from error
     check_byte_level(tokenizer, str(folder))
     return tokenizer
+
+
+def read_files(path: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder or .gguf file; the exceptions are those of transformers."""
+    from transformers import AutoTokenizer
+
+    if path.is_dir():
+        return AutoTokenizer.from_pretrained(path, trust_remote_code=False)
+    return AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, trust_remote_code=False)
 
 
 def why_not_loaded(error: Exception) -> str:
@@ -159,16 +245,37 @@ def check_byte_level(tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 def bytes_of_tokens(tokenizer: PreTrainedTokenizerBase) -> list[bytes]:
     """The byte string of every token id; for special and added tokens, the bytes of their name.
 
+    An id without a token, as some vocabularies have below their last one, gets no bytes.
+
     >>> bytes_of_tokens(tokenizer)[tokenizer.convert_tokens_to_ids("Ġthe")]
     b' the'
     """
     to_byte = {character: byte for byte, character in _bytes_to_unicode().items()}
     added = {int(id): token.content for id, token in tokenizer.added_tokens_decoder.items()}
-    tokens = tokenizer.convert_ids_to_tokens(range(len(tokenizer)))
+    tokens = tokenizer.convert_ids_to_tokens(range(num_ids(tokenizer)))
     return [
-        added[id].encode() if id in added else bytes(to_byte[character] for character in token)
+        added[id].encode() if id in added else bytes(map(to_byte.__getitem__, token or ""))
         for id, token in enumerate(tokens)
     ]
+
+
+def num_ids(tokenizer: PreTrainedTokenizerBase) -> int:
+    """The highest id of a tokenizer, plus one; more than `len` if some ids are not used."""
+    return 1 + int(max(tokenizer.get_vocab().values()))
+
+
+def portions(texts: list[str]) -> Iterator[list[str]]:
+    """Groups texts into portions of at most `_PORTION_CHARS`; a longer text, like a book, is alone."""
+    portion: list[str] = []
+    num_chars = 0
+    for text in texts:
+        if portion and num_chars + len(text) > _PORTION_CHARS:
+            yield portion
+            portion, num_chars = [], 0
+        portion.append(text)
+        num_chars += len(text)
+    if portion:
+        yield portion
 
 
 def plain_backend(tokenizer: PreTrainedTokenizerBase) -> Tokenizer:

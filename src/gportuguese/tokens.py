@@ -25,8 +25,6 @@ from gportuguese.packing import Packing
 from gportuguese.progress import track
 from gportuguese.world import World
 
-_PORTION_CHARS = 1 << 22  # encoded at once; each takes about 200 bytes of memory
-
 
 class TokensError(UserError):
     """Documents cannot be joined, or have too few tokens for one batch."""
@@ -57,7 +55,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
                 (out / f"{stem}.offsets.bin").open("wb") as offsets_file,
             ):
                 batches = corpus.load(stored, split, source=source)
-                for texts in chain.from_iterable(map(_portions, batches)):
+                for texts in chain.from_iterable(map(tokenizer.portions, batches)):
                     encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
                     rows = [np.array([*e.ids, bpe.eos_token_id], dtype) for e in encodings]
                     lengths = np.array([len(row) for row in rows], "<i8")
@@ -91,20 +89,6 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
 def _count_bytes(ids: np.ndarray, token_bytes: np.ndarray) -> int:
     """The UTF-8 bytes of a text, read a part at a time."""
     return int(sum(token_bytes[ids[i : i + 2**20]].sum() for i in range(0, len(ids), 2**20)))
-
-
-def _portions(texts: list[str]) -> Iterator[list[str]]:
-    """Groups texts into portions of at most `_PORTION_CHARS`; a longer text, like a book, is alone."""
-    portion: list[str] = []
-    num_chars = 0
-    for text in texts:
-        if portion and num_chars + len(text) > _PORTION_CHARS:
-            yield portion
-            portion, num_chars = [], 0
-        portion.append(text)
-        num_chars += len(text)
-    if portion:
-        yield portion
 
 
 def bytes_per_token(bpe: Any) -> np.ndarray:

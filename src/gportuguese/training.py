@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gportuguese import artifacts, atomic, causal_lm, corpus, tokenizer
+from gportuguese.align_files import new_rows
 from gportuguese.artifacts import Artifact
 from gportuguese.callbacks import (
     Checkpoints,
@@ -26,15 +27,13 @@ from gportuguese.callbacks import (
     Meter,
     MetricsTable,
     TrackerLog,
-    TrainableGroups,
     open_tracker,
 )
 from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.callbacks.resume import Position, newest
-from gportuguese.causal_lm import ParameterGroups
 from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.epochs import EpochRow
-from gportuguese.learner import fit_phase, make_phase_learner
+from gportuguese.learner import count_trainable, fit_phase, make_phase_learner, trainable_part
 from gportuguese.loaders import make_loaders
 from gportuguese.metrics import measure
 from gportuguese.precision import autocast
@@ -80,7 +79,8 @@ def build(
     model = causal_lm.load(checkpoint.folder if checkpoint else inputs["align"].folder)
     learn = make_phase_learner(model, loaders, config, world)
     learn.path = out  # where callbacks write
-    groups = causal_lm.parameter_groups(model)
+    groups, is_new_V = causal_lm.parameter_groups(model), new_rows(inputs["align"].folder)
+    parts = [trainable_part(phase, model, groups, is_new_V) for phase in section.phases]
     rows = checkpoint.rows if checkpoint else ([], [])
     table = EpochTable(out, token_bytes, learn.step_loss, *rows, on_row=_log_row, world=world)
     epoch_steps = loaders.train.epoch_blocks // section.global_batch_size
@@ -134,7 +134,7 @@ def build(
             table.phase = phase.name
             meter.first_epoch = sum(earlier.epochs for earlier in section.phases[:index])
             cbs: list[Callback] = [
-                TrainableGroups(groups, phase.trainable_groups),
+                parts[index],
                 EpochOrder(meter.first_epoch),
                 table,
                 curve,
@@ -155,7 +155,10 @@ def build(
             if world.is_main:
                 _save_phase(out / "phases" / _phase_folder(index, phase), model)
             checkpoints.save(learn, position)
-    facts = _finish(config, inputs, out, world, table, groups)
+    facts = _finish(config, inputs, out, world, table)
+    facts["trainable_parameters"] = {
+        phase.name: count_trainable(phase, model, groups, is_new_V) for phase in section.phases
+    }
     num_tokens = table.rows[-1].epoch * epoch_blocks * config.tokens.block_size
     if loaders.train.packing is not None:
         facts["packing"] = loaders.train.packing.facts
@@ -203,14 +206,12 @@ def _finish(
     out: Path,
     world: World,
     table: EpochTable,
-    groups: ParameterGroups,
 ) -> dict[str, Any]:
     last = _phase_folder(len(config.train.phases) - 1, config.train.phases[-1])
     if world.is_main:
         shutil.rmtree(out / "model", ignore_errors=True)
         shutil.copytree(out / "phases" / last, out / "model", copy_function=_link_or_copy)
         tokenizer.save(tokenizer.load(inputs["align"].folder), out / "model")
-    sizes = [causal_lm.count_parameters(group) for group in groups]
     is_cpu = world.device == "cpu"
     return {
         "measures": asdict(table.rows[-1]),
@@ -219,9 +220,6 @@ def _finish(
         "peak_memory_bytes": peak_memory_bytes()
         if is_cpu
         else torch.cuda.max_memory_allocated(world.device),
-        "trainable_parameters": {
-            phase.name: sum(sizes[-phase.trainable_groups :]) for phase in config.train.phases
-        },
         "processes": world.num_ranks,
         "device": f"cpu, {torch.get_num_threads()} threads"
         if is_cpu

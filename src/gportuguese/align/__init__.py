@@ -23,7 +23,7 @@ from gportuguese.align.resources import Resources
 from gportuguese.align.rows import Filler, Vocabularies
 from gportuguese.align.saved_state import SavedState
 from gportuguese.align.vectors import TooLittleError
-from gportuguese.align_files import AlignError, candidates
+from gportuguese.align_files import SOURCES, AlignError, candidates
 from gportuguese.artifacts import Artifact
 from gportuguese.base import ModelError
 from gportuguese.config import METHODS, Architecture, Config
@@ -71,7 +71,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             model = causal_lm.fresh_like(model, len(target), int(target.eos_token_id))
             kinds = None
         else:
-            vocabularies = Vocabularies(source, target)
+            vocabularies = Vocabularies(source, target, config.tokenizer.method == "extend")
             block_size = config.tokens.block_size
             resources = Resources(section, inputs["tokens"], vocabularies, block_size)
             source_VD = model.get_input_embeddings().weight.detach().numpy().copy()
@@ -84,6 +84,8 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             kinds = put_rows(model, source_rows, chosen)
             divergences = _calibrate(model, resources)
             learnt = _learn(model, source_rows[0], kinds == "copied", resources, out, config, world)
+            if vocabularies.is_extension:
+                keep_rows(model, source_rows, vocabularies.source_ids)
             target_VD = model.get_input_embeddings().weight.detach().numpy()
             (out / "examples.md").write_text(
                 examples_markdown(vocabularies, kinds, source_VD, target_VD, section.seed),
@@ -100,7 +102,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         source_ids = np.full(len(target), -1)
     else:
         source_ids = vocabularies.source_ids
-    _write_sources(out / "sources.parquet", target, kinds, source_ids)
+    _write_sources(out / SOURCES, target, kinds, source_ids)
     names, counts = np.unique(kinds, return_counts=True)
     return {
         "method": method,
@@ -129,9 +131,10 @@ def _check_fits(model: PreTrainedModel, source: Any, base: str, block_size: int)
     """Raises `ModelError` if the base lacks rows for its tokenizer or positions for our blocks."""
     causal_lm.check_block_size(block_size, model.config, base)
     num_rows = len(model.get_input_embeddings().weight)
-    if len(source) > num_rows:
+    num_ids = tokenizer.num_ids(source)
+    if num_ids > num_rows:
         raise ModelError(
-            f"the tokenizer of {base} has {len(source)} entries, but its model has only {num_rows} "
+            f"the tokenizer of {base} has {num_ids} entries, but its model has only {num_rows} "
             "rows; resize the model's embeddings and save it again"
         )
 
@@ -166,13 +169,15 @@ def _calibrate(model: PreTrainedModel, resources: Resources) -> list[float]:
     """Calibrates the model if `calibration_tokens` is not 0.
 
     Literals keep their copied rows, except in the head that `tie: untie` asks for: there the frequency
-    of a comma can be learnt without changing its embedding.
+    of a comma can be learnt without changing its embedding. In an extension, all old tokens keep theirs.
     """
     num_tokens = resources.section.calibration_tokens
     if not num_tokens:
         return []
-    is_literal_V = resources.vocabularies.literal_ids >= 0
-    is_fixed_V = is_literal_V & (resources.section.tie == "keep")
+    vocabularies = resources.vocabularies
+    is_fixed_V = (vocabularies.literal_ids >= 0) & (resources.section.tie == "keep")
+    if vocabularies.is_extension:
+        is_fixed_V = vocabularies.source_ids >= 0
     return calibrate(model, resources.blocks(num_tokens), resources.target_counts, is_fixed_V)
 
 
@@ -229,8 +234,12 @@ def _first_and_last(means: list[float]) -> str:
 
 
 def fillers(method: str, resources: Resources) -> list[Filler]:
-    """The fillers of a method, in order; each fills rows that the earlier ones left empty."""
-    return [FILLERS[kind](resources) for kind in METHODS[method].fills]
+    """The fillers of a method, in order; each fills rows that the earlier ones left empty.
+
+    In an extension, the rows of all old tokens are filled first, by copying them.
+    """
+    first = ("shared",) if resources.vocabularies.is_extension else ()
+    return [FILLERS[kind](resources) for kind in (*first, *METHODS[method].fills)]
 
 
 def _focus(resources: Resources) -> Filler:
@@ -278,7 +287,7 @@ FILLERS: dict[str, Callable[[Resources], Filler]] = {
 def make_room(model: PreTrainedModel, vocabularies: Vocabularies) -> list[torch.Tensor]:
     """Resizes the model to the target vocabulary; returns the source rows of each parameter."""
     num_target, num_source = vocabularies.shape
-    source_rows = [p[:num_source].detach().clone() for p in _row_parameters(model)]
+    source_rows = [p[:num_source].detach().clone() for p in causal_lm.row_parameters(model)]
     model.resize_token_embeddings(num_target, mean_resizing=False)
     return source_rows
 
@@ -288,17 +297,19 @@ def put_rows(
     model: PreTrainedModel, source_rows: list[torch.Tensor], fillers: list[Filler]
 ) -> np.ndarray:
     """Fills the rows of a model that `make_room` resized; returns the kind of each row."""
-    for parameter, source in zip(_row_parameters(model), source_rows, strict=True):
+    for parameter, source in zip(causal_lm.row_parameters(model), source_rows, strict=True):
         parameter.copy_(rows.fill(source, fillers))
     return np.asarray(np.array([filler.kind for filler in fillers])[rows.assign(fillers)])
 
 
-def _row_parameters(model: PreTrainedModel) -> list[torch.nn.Parameter]:
-    """The parameters with a row per token: embeddings and output head; tied weights appear once."""
-    embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
-    modules = [embeddings] if head is None else [embeddings, head]
-    found = [p for module in modules for p in module.parameters(recurse=False)]
-    return list({id(parameter): parameter for parameter in found}.values())
+@torch.no_grad()
+def keep_rows(
+    model: PreTrainedModel, source_rows: list[torch.Tensor], source_ids: np.ndarray
+) -> None:
+    """Copies the rows of old tokens again, because adding 0 to a row turns -0.0 into 0.0."""
+    ids = torch.from_numpy(np.flatnonzero(source_ids >= 0))
+    for parameter, source in zip(causal_lm.row_parameters(model), source_rows, strict=True):
+        parameter[ids] = source[source_ids[ids]]
 
 
 def _write_sources(path: Path, target: Any, kinds: np.ndarray, source_ids: np.ndarray) -> None:

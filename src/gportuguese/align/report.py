@@ -55,8 +55,8 @@ def draw_map(
     """Plots the rows of both languages on the first two principal components of the source rows.
 
     Labels up to 14 frequent words of each language where they do not overprint: the first tokens that
-    are a space and at least five letters, new rows before copied ones. Rows of a kind that are all
-    equal are one large star. The picture is 900 pixels wide and readable at 600.
+    are a space and at least five letters, new rows before copied ones; in an extension only new ones.
+    Rows of a kind that are all equal are one large star. The picture is 900 pixels wide and readable at 600.
     """
     from matplotlib.figure import Figure
 
@@ -92,9 +92,8 @@ def draw_map(
             label=f"{kind} ({len(some):,}{' rows, all equal' if is_one else ''})",
         )
     shares = 100 * variances[:2] / variances.sum()
-    axes.set_title(
-        f"{title}\nbold: tokens of the new vocabulary; italic: of the base model", size=11
-    )
+    bold = "new tokens" if vocabularies.is_extension else "tokens of the new vocabulary"
+    axes.set_title(f"{title}\nbold: {bold}; italic: of the base model", size=11)
     axes.set_xlabel(
         f"first principal component of the base model's rows ({shares[0]:.0f} % of variance)"
     )
@@ -102,12 +101,13 @@ def draw_map(
     figure.legend(loc="outside lower center", ncols=4, fontsize=9)
     figure.draw_without_rendering()  # fixes the layout, so that the sizes of labels are final
     taken: list[Bbox] = []
-    is_copied = kinds == "copied"
+    is_copied, never = kinds == "copied", np.zeros(len(source_VD), bool)
     for points, tokens, style, is_last in (
         (target_points, vocabularies.target_tokens, {"weight": "bold"}, is_copied),
-        (source_points, vocabularies.source_tokens, {"style": "italic"}, np.zeros(len(source_VD))),
+        (source_points, vocabularies.source_tokens, {"style": "italic"}, never),
     ):
-        ids = islice((id for id, token in enumerate(tokens) if _is_word(token)), _CANDIDATES)
+        shown = ~is_last if vocabularies.is_extension else np.ones(len(tokens), bool)
+        ids = islice((id for id in np.flatnonzero(shown) if _is_word(tokens[id])), _CANDIDATES)
         words = {tokens[id].decode().strip(): points[id] for id in sorted(ids, key=is_last.item)}
         _label(axes, words, style, taken)
     figure.savefig(picture, dpi=120)

@@ -24,6 +24,8 @@ class Vocabularies:
 
     source: PreTrainedTokenizerBase
     target: PreTrainedTokenizerBase
+    is_extension: bool = False
+    """Whether the target has all tokens of the source, with the same ids; their rows stay as they are."""
 
     @cached_property
     def source_tokens(self) -> list[bytes]:
@@ -39,8 +41,12 @@ class Vocabularies:
     def source_ids(self) -> np.ndarray:
         """For each target id the source id with the same bytes, else -1; int64 `[V_target]`.
 
-        The two end-of-text tokens match even if their names differ.
+        The two end-of-text tokens match even if their names differ. In an extension, equal ids match.
         """
+        if self.is_extension:
+            ids, old = np.full(self.shape[0], -1), list(self.source.get_vocab().values())
+            ids[old] = old
+            return ids
         ids = shared_rows(self.source_tokens, self.target_tokens)
         if self.source.eos_token_id is not None:
             ids[self.target.eos_token_id] = self.source.eos_token_id

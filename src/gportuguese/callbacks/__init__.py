@@ -1,6 +1,6 @@
 """The callbacks of a run, with their orders.
 
-Trainable groups -5, data order -4, data parallel -3, loss input 0, accumulation 6, step loss 7,
+Trainable groups or rows -5, data order -4, data parallel -3, loss input 0, accumulation 6, step loss 7,
 precision 10, guard and clipping 12, logits 20, recorder 50, one-cycle and most of fastai's own 60,
 checkpoints 65, epoch table 70, metrics table 71, loss curve 72, tracker 75, meter 80.
 """
@@ -22,7 +22,7 @@ from gportuguese.callbacks.parallel import DataParallel
 from gportuguese.callbacks.precision import Precision
 from gportuguese.callbacks.resume import Checkpoints
 from gportuguese.callbacks.trackers import TensorBoard, TrackerLog, open_tracker
-from gportuguese.callbacks.unfreezing import TrainableGroups
+from gportuguese.callbacks.unfreezing import TrainableGroups, TrainableRows
 
 __all__ = [
     "Accumulation",
@@ -44,5 +44,6 @@ __all__ = [
     "TokenMetrics",
     "TrackerLog",
     "TrainableGroups",
+    "TrainableRows",
     "open_tracker",
 ]

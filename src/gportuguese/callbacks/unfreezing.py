@@ -1,8 +1,12 @@
-"""Gradual unfreezing: a phase trains the last parameter groups and freezes the others."""
+"""Gradual unfreezing: a phase trains the last parameter groups, or only some rows of the embeddings."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import torch
 from fastai.callback.core import Callback
+from torch import nn
 
 from gportuguese.causal_lm import ParameterGroups
 
@@ -25,3 +29,45 @@ class TrainableGroups(Callback):
             for parameter in group:
                 parameter.requires_grad_(index >= first)
                 parameter.grad = None
+
+
+class TrainableRows(Callback):
+    """Trains only some rows of the embeddings and the output head for one fit.
+
+    All other weights stay as they are, bit for bit. The other rows get no gradient, so they count for
+    neither clipping nor a loss scale. Weight decay, and momentum from earlier fits, would still move
+    them, so their values are written back after each step.
+    """
+
+    order = -5
+
+    def __init__(
+        self, groups: ParameterGroups, rows: Sequence[nn.Parameter], is_trained_V: torch.Tensor
+    ) -> None:
+        self.groups, self.rows, self.is_trained_V = groups, rows, is_trained_V
+
+    def before_fit(self) -> None:
+        trained = {id(parameter) for parameter in self.rows}
+        for parameter in (p for group in self.groups for p in group):
+            parameter.requires_grad_(id(parameter) in trained)
+            parameter.grad = None
+        self.fixed = (~self.is_trained_V).nonzero()[:, 0].to(self.rows[0].device)
+        self.values = [parameter.detach()[self.fixed] for parameter in self.rows]
+
+    def before_step(self) -> None:
+        self.is_cancelled = False
+        for parameter in self.rows:
+            if parameter.grad is not None:
+                parameter.grad.index_fill_(0, self.fixed, 0)
+
+    def after_cancel_step(self) -> None:  # by gradient accumulation, or a loss scale
+        self.is_cancelled = True
+
+    @torch.no_grad()
+    def after_step(self) -> None:  # also runs after a cancelled step
+        if not self.is_cancelled:
+            for parameter, values in zip(self.rows, self.values, strict=True):
+                parameter.index_copy_(0, self.fixed, values)
+
+    def after_fit(self) -> None:
+        self.values = []  # frees the memory

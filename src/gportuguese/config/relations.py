@@ -17,7 +17,8 @@ from gportuguese.config.sources import is_hub_id, sources_of, uses_dump
 
 def broken_relations(config: Config) -> list[str]:
     """One error message for each check that fails."""
-    checks = [*_corpus(config), *_sources(config.corpus), *_align(config.align), *_train(config)]
+    checks = [*_corpus(config), *_sources(config.corpus), *_tokenizer(config)]
+    checks += [*_align(config.align), *_train(config)]
     if isinstance(config.align.base, Architecture):
         checks += _architecture(config, config.align.base)
     return [message for holds, message in checks if not holds]
@@ -96,6 +97,19 @@ def _align(align: AlignConfig) -> _Checks:
     )
 
 
+def _tokenizer(config: Config) -> _Checks:
+    yield (
+        config.tokenizer.method == "retrain" or config.align.method != "random",
+        "tokenizer.method: extend keeps the rows of a trained base, and align.method: random has none; "
+        "choose another align.method, or retrain",
+    )
+    yield (
+        config.tokenizer.method == "retrain" or not config.align.head_tokens,
+        "align.head_tokens: changes all rows of the output head, but tokenizer.method: extend keeps those "
+        "of old tokens; set it to 0, or retrain",
+    )
+
+
 def _train(config: Config) -> _Checks:
     train, micro_batch = config.train, config.runtime.micro_batch_size
     yield bool(train.phases), "train.phases: needs at least one phase"
@@ -105,6 +119,12 @@ def _train(config: Config) -> _Checks:
         f"train.global_batch_size={train.global_batch_size} is not a multiple of "
         f"runtime.micro_batch_size={micro_batch}",
     )
+    for phase in train.phases:
+        yield (
+            phase.trainable == "groups" or phase.trainable_groups == 1,
+            f"train.phases: {phase.name}: trainable: new_rows trains rows of the embeddings only; "
+            "set trainable_groups: 1",
+        )
     block = config.tokens.block_size
     for name, count, least in (
         ("train.epoch_tokens", train.epoch_tokens, train.global_batch_size * block),

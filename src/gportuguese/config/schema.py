@@ -154,8 +154,13 @@ class CorpusConfig:
 class TokenizerConfig:
     """How to train the byte-level BPE tokenizer."""
 
+    method: Literal["retrain", "extend"] = "retrain"
+    """`retrain` learns a new vocabulary. `extend` keeps all tokens of the tokenizer of `align.base`, with
+    their ids, merges and rows, and learns further ones on top of them: no text gets more tokens than
+    before. It needs byte-level BPE, like that of GPT-2, Llama 3 or SmolLM2."""
     vocab_size: Annotated[int, Within("[257, inf)")] = 50257
-    """Number of tokens, including the 256 bytes and `<|endoftext|>`."""
+    """Number of tokens, including the 256 bytes and `<|endoftext|>`. With `extend` it counts the old
+    tokens too: 59152 adds 10,000 to the 49,152 of SmolLM2."""
     min_frequency: Annotated[int, Within("[1, inf)")] = 2
     """Merge only pairs that occur at least this often."""
 
@@ -218,7 +223,8 @@ class AlignConfig:
     calibration_tokens: Annotated[int, Within("[0, inf)")] = 8192
     """Training tokens read (three times) to match each token's predicted probability to its frequency.
     Rows move along the mean hidden state; rows of bytes, digits, punctuation and names stay fixed, except
-    with `align.tie: untie`. 0 turns calibration off."""
+    with `align.tie: untie`. With `tokenizer.method: extend`, those of all old tokens stay fixed. 0 turns
+    calibration off."""
     sharpness: Annotated[float, Within("(0, inf)")] = 4.0
     """Sharpness of the mixtures in `focus`. 1 is the paper's value; higher values mix fewer tokens."""
     tie: Literal["keep", "untie"] = "keep"
@@ -245,6 +251,9 @@ class PhaseConfig:
     """Epochs of the phase, in one cycle of the learning rate."""
     trainable_groups: Annotated[int, Within("[1, 4]")]
     """How many of the four parameter groups are trained: 1 is only the embeddings, 4 is everything."""
+    trainable: Literal["groups", "new_rows"] = "groups"
+    """`new_rows` trains only the rows of embeddings and output head that alignment did not copy from the
+    base. All other weights stay as they are, bit for bit. It needs `trainable_groups: 1`."""
     lr_max: Annotated[float, Within("(0, inf)")]
     """Peak learning rate of the last group."""
     lr_ratio: Annotated[float, Within("[1, inf)")] = 45.6976

@@ -48,6 +48,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         # for the card's examples; if `export.repo` is not set, `push` replaces it with its --repo
         "repo": config.export.repo or f"user/{config.name}",
         "parameters": causal_lm.count_parameters(model.parameters()),
+        "end_of_text": bpe.eos_token,
     }
     for name in ("safetensors", *config.export.formats):
         log.info("export: writing %s", name)

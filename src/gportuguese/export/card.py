@@ -10,6 +10,7 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from gportuguese.align_files import new_rows
 from gportuguese.artifacts import Artifact
 from gportuguese.config import (
     DUMP,
@@ -63,6 +64,8 @@ def make(
         token_bytes=inputs["tokens"].facts["bytes"],
         block_size=config.tokens.block_size,
         vocab_size=config.tokenizer.vocab_size,
+        kept_tokens=_kept_tokens(config, inputs),
+        end_of_text=facts["end_of_text"],
         align=inputs["align"].facts,
         method_citation=_citation(inputs["align"].facts["method"]),
         measures=measures,
@@ -133,6 +136,13 @@ def _data(
         eval_results=results or None,
         widget=[{"text": prompt} for prompt in prompts],
     )
+
+
+def _kept_tokens(config: Config, inputs: dict[str, Artifact]) -> int | None:
+    """How many tokens `tokenizer.method: extend` kept; None if the vocabulary is new."""
+    if config.tokenizer.method == "retrain":
+        return None
+    return int((~new_rows(inputs["align"].folder)).sum())
 
 
 def _citation(method: str) -> str:

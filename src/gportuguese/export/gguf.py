@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,8 +103,15 @@ def _type_of(gguf: Any, name: str, values: np.ndarray, kind: str) -> Any:
 
 def _add_tokenizer(gguf: Any, writer: Any, folder: Path) -> None:
     bpe = tokenizers.load(folder)
+    pre_tokenizer = json.loads(bpe.backend_tokenizer.to_str())["pre_tokenizer"] or {}
+    if pre_tokenizer.get("type") != "ByteLevel" or not pre_tokenizer.get("use_regex"):
+        raise ExportError(
+            "gguf: the tokenizer of the base splits text unlike GPT-2's; to convert the exported "
+            "folder, use llama.cpp's convert_hf_to_gguf.py"
+        )
     tokens = bpe.convert_ids_to_tokens(range(len(bpe)))
-    special = set(bpe.all_special_ids)
+    special = {id for id, token in bpe.added_tokens_decoder.items() if token.special}
+    special.update(bpe.all_special_ids)
     writer.add_tokenizer_model("gpt2")
     writer.add_tokenizer_pre("gpt-2")
     writer.add_token_list(tokens)

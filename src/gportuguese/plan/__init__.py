@@ -14,7 +14,7 @@ from gportuguese.plan.fits import Fit, all_fits, needed_bytes
 from gportuguese.plan.flops import StepFlops, count_flops
 from gportuguese.plan.memory import StepMemory, count_memory
 from gportuguese.plan.schedule import PlanError, Schedule, Step, make_schedule, steps_of
-from gportuguese.plan.shape import is_head_last, read_shape
+from gportuguese.plan.shape import count_new_rows, is_head_last, read_shape
 from gportuguese.progress import busy
 
 __all__ = [
@@ -63,6 +63,8 @@ class Plan:
     """The most of any phase, by kind of device."""
     flops: float
     """Of the whole run, validation included."""
+    new_rows: int | None
+    """Rows that alignment will not copy; None if that is not known before it, or if no setting asks."""
     uncounted: tuple[str, ...]
     """Enabled settings whose speed-up the hours do not include."""
     costs: tuple[Cost, ...]
@@ -93,10 +95,17 @@ def make_plan(
         with busy("counting a step"):
             return count_memory(config, shape, step, head_is_last)
 
-    steps = {kind: steps_of(config, kind, processes) for kind in KINDS}
+    new_rows = None
+    if config.tokenizer.method == "extend" or any(
+        phase.trainable == "new_rows" for phase in config.train.phases
+    ):
+        with busy("reading the base's tokenizer"):
+            new_rows = count_new_rows(config)
+    steps = {kind: steps_of(config, kind, processes, new_rows) for kind in KINDS}
     # The phase that trains most has the peak: later ones keep the optimizer's state for its groups.
     largest = {
-        kind: max(each, key=lambda step: step.trainable_groups) for kind, each in steps.items()
+        kind: max(each, key=lambda step: (step.trainable_groups, step.new_rows is not None))
+        for kind, each in steps.items()
     }
     phases = tuple(count_flops(config, shape, step) for step in steps["cuda"])
     flops = schedule.validations * schedule.valid_tokens * phases[0].forward + sum(
@@ -118,6 +127,7 @@ def make_plan(
         phases=phases,
         memory={kind: memory_of(step) for kind, step in largest.items()},
         flops=flops,
+        new_rows=new_rows,
         uncounted=tuple(
             f"runtime.{name}" for name in ("compile", "tf32") if getattr(config.runtime, name)
         ),

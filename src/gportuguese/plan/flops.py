@@ -12,7 +12,7 @@ from gportuguese import causal_lm
 from gportuguese.config import Config
 from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.schedule import Step
-from gportuguese.plan.shape import head_columns, make_model
+from gportuguese.plan.shape import head_columns, make_model, trained_parameters
 
 
 def gpt2_flops(layers: int, width: int, vocab_size: int, block_size: int) -> int:
@@ -52,7 +52,10 @@ def count_flops(config: Config, shape: Any, step: Step) -> StepFlops:
         model = make_model(shape)
     model.tie_weights()
     groups = causal_lm.parameter_groups(model)
-    trainable = [p for group in groups[-step.trainable_groups :] for p in group]
+    trainable = trained_parameters(model, step)
+    count = causal_lm.count_parameters(trainable)
+    if step.new_rows is not None:
+        count = count // shape.vocab_size * step.new_rows
     sizes = _matrix_sizes(model)
     padding = head_columns(shape, step.vocab_multiple) - shape.vocab_size
     weights = sum(sizes.values()) + padding * shape.hidden_size
@@ -72,7 +75,7 @@ def count_flops(config: Config, shape: Any, step: Step) -> StepFlops:
         train=train,
         update=sum(_muon_flops(*p.shape) for p in by_muon if id(p) in ids),
         parameters=causal_lm.count_parameters(model.parameters()),
-        trainable_parameters=causal_lm.count_parameters(trainable),
+        trainable_parameters=count,
     )
 
 

@@ -27,7 +27,7 @@ from gportuguese import loss as losses
 from gportuguese.config import Config
 from gportuguese.optimizer import make_optimizer
 from gportuguese.plan.schedule import Step
-from gportuguese.plan.shape import is_head_last, make_model
+from gportuguese.plan.shape import is_head_last, make_model, trained_parameters
 from gportuguese.precision import autocast
 from gportuguese.world import World
 
@@ -82,10 +82,10 @@ def count_model_memory(
         head_is_last=head_is_last,
         cached_rows=step.loss_rows if step.device == "cuda" else None,
     )
-    groups = causal_lm.parameter_groups(model)
-    for parameter in (p for group in groups[: -step.trainable_groups] for p in group):
-        parameter.requires_grad_(False)
-    trainable = [p for p in model.parameters() if p.requires_grad]
+    groups, trainable = causal_lm.parameter_groups(model), trained_parameters(model, step)
+    model.requires_grad_(False)
+    for parameter in trainable:
+        parameter.requires_grad_(True)
     optimizer = make_optimizer(model, groups, config.train)
     for parameter in trainable:
         parameter.grad = torch.zeros_like(parameter)
@@ -97,6 +97,9 @@ def count_model_memory(
     # DDP sends gradients from buckets, a second copy of them
     buckets = torch.empty(causal_lm.count_parameters(trainable) if step.processes > 1 else 0)
     ledger.enter(buckets)
+    if step.new_rows is not None:  # `TrainableRows` keeps the values of the other rows
+        fixed = [torch.empty_like(p[step.new_rows :]) for p in trainable]
+        ledger.enter(*fixed)
     if step.passes > 1:  # from the second pass on, gradients exist before the pass
         for parameter in trainable:
             parameter.grad = torch.zeros_like(parameter)

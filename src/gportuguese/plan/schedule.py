@@ -26,6 +26,7 @@ class PhaseSteps:
 
     name: str
     trainable_groups: int
+    new_rows_only: bool
     epochs: int
     tokens: int
     """All epochs of the phase together."""
@@ -85,6 +86,7 @@ def make_schedule(config: Config, tokens: Artifact | None, assumed_tokens: int |
             PhaseSteps(
                 phase.name,
                 phase.trainable_groups,
+                phase.trainable == "new_rows",
                 phase.epochs,
                 phase.epochs * epoch_steps * step_tokens,
                 phase.epochs * epoch_steps,
@@ -163,12 +165,16 @@ class Step:
     loss_rows: int
     activation_checkpointing: bool
     processes: int = 1
+    new_rows: int | None = None
+    """With `trainable: new_rows`, how many rows of the embeddings train, and nothing else."""
 
 
-def steps_of(config: Config, device: str, processes: int = 1) -> tuple[Step, ...]:
+def steps_of(
+    config: Config, device: str, processes: int = 1, new_rows: int | None = None
+) -> tuple[Step, ...]:
     """The step of each phase, as one of `processes` processes runs it.
 
-    Raises `PlanError` if the sequences of a step cannot be shared equally.
+    If the number of new rows is None, all rows count as new. Raises `PlanError` if the sequences of a step cannot be shared equally.
     """
     section, runtime = config.train, config.runtime
     at_once = runtime.micro_batch_size * processes
@@ -189,6 +195,9 @@ def steps_of(config: Config, device: str, processes: int = 1) -> tuple[Step, ...
             processes=processes,
             loss_rows=runtime.loss_rows,
             activation_checkpointing=runtime.activation_checkpointing,
+            new_rows=(new_rows or config.tokenizer.vocab_size)
+            if phase.trainable == "new_rows"
+            else None,
         )
         for phase in section.phases
     )

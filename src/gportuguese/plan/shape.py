@@ -10,7 +10,8 @@ import torch
 from gportuguese import causal_lm, loss, tying
 from gportuguese.base import ModelError, locate_base
 from gportuguese.config import Architecture, Config
-from gportuguese.tokenizer import why_not_loaded
+from gportuguese.plan.schedule import Step
+from gportuguese.tokenizer import load_extendable, why_not_loaded
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -43,6 +44,28 @@ def read_shape(config: Config) -> Any:
     shape.use_cache = False
     causal_lm.check_block_size(config.tokens.block_size, shape, str(base))
     return shape
+
+
+def count_new_rows(config: Config) -> int | None:
+    """The rows that alignment does not copy from the base; None if that is not known before it.
+
+    Reads the base's tokenizer for `tokenizer.method: extend`; raises `TokenizerError` if it cannot be
+    extended.
+    """
+    base, section = config.align.base, config.tokenizer
+    if isinstance(base, Architecture) or config.align.method == "random":
+        return section.vocab_size
+    if section.method == "extend" and locate_base(base, download=False) is not None:
+        return section.vocab_size - len(load_extendable(config))
+    return None
+
+
+def trained_parameters(model: PreTrainedModel, step: Step) -> list[torch.nn.Parameter]:
+    """The parameters of a model that get gradients in a step."""
+    if step.new_rows is not None:
+        return causal_lm.row_parameters(model)
+    groups = causal_lm.parameter_groups(model)
+    return [p for group in groups[-step.trainable_groups :] for p in group]
 
 
 def make_model(shape: Any) -> PreTrainedModel:

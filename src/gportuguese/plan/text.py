@@ -37,7 +37,8 @@ def _work(plan: Plan) -> str:
         flops = phase.tokens * counted.train + phase.steps * plan.step.processes * counted.update
         numbers = f"{phase.epochs}", f"{phase.tokens:,}", f"{phase.steps:,}"
         work = f"{counted.train / 1e6:,.1f}", f"{flops / 1e15:,.1f}"
-        rows.append((phase.name, f"{counted.trainable_parameters:,}", *numbers, *work))
+        most = "<= " if phase.new_rows_only and plan.new_rows is None else ""
+        rows.append((phase.name, f"{most}{counted.trainable_parameters:,}", *numbers, *work))
     numbers = f"{schedule.validations}", f"{validation:,}", "-"
     work = f"{forward / 1e6:,.1f}", f"{validation * forward / 1e15:,.1f}"
     rows.append(("validation", "-", *numbers, *work))
