@@ -3,6 +3,7 @@
 import gzip
 import json
 import re
+import shutil
 import sys
 from dataclasses import replace
 
@@ -540,6 +541,7 @@ def test_a_model_that_caps_its_logits_is_not_calibrated():
     assert all(torch.equal(p, before[name]) for name, p in model.state_dict().items())
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_the_stage_calibrates_all_rows_but_literals_unless_it_is_off(overrides_of_nano):
     def rows_of(num_tokens):
         overrides = (*overrides_of_nano, "align.method=pieces")
@@ -590,9 +592,12 @@ def resources(tmp_path):
 
 
 @pytest.mark.parametrize("method", ["gaussian", "pieces", "focus", "wechsel", "bridge", "auto"])
-def test_every_method_builds_the_same_files_twice(overrides_of_nano, resources, tmp_path, method):
+def test_every_method_builds_the_same_files_twice(
+    overrides_of_nano, resources, tiny_stages, tmp_path, method
+):
     built = []
     for number in (1, 2):
+        shutil.copytree(tiny_stages, tmp_path / str(number))
         overrides = (
             *overrides_of_nano,
             f"align.method={method}",
@@ -686,6 +691,7 @@ def test_target_counts_cover_the_training_text_with_end_of_text(overrides_of_nan
     np.testing.assert_array_equal(few, np.bincount(ids[:1000], minlength=len(target)))
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_auto_picks_the_method_with_the_lowest_loss_on_training_text(
     overrides_of_nano, resources, monkeypatch
 ):
@@ -718,6 +724,7 @@ def test_auto_picks_the_method_with_the_lowest_loss_on_training_text(
     assert {m: float(nats) for m, nats in reported.items()} == pytest.approx(starts, abs=2e-3)
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_auto_skips_a_method_that_has_too_little_text(overrides_of_nano, tmp_path):
     (tmp_path / "little.txt").write_text("Only this.", encoding="utf-8")
     little = f"align.source_documents={tmp_path / 'little.txt'}"
@@ -737,6 +744,7 @@ def test_without_gensim_nothing_is_built_and_the_package_is_named(
     assert not (tmp_path / "artifacts").exists()
 
 
+@pytest.mark.usefixtures("built_stages")
 @pytest.mark.parametrize("method", ["mean", "pieces"])
 def test_other_methods_need_no_gensim(overrides_of_nano, resources, monkeypatch, method):
     for name in ("gensim", "gensim.models"):
@@ -745,6 +753,7 @@ def test_other_methods_need_no_gensim(overrides_of_nano, resources, monkeypatch,
     assert Pipeline(config).build("align", init_world(config.runtime)).facts["method"] == method
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_auto_does_not_skip_a_method_whose_file_is_faulty(overrides_of_nano, resources, tmp_path):
     (tmp_path / "dictionary.tsv").write_text("a\tb\nonly one word\n", encoding="utf-8")
     config = load_config(None, (*overrides_of_nano, "align.method=auto", *resources))
@@ -770,6 +779,7 @@ def test_a_missing_resource_is_an_error_with_exit_code_2(
     assert re.search(message, capsys.readouterr().err)
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_a_dictionary_line_that_is_not_a_pair_is_reported(overrides_of_nano, resources, tmp_path):
     (tmp_path / "dictionary.tsv").write_text("a\tb\nonly one word\n", encoding="utf-8")
     config = load_config(None, (*overrides_of_nano, "align.method=bridge", *resources))
@@ -777,6 +787,7 @@ def test_a_dictionary_line_that_is_not_a_pair_is_reported(overrides_of_nano, res
         Pipeline(config).build("align", init_world(config.runtime))
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_the_digest_covers_the_content_of_files_that_the_method_reads(
     overrides_of_nano, resources, tmp_path
 ):
@@ -797,6 +808,7 @@ def test_the_digest_covers_the_content_of_files_that_the_method_reads(
     assert folder("align.method=mean", f"align.dictionary={moved}") == mean
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_too_little_text_is_an_error(overrides_of_nano, tmp_path):
     (tmp_path / "little.txt").write_text("Only this.", encoding="utf-8")
     little = f"align.source_documents={tmp_path / 'little.txt'}"

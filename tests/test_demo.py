@@ -12,8 +12,10 @@ def test_transfer_beats_random_weights_and_the_loss_falls_every_epoch(tmp_path):
             (
                 f"runtime.artifacts_dir={tmp_path}",
                 "runtime.device=cpu",
-                "train.epoch_tokens=4096",
-                "train.valid_tokens=2048",
+                "train.global_batch_size=4",
+                "runtime.micro_batch_size=4",
+                "train.epoch_tokens=2048",
+                "train.valid_tokens=1024",
                 "train.tracker=none",
                 f"align.method={method}",
             ),

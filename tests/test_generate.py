@@ -61,7 +61,7 @@ def test_texts_equal_those_of_transformers(writer, llama, kind, sampling):
 def test_a_batch_of_prompts_gives_the_same_texts_as_one_by_one(writer, sampling):
     prompts = PROMPTS * 5  # more than one batch holds
     rows = list(writer.write_all(prompts, sampling))
-    assert [row.text for row in rows] == [writer.write(prompt, sampling) for prompt in prompts]
+    assert [row.text for row in rows] == 5 * [writer.write(prompt, sampling) for prompt in PROMPTS]
     assert {row.num_tokens for row in rows} == {sampling.max_new_tokens}
 
 
@@ -162,31 +162,14 @@ def test_log_probabilities_equal_those_of_softmax():
 # ---- the real command
 
 
-def run(*words, **options):
-    return subprocess.run(
-        [sys.executable, "-m", "gportuguese", "generate", *words],
-        capture_output=True,
-        text=True,
-        timeout=100,
-        **options,
-    )
-
-
-def test_next_word_exits_without_errors(writer):
-    ended = run(MODEL, "--next-word", "He was born in the United")
-    assert (ended.returncode, ended.stdout) == (
-        0,
-        writer.next_word("He was born in the United") + "\n",
-    )
-    assert "terminate" not in ended.stderr
-    assert "Traceback" not in ended.stderr
-
-
-def test_a_process_with_unfinished_streams_exits_without_errors(writer):
-    """Streams that were closed, never read to the end, or left by an exception."""
+def test_next_word_and_unfinished_streams_exit_without_errors(writer):
+    """Prompts from standard input, then streams that were closed, not read to the end, or left."""
     code = """
 import sys
+from gportuguese import cli
 from gportuguese.generation import Sampling, Writer
+try: cli.main(["generate", sys.argv[1], "--next-word"])
+except SystemExit as end: print("exit", end.code)
 writer = Writer.load(sys.argv[1], "cpu")
 print(writer.next_word("He was born in the United"))
 closed = writer.stream("A", Sampling(max_new_tokens=250))
@@ -198,13 +181,17 @@ for piece in writer.stream("A", Sampling(max_new_tokens=250)):
     sys.exit(7)
 """
     ended = subprocess.run(
-        [sys.executable, "-c", code, MODEL], capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", code, MODEL],
+        input=b"He was born in the United\r\n\n  \no rio\n",
+        capture_output=True,
+        timeout=250,
+        check=False,
     )
-    assert (ended.returncode, ended.stdout) == (
-        7,
-        writer.next_word("He was born in the United") + "\n",
-    )
-    assert "terminate" not in ended.stderr
+    born, river = (writer.next_word(prompt) for prompt in ("He was born in the United", "o rio"))
+    assert ended.returncode == 7, ended.stderr
+    assert ended.stdout.decode() == f"{born}\n{river}\nexit 0\n{born}\n"
+    assert b"terminate" not in ended.stderr
+    assert b"Traceback" not in ended.stderr
 
 
 def test_ctrl_c_stops_a_text_immediately():
@@ -312,22 +299,10 @@ def test_on_a_terminal_prompts_are_bold(capsys, monkeypatch):
     )
 
 
-@pytest.mark.parametrize(
-    ("given", "written"),
-    [(b"o rio\r\n\n  \n", "o rio"), (b"o rio \xff\n", "gpt-pt: ")],
-)
-def test_lines_of_standard_input_are_prompts(given, written):
-    words = ["generate", MODEL, "--temperature", "0", "--max-new-tokens", "2"]
-    done = subprocess.run(
-        [sys.executable, "-m", "gportuguese", *words], input=given, capture_output=True, check=False
-    )
-    is_refused = written == "gpt-pt: "
-    assert done.returncode == (2 if is_refused else 0), done.stderr
-    shown = (done.stderr if is_refused else done.stdout).decode()
-    assert (
-        (written in shown and "not UTF-8 text" in shown)
-        if is_refused
-        else shown.startswith(written)
-    )
-    assert b"\r" not in done.stdout
-    assert b"Traceback" not in done.stderr
+def test_standard_input_that_is_not_utf8_is_rejected():
+    command = [sys.executable, "-m", "gportuguese", "generate", MODEL]
+    ended = subprocess.run(command, input=b"o rio \xff\n", capture_output=True, check=False)
+    assert (ended.returncode, ended.stdout) == (2, b"")
+    (line,) = [line for line in ended.stderr.splitlines() if line.startswith(b"gpt-pt: ")]
+    assert b"is not UTF-8 text" in line  # the line, or all of the input, by the locale
+    assert b"Traceback" not in ended.stderr

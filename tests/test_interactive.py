@@ -1,5 +1,6 @@
 """What fastai users do with a `Learner`, done with ours."""
 
+import shutil
 from dataclasses import replace
 
 import matplotlib
@@ -28,9 +29,10 @@ matplotlib.use("agg")
 
 
 @pytest.fixture(scope="module")
-def config(tiny_dump, tmp_path_factory) -> Config:
+def config(tiny_dump, tiny_stages, tmp_path_factory) -> Config:
     """A config whose stages before training are built once."""
-    return load_config(None, tiny_settings(tiny_dump, tmp_path_factory.mktemp("artifacts")))
+    folder = shutil.copytree(tiny_stages, tmp_path_factory.mktemp("run") / "artifacts")
+    return load_config(None, tiny_settings(tiny_dump, folder))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 from pathlib import Path
 
 import pytest
@@ -15,9 +16,10 @@ from tests.test_cli import gpt_pt, sets
 
 
 @pytest.fixture(scope="module")
-def run(tiny_dump, tmp_path_factory):
+def run(tiny_dump, tiny_stages, tmp_path_factory):
     """A trained and exported run: its settings, and its stage folders by name."""
-    settings = tiny_settings(tiny_dump, tmp_path_factory.mktemp("run") / "artifacts")
+    folder = shutil.copytree(tiny_stages, tmp_path_factory.mktemp("run") / "artifacts")
+    settings = tiny_settings(tiny_dump, folder)
     pipeline = Pipeline(load_config(None, settings))
     pipeline.build("export", init_world(pipeline.config.runtime))
     return settings, {stage.name: pipeline.folder(stage.name) for stage in pipeline.stages()}

@@ -502,6 +502,7 @@ def test_a_step_that_computes_blocks_again_is_measured_too(capsys):
     assert hours["true"] > 0
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_a_finished_corpus_is_counted(tiny_overrides, capsys):
     words = [word for setting in tiny_overrides for word in ("--set", setting)]
     words += ["--set", "train.epoch_tokens=null", "--set", ONE_PHASE]

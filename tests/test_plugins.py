@@ -25,9 +25,10 @@ FILES = ("epochs.csv", "model/model.safetensors", "phases/1-embeddings/model.saf
 
 
 @pytest.fixture(scope="module")
-def plain(tiny_dump, tmp_path_factory) -> tuple[Config, artifacts.Artifact]:
+def plain(tiny_dump, tiny_stages, tmp_path_factory) -> tuple[Config, artifacts.Artifact]:
     """A config and its run without callbacks."""
-    config = load_config(None, tiny_settings(tiny_dump, tmp_path_factory.mktemp("artifacts")))
+    folder = shutil.copytree(tiny_stages, tmp_path_factory.mktemp("plain") / "artifacts")
+    config = load_config(None, tiny_settings(tiny_dump, folder))
     return config, train(config)
 
 
@@ -239,20 +240,24 @@ def gpt_pt(folder, *words):
 MINE = """
 from fastai.callback.core import Callback
 class Note(Callback):
+    file = "note.txt"
     def after_fit(self):
-        with (self.path / "note.txt").open("a") as file:
+        with (self.path / self.file).open("a") as file:
             print(self.recorder.values[-1][1], file=file)
+class Made(Note):
+    file = "made.txt"
 class Needs(Callback):
     def __init__(self, what): self.what = what
-def made(): return Note()
+def made(): return Made()
 other = 3
 """
 
 
-@pytest.mark.parametrize("name", ["mine:Note", "mine:made"])
-def test_callbacks_are_named_on_the_command_line(tiny_overrides, plain, tmp_path, name):
+@pytest.mark.usefixtures("built_stages")
+def test_callbacks_are_named_on_the_command_line(tiny_overrides, plain, tmp_path):
+    """A class and a function that creates a callback, in one run."""
     (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")
-    words = sets((*tiny_overrides, f"train.callbacks=[{name}]"))
+    words = sets((*tiny_overrides, "train.callbacks=['mine:Note', 'mine:made']"))
     # as an installed command, which does not search the working folder by itself
     code = "import sys; sys.path.remove(''); from gportuguese.cli import main; main()"
     command = [sys.executable, "-c", code, "train", *words]
@@ -260,9 +265,10 @@ def test_callbacks_are_named_on_the_command_line(tiny_overrides, plain, tmp_path
     assert done.returncode == 0, done.stderr
     assert "Warning" not in done.stderr
     (folder,) = (tmp_path / "artifacts").glob("train-*")
-    notes = [float(line) for line in (folder / "note.txt").read_text().splitlines()]
     rows = read_epochs(folder / "epochs.csv")
-    assert notes == pytest.approx([rows[1].loss, rows[3].loss], abs=1e-6)
+    for name in ("note.txt", "made.txt"):
+        notes = [float(line) for line in (folder / name).read_text().splitlines()]
+        assert notes == pytest.approx([rows[1].loss, rows[3].loss], abs=1e-6)
     assert folder.name != plain[1].folder.name  # it might have changed the weights
     assert (folder / "epochs.csv").read_bytes() == (plain[1].folder / "epochs.csv").read_bytes()
 

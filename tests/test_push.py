@@ -467,6 +467,7 @@ def test_the_stand_in_hub_recognizes_the_token(host):
     assert HfApi().whoami()["name"] == "anna"
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_the_command_exports_and_pushes_a_run_that_loads_unchanged(
     host, tiny_overrides, tmp_path, capsys, monkeypatch
 ):

@@ -47,6 +47,7 @@ def test_a_toy_is_small_or_far_from_the_floor_of_its_vocabulary(judged, tmp_path
     assert judged(tmp_path, 124_439_808, 2.01, bytes_per_character=2.0)
 
 
+@pytest.mark.usefixtures("built_stages")
 def test_a_run_and_its_export_give_the_same_facts(tiny_overrides):
     # a card has results only if it names its data set
     config = load_config(None, (*tiny_overrides, "name=minha", "export.dataset=eu/meus-textos"))

@@ -12,6 +12,7 @@ import pytest
 
 from gportuguese import causal_lm
 from gportuguese.config import asset_path
+from tests.test_cli import sets
 
 CODE = """
 from pathlib import Path
@@ -33,34 +34,47 @@ def foreign(tmp_path):
     return folder
 
 
-@pytest.mark.parametrize(
-    ("command", "stdin"), [("generate", "terminal"), ("generate", "closed"), ("plan", "terminal")]
-)
-def test_code_of_a_model_is_neither_asked_for_nor_run(
-    foreign, tmp_path, tiny_overrides, command, stdin
-):
-    words = [sys.executable, "-m", "gportuguese", command]
-    if command == "generate":
-        words += [str(foreign), "Once"]
-    else:
-        settings = (*tiny_overrides, f"align={{base: {foreign}, method: mean}}")
-        words += [word for setting in settings for word in ("--set", setting)]
+# one process for all commands, because loading transformers takes seconds
+SCRIPT = """
+import json, os, sys
+from gportuguese import cli
+for words, stdin in json.loads(sys.argv[1]):
+    if stdin == "closed":
+        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    assert sys.stdin.isatty() == (stdin == "terminal")
+    try:
+        cli.main(words)
+    except SystemExit as stop:
+        print("exit", stop.code, file=sys.stderr)
+"""
+
+
+def test_code_of_a_model_is_neither_asked_for_nor_run(foreign, tmp_path, tiny_overrides):
+    settings = (*tiny_overrides, f"align={{base: {foreign}, method: mean}}")
+    generate = ["generate", str(foreign), "Once"]
+    commands = [
+        (generate, "terminal"),
+        (["plan", *sets(settings)], "terminal"),
+        (generate, "closed"),
+    ]
     ours, theirs = pty.openpty()
     run = subprocess.run(
-        words,
-        stdin=theirs if stdin == "terminal" else subprocess.DEVNULL,
+        [sys.executable, "-c", SCRIPT, json.dumps(commands)],
+        stdin=theirs,
         capture_output=True,
         env={**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules")},
-        timeout=100,
+        timeout=250,
         check=False,
     )
     os.close(ours)
     os.close(theirs)
     said = (run.stdout + run.stderr).decode()
-    assert run.returncode == 2, said
-    (line,) = [line for line in said.splitlines() if line.startswith("gpt-pt: ")]
-    assert str(foreign) in line
-    assert "needs Python code of its own (auto_map), which gportuguese never runs" in line
+    assert said.splitlines().count("exit 2") == said.count("exit ") == len(commands), said
+    lines = [line for line in said.splitlines() if line.startswith("gpt-pt: ")]
+    assert len(lines) == len(commands)
+    for line in lines:
+        assert str(foreign) in line
+        assert "needs Python code of its own (auto_map), which gportuguese never runs" in line
     assert "[y/N]" not in said
     assert "trust_remote_code" not in said
     assert not list(tmp_path.rglob("has-run"))

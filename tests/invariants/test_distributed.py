@@ -11,6 +11,7 @@ import torch
 from gportuguese import Pipeline, artifacts, causal_lm, load_config
 from gportuguese.epochs import read_epochs
 from gportuguese.tokens import BlockLoader
+from gportuguese.world import World, WorldError
 from tests.invariants.test_equal_runs import NO_DROPOUT, build, elsewhere
 from tests.test_cli import sets
 
@@ -112,9 +113,13 @@ def test_the_shares_of_all_ranks_add_up_to_every_batch_once(num_ranks, seed):
 def test_an_uneven_share_of_the_global_batch_is_rejected_before_anything_is_built(
     tiny_overrides, tmp_path
 ):
-    overrides = elsewhere(tiny_overrides, tmp_path / "new")
-    process = torchrun((*overrides, "runtime.micro_batch_size=8"))
-    _, errors = process.communicate(timeout=120)
-    assert process.returncode != 0
-    assert "train.global_batch_size=8 does not divide among 2 processes" in errors
+    new = (f"runtime.artifacts_dir={tmp_path / 'new'}", "runtime.micro_batch_size=8")
+    config = load_config(None, (*tiny_overrides, *new))
+    store = torch.distributed.HashStore()  # the processes of `init_world` share a store by network
+    for rank in (0, 1):
+        world = World("cpu", 1, rank, num_ranks=2, store=store)
+        with pytest.raises(
+            WorldError, match="train.global_batch_size=8 does not divide among 2 processes"
+        ):
+            Pipeline(config).build("train", world)
     assert not list((tmp_path / "new").glob("*"))

@@ -77,7 +77,8 @@ class Words:
 @functools.cache
 def _is_of_word() -> np.ndarray:
     """Whether a code point is a letter, a digit or a mark, such as the vowel signs of Hindi."""
-    return np.array([unicodedata.category(chr(code))[0] in "LNM" for code in range(0x110000)])
+    categories = "".join(map(unicodedata.category, map(chr, range(0x110000))))
+    return np.isin(np.frombuffer(categories.encode(), "S1")[::2], [b"L", b"N", b"M"])
 
 
 @dataclass(frozen=True)

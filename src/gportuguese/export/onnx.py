@@ -50,7 +50,7 @@ def write(model: PreTrainedModel, path: Path) -> Callable[..., torch.Tensor]:
             "ignore"
         )  # torch warns about its exporter; `checking` tests the result
         try:
-            import onnxruntime
+            import onnxruntime  # noqa: F401 - found missing before the export, which takes long
             import onnxscript  # noqa: F401 - torch needs it to export
         except ImportError as error:
             raise ExportError(f"onnx: {error}; run: pip install 'gportuguese[export]'") from error
@@ -65,6 +65,13 @@ def write(model: PreTrainedModel, path: Path) -> Callable[..., torch.Tensor]:
             external_data=False,
             verbose=False,
         )
+    return reader(path)
+
+
+def reader(path: Path) -> Callable[..., torch.Tensor]:
+    """A function that runs a file in ONNX Runtime, as `write` returns it."""
+    import onnxruntime
+
     session = onnxruntime.InferenceSession(str(path))
 
     def logits(ids_BT: torch.Tensor, mask_BT: torch.Tensor | None = None) -> torch.Tensor:
