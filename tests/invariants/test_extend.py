@@ -284,7 +284,7 @@ def test_the_tokenizers_digest_covers_that_of_the_base_only_if_it_extends(overri
 def test_extending_random_weights_and_new_rows_of_several_groups_are_config_errors(overrides):
     with pytest.raises(ConfigError, match="extend keeps the rows of a trained base"):
         load_config(None, (*overrides, "align.method=random"))
-    with pytest.raises(ConfigError, match="head_tokens: changes all rows of the output head"):
+    with pytest.raises(ConfigError, match="changes all rows of the output head"):
         load_config(None, (*overrides, "align.head_tokens=9"))
     wrong = NEW_ROWS.replace("trainable_groups: 1", "trainable_groups: 2")
     with pytest.raises(ConfigError, match="new: trainable: new_rows .* set trainable_groups: 1"):
