@@ -13,15 +13,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from gportuguese import artifacts, causal_lm, metrics, tokenizer, tokens, tying
+from gportuguese import causal_lm, metrics, tokenizer, tokens, tying
 from gportuguese.align import bridge, focus, pieces, rows, wechsel
 from gportuguese.align.calibration import calibrate
-from gportuguese.align.distillation import Windows, distill
-from gportuguese.align.head_fit import fit_head
+from gportuguese.align.learning import learn_rows
 from gportuguese.align.report import draw_map, examples_markdown
 from gportuguese.align.resources import Resources
 from gportuguese.align.rows import Filler, Vocabularies
-from gportuguese.align.saved_state import SavedState
 from gportuguese.align.vectors import TooLittleError
 from gportuguese.align_files import SOURCES, AlignError, candidates
 from gportuguese.artifacts import Artifact
@@ -83,7 +81,9 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             log.info("align: %s, %s", method, reason)
             kinds = put_rows(model, source_rows, chosen)
             divergences = _calibrate(model, resources)
-            learnt = _learn(model, source_rows[0], kinds == "copied", resources, out, config, world)
+            learnt = learn_rows(
+                model, source_rows[0], kinds == "copied", resources, out, config, world
+            )
             if vocabularies.is_extension:
                 keep_rows(model, source_rows, vocabularies.source_ids)
             target_VD = model.get_input_embeddings().weight.detach().numpy()
@@ -179,58 +179,6 @@ def _calibrate(model: PreTrainedModel, resources: Resources) -> list[float]:
     if vocabularies.is_extension:
         is_fixed_V = vocabularies.source_ids >= 0
     return calibrate(model, resources.blocks(num_tokens), resources.target_counts, is_fixed_V)
-
-
-def _learn(
-    model: PreTrainedModel,
-    source_VD: torch.Tensor,
-    is_copied_V: np.ndarray,
-    resources: Resources,
-    out: Path,
-    config: Config,
-    world: World,
-) -> dict[str, list[float]]:
-    """Distils the new embedding rows and fits the head, if asked to; the losses, ten means of each.
-
-    Each keeps its state in the scratch folder, so that an interrupted stage continues.
-    """
-    section, minutes = resources.section, config.runtime.checkpoint_minutes
-    learnt = {}
-    model.to(world.device)
-    if section.distill_tokens:
-        end_of_text = int(resources.tokens.facts["end_of_text"])
-        positions = causal_lm.num_positions(model)
-        losses = distill(
-            model,
-            source_VD,
-            resources.shuffled_blocks(section.distill_tokens),
-            Windows(resources.vocabularies, end_of_text, positions),
-            is_copied_V,
-            SavedState(out / artifacts.SCRATCH / "distillation.pt", minutes),
-        )
-        learnt["distillation"] = _tenths(losses)
-        log.info("align: distance of hidden states %s", _first_and_last(learnt["distillation"]))
-    if section.head_tokens:
-        losses = fit_head(
-            model,
-            resources.shuffled_blocks(section.head_tokens, skipped=section.distill_tokens),
-            resources.target_counts,
-            SavedState(out / artifacts.SCRATCH / "head.pt", minutes),
-        )
-        learnt["head"] = _tenths(losses)
-        log.info("align: nats per token %s", _first_and_last(learnt["head"]))
-    model.to("cpu")
-    return learnt
-
-
-def _tenths(losses: list[float]) -> list[float]:
-    """The mean of each tenth of the losses; fewer than ten losses as they are."""
-    parts = np.array_split(np.array(losses), min(10, len(losses))) if losses else []
-    return [round(float(part.mean()), 4) for part in parts]
-
-
-def _first_and_last(means: list[float]) -> str:
-    return f"{means[0]:.3f} -> {means[-1]:.3f}" if means else "not changed"
 
 
 def fillers(method: str, resources: Resources) -> list[Filler]:
