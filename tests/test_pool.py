@@ -1,5 +1,6 @@
 """Workers may fail, die or hang: the run goes on, and an interrupted one ends with the same bytes."""
 
+import json
 import os
 import signal
 import sqlite3
@@ -75,6 +76,18 @@ def test_only_missing_and_damaged_shards_are_cleaned_again(job):
     run(job)
     assert ids(job) == [str(n) for n in range(1, 61)]
     assert third.stat().st_mtime_ns == marked
+
+
+def test_a_shard_from_before_bytes_were_counted_is_cleaned_again(job):
+    run(job)
+    shard = min(job.shards.glob("*.jsonl"))
+    *lines, last = shard.read_text(encoding="utf-8").split("\n")[:-1]
+    summary = json.loads(last)
+    num_bytes = summary.pop("bytes")
+    shard.write_text("\n".join([*lines, json.dumps(summary), ""]), encoding="utf-8")
+    assert read_summary(shard) is None
+    assert run(job) == (60, [])
+    assert read_summary(shard)["bytes"] == num_bytes > 0
 
 
 def kill_at(page_id, folder, times):

@@ -77,14 +77,15 @@ def _line(document: Document, num_bytes: int, section: CorpusConfig) -> str:
 
 
 def read_summary(shard: Path) -> dict[str, Any] | None:
-    """The summary of a shard; None if the shard is missing or damaged."""
+    """The summary of a shard; None if it is missing, damaged, or from before bytes were counted."""
     try:
         with shard.open("rb") as file:
             file.seek(max(0, shard.stat().st_size - (1 << 20)))
             summary = json.loads(file.read().rsplit(b"\n", 2)[-2])
     except (FileNotFoundError, ValueError, IndexError):
         return None
-    return summary if isinstance(summary, dict) and "pages" in summary else None
+    is_whole = isinstance(summary, dict) and summary.keys() >= {"pages", "documents", "bytes"}
+    return summary if is_whole else None
 
 
 def read_keys(shard: Path) -> Iterator[dict[str, Any]]:
