@@ -38,6 +38,7 @@ from gportuguese.align.vectors import (
 )
 from gportuguese.align.wechsel import Words, neighbours, token_vectors
 from gportuguese.align.wechsel import filler as wechsel_filler
+from gportuguese.align_files import resource_files
 from gportuguese.config import AlignConfig, ConfigError
 from gportuguese.tokens import BlockLoader, load_ids
 from tests.conftest import sentence
@@ -764,7 +765,10 @@ def test_auto_does_not_skip_a_method_whose_file_is_faulty(overrides_of_nano, res
 @pytest.mark.parametrize(
     ("section", "message"),
     [
-        ("source_documents=nowhere.jsonl", "no source documents at .*nowhere.jsonl"),
+        (
+            "source_documents=nowhere.jsonl",
+            "source_documents=nowhere.jsonl: no documents at .*nowhere.jsonl",
+        ),
         ("source_documents=.", "no documents at .: give a .jsonl, .jsonl.gz, .parquet or .txt"),
     ],
 )
@@ -777,6 +781,13 @@ def test_a_missing_resource_is_an_error_with_exit_code_2(
         gpt_pt("align", *sets((*overrides_of_nano, "align.method=bridge", f"align.{section}"))) == 2
     )
     assert re.search(message, capsys.readouterr().err)
+
+
+def test_source_documents_may_be_a_pattern(tmp_path):
+    for name in ("a.csv", "b.csv", "c.jsonl"):
+        (tmp_path / name).write_text("id,text\n", encoding="utf-8")
+    section = AlignConfig(method="bridge", source_documents=str(tmp_path / "*.csv"))
+    assert resource_files(section) == {"source_documents": [tmp_path / "a.csv", tmp_path / "b.csv"]}
 
 
 @pytest.mark.usefixtures("built_stages")

@@ -45,6 +45,14 @@ def test_columns_may_come_late_change_their_type_or_be_null_at_first(tmp_path):
     ]
 
 
+def test_a_pattern_reads_every_format_and_a_folder_those_of_before(tmp_path):
+    (tmp_path / "a.csv").write_text(f"id,text\n1,{LONG}\n", encoding="utf-8")
+    write_rows(tmp_path / "b.jsonl", [{"id": 2, "text": LONG}])
+    assert [document.id for document in own(tmp_path / "*.csv")] == ["1"]
+    assert [document.id for document in own(tmp_path / "*")] == ["1", "2"]
+    assert [document.id for document in own(tmp_path)] == ["2"]
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),

@@ -84,16 +84,16 @@ def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
         if name not in read:
             log.info("align: align.%s is ignored by %s", name, ", ".join(methods))
             continue
-        path = resolve_path(given)
-        if not (path.is_file() or (path.is_dir() and name == "source_documents")):
-            raise AlignError(f"no {name.replace('_', ' ')} at {path}; check align.{name}")
-        files[name] = [path]
         if name == "source_documents":
             try:
-                found = local_files(str(section.source_documents), FOLDER_KINDS)
-                files[name] = [Path(file.place) for file in found]
+                files[name] = [Path(file.place) for file in local_files(given, FOLDER_KINDS)]
             except CorpusError as error:
                 raise AlignError(f"align.source_documents={given}: {error}") from error
+            continue
+        path = resolve_path(given)
+        if not path.is_file():
+            raise AlignError(f"no {name.replace('_', ' ')} at {path}; check align.{name}")
+        files[name] = [path]
     return files
 
 

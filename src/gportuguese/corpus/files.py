@@ -79,7 +79,7 @@ def local_files(documents: str, folder_kinds: tuple[str, ...] = KINDS) -> list[F
     """
     source = resolve_path(documents)
     root, paths = _found(source, documents)
-    kinds = KINDS if source.is_file() else folder_kinds
+    kinds = folder_kinds if source.is_dir() else KINDS
     others = [path for path in paths if not path.name.lower().endswith(kinds)]
     paths = [path for path in paths if path.name.lower().endswith(kinds)]
     if not paths:
