@@ -143,6 +143,12 @@ def test_a_data_set_without_documents_is_refused(hub, tmp_path):
         read(tmp_path)
 
 
+@pytest.mark.parametrize("download", [False, True])
+def test_an_id_that_the_client_refuses_is_said_in_a_sentence(download):
+    with pytest.raises(CorpusError, match="'notícias/textos' is neither a path nor a Hub id"):
+        commit_of(SourceConfig(documents="notícias/textos"), download)
+
+
 def test_a_gated_data_set_says_where_its_conditions_are(hub, tmp_path, monkeypatch):
     publish(hub, {"d.jsonl": jsonl()}, gated=True)
     with pytest.raises(

@@ -13,6 +13,7 @@ import sys
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from huggingface_hub.utils import validate_repo_id
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -331,7 +332,7 @@ def test_one_setting_of_a_source_can_be_set_on_the_command_line(tmp_path):
 
 
 def test_what_may_be_a_hub_id():
-    ids = ("wikimedia/wikipedia", "HuggingFaceFW/fineweb-2", "a/b.c")
+    ids = ("wikimedia/wikipedia", "HuggingFaceFW/fineweb-2", "a/b.c", "_a/b_", f"a/{'b' * 96}")
     paths = (
         "texts",
         "texts/",
@@ -344,8 +345,16 @@ def test_what_may_be_a_hub_id():
         "a/*",
         "a--b/c",
         "a/..",
+        "a/b-",
+        "a./b",
+        "a/b.git",
+        "a/b\n",
+        "notícias/textos",
+        f"a/{'b' * 97}",
     )
     assert [*filter(is_hub_id, (*ids, *paths))] == [*ids]
+    for each in ids:
+        validate_repo_id(each)  # the Hub's own client takes them
 
 
 def test_names_follow_from_the_documents():

@@ -10,6 +10,9 @@ from gportuguese.config.schema import CorpusConfig, FilterConfig, SourceConfig
 DUMP = "dump"
 """The word in `SourceConfig.documents` for the dump of section `dump`."""
 _URL = re.compile(r"https?://", re.IGNORECASE)
+_HUB_ID = re.compile(
+    r"(?:\w[\w.-]{,94})?\w/(?:\w[\w.-]{,94})?\w", re.ASCII
+)  # as the Hub names them
 _SUFFIXES = re.compile(r"\.(jsonl?|csv|parquet|txt)(\.(gz|bz2|zst))?$", re.IGNORECASE)
 
 
@@ -51,10 +54,8 @@ def is_hub_id(documents: str) -> bool:
     >>> is_hub_id("wikimedia/wikipedia"), is_hub_id("texts/news.jsonl"), is_hub_id("./texts/news")
     (True, False, False)
     """
-    is_name = re.fullmatch(r"\w[\w.-]*/\w[\w.-]*", documents)
-    return bool(is_name and not re.search(r"--|\.\.", documents)) and not _SUFFIXES.search(
-        documents
-    )
+    is_name = _HUB_ID.fullmatch(documents) and not re.search(r"--|\.\.|\.git$", documents)
+    return bool(is_name) and not _SUFFIXES.search(documents)
 
 
 def _default_name(source: SourceConfig) -> str:

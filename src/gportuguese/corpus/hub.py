@@ -39,12 +39,12 @@ def commit_of(source: SourceConfig, download: bool) -> str | None:
         )
         return str(revision.resolved)
 
-    try:
-        return found(local_files_only=True)
-    except RevisionResolutionError:
-        if not download:
-            return None
     with _in_words(source):
+        try:
+            return found(local_files_only=True)
+        except RevisionResolutionError:
+            if not download:
+                return None
         return found(local_files_only=False)
 
 
