@@ -488,6 +488,13 @@ def test_a_source_that_leaves_nothing_is_named(tmp_path, two):
         mixed(tmp_path, two[0], two[1] | {"filter": {"min_chars": 5000}})
 
 
+def test_the_remedy_names_the_column_of_the_text(tmp_path, two):
+    rows = [{"id": 1, "body": "curto"}, {"id": 2, "body": ""}]
+    (tmp_path / "en.csv").write_bytes(csv_of(rows))
+    with pytest.raises(CorpusError, match="1 no text, 1 too short.; give the rows a 'body', or low"):
+        mixed(tmp_path, two[0], two[1] | {"text": "body"})
+
+
 STREAM = """
 import resource, sys
 from pathlib import Path

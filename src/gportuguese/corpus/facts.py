@@ -21,7 +21,6 @@ _REMEDIES = {
     "train": "lower corpus.valid_per_mille and corpus.test_per_mille",
     "valid": "raise corpus.valid_per_mille",
     "too short": "lower corpus.min_chars",
-    "no text": "give the rows a 'text'",
     REASON: "remove files from corpus.exclude",
 }
 
@@ -103,15 +102,16 @@ def collect_pages(readings: list[Reading], out: Path) -> dict[str, Any]:
     }
 
 
-def check_splits(facts: dict[str, Any], of_sources: list[dict[str, Any]]) -> None:
+def check_splits(sources: tuple[SourceConfig, ...], of_sources: list[dict[str, Any]]) -> None:
     """Raises `CorpusError` with remedies if a source leaves no documents, or the first none to validate."""
-    for number, source in enumerate(of_sources):
+    for number, (settings, source) in enumerate(zip(sources, of_sources, strict=True)):
         needed = ("train", "valid") if number == 0 else ("train",)
         empty = next((split for split in needed if not source["documents"][split]), None)
         if empty is not None:
             of = "" if len(of_sources) == 1 else f" in source {source['name']}"
             causes = [*([empty] if sum(source["documents"].values()) else []), *source["dropped"]]
-            remedies = [_REMEDIES[cause] for cause in causes if cause in _REMEDIES]
+            known = {**_REMEDIES, "no text": f"give the rows a {settings.text!r}"}
+            remedies = [known[cause] for cause in causes if cause in known]
             counts = ", ".join(f"{number:,} {why}" for why, number in source["dropped"].items())
             raise CorpusError(
                 f"no document for {empty}{of} among {source['pages']:,} pages or rows (dropped: "
