@@ -230,17 +230,22 @@ def test_the_mix_does_not_depend_on_the_number_of_workers(run, settings, tmp_pat
         assert (found == wanted).all()
 
 
-def test_excluded_text_is_dropped_from_every_source_before_its_bytes_count(files, tmp_path):
+def test_excluded_text_is_dropped_from_every_source_before_its_bytes_count(
+    files, tmp_path, caplog
+):
     taken = {}
     for name in files:
         row = json.loads(Path(files[name]).read_text(encoding="utf-8").splitlines()[0])
         taken[name] = row["text"]
-    (tmp_path / "evaluation.txt").write_text("\n".join(taken.values()), encoding="utf-8")
+    lines = [*taken.values(), "Sim."]
+    (tmp_path / "evaluation.txt").write_text("\n".join(lines), encoding="utf-8")
     settings = settings_of(files, tmp_path / "artifacts", (0.8, 0.2))
     cut = ("corpus.sources.1.bytes=2000", "corpus.dedup=off")
     config = load_config(None, (*settings, *cut, f"corpus.exclude=[{tmp_path / 'evaluation.txt'}]"))
     pipeline = Pipeline(config)
-    facts = pipeline.build("corpus", init_world(config.runtime)).facts
+    with caplog.at_level("INFO"):
+        facts = pipeline.build("corpus", init_world(config.runtime)).facts
+    assert caplog.text.count("1 of 3 texts or lines have fewer than 8 words") == 1
     for each in facts["sources"]:
         assert each["dropped"]["shares text with corpus.exclude"] >= 1
         texts = [t for split in corpus.SPLITS for t in texts_of(pipeline, split, each["name"])]

@@ -64,12 +64,15 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     )
     shards = out / artifacts.SCRATCH
     start = time.monotonic()
-    readings = []
-    for number, source in enumerate(sources):
-        folder = shards if len(sources) == 1 else shards / f"{number:03d}"
+    folders = [shards / f"{number:03d}" for number in range(len(sources))]
+    if len(sources) == 1:
+        folders = [shards]
+    for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
-        if section.exclude:
-            write_excluded(section, folder)
+    if section.exclude:
+        write_excluded(section, *folders)
+    readings = []
+    for source, folder in zip(sources, folders, strict=True):
         description = "corpus" if len(sources) == 1 else f"corpus: {source.name}"
         if source.documents == DUMP:
             readings.append(read_dump(inputs["dump"], config, source, folder, world))
