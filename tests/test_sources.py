@@ -306,8 +306,16 @@ A, B = {"documents": "a.jsonl"}, {"documents": "b/texts/"}
         ((A | {"bytes": 0},), "corpus.sources[0].bytes: 0 must be at least 1"),
         (
             (A | {"subset": "x"},),
-            "subset and revision are for Hub data sets, which 'a.jsonl' is not",
+            "subset, split and revision are for Hub data sets, which 'a.jsonl' is not",
         ),
+        ((A, B | {"split": "test"}), "[1]: subset, split and revision are for Hub data sets, which"),
+        (({"documents": "dump", "split": "test"},), "for Hub data sets, which 'dump' is not"),
+        (
+            ({"documents": "dump", "text": "body"},),
+            "corpus.sources[0].text: the dump has no columns; remove this setting",
+        ),
+        (({"documents": "dump", "id": "uid"},), "corpus.sources[0].id: the dump has no columns"),
+        (({"documents": "dump", "title": "head"},), "sources[0].title: the dump has no columns"),
         ((A | {"filter": {"min": 3}},), "filter.min: unknown key"),
         (({"name": "a"},), "corpus.sources[0].documents: missing"),
     ],

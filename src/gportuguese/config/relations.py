@@ -11,8 +11,9 @@ from gportuguese.config.schema import (
     Config,
     CorpusConfig,
     DumpConfig,
+    SourceConfig,
 )
-from gportuguese.config.sources import is_hub_id, sources_of, uses_dump
+from gportuguese.config.sources import DUMP, is_hub_id, sources_of, uses_dump
 
 
 def broken_relations(config: Config) -> list[str]:
@@ -73,11 +74,17 @@ def _sources(corpus: CorpusConfig) -> _Checks:
         "corpus.sources: the first source is the text to learn, so its weight must be above 0",
     )
     for number, source in enumerate(sources):
+        of_hub = source.subset or source.revision or source.split != SourceConfig.split
         yield (
-            is_hub_id(source.documents) or not (source.subset or source.revision),
-            f"corpus.sources[{number}]: subset and revision are for Hub data sets, which "
+            is_hub_id(source.documents) or not of_hub,
+            f"corpus.sources[{number}]: subset, split and revision are for Hub data sets, which "
             f"{source.documents!r} is not",
         )
+        for name in ("text", "id", "title"):
+            yield (
+                source.documents != DUMP or getattr(source, name) == getattr(SourceConfig, name),
+                f"corpus.sources[{number}].{name}: the dump has no columns; remove this setting",
+            )
 
 
 def _align(align: AlignConfig) -> _Checks:

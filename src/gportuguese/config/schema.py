@@ -75,7 +75,7 @@ class SourceConfig:
     """One of several texts that make up a corpus."""
 
     documents: str
-    """A file or folder, a pattern (`texts/*.jsonl`), an https URL, the id of a data set on the Hub
+    """A file or folder, a pattern (`texts/*.jsonl`), a URL, the id of a data set on the Hub
     (`wikimedia/wikipedia`), or `dump` for the dump of section `dump`. Files are .parquet, .json, .jsonl,
     .csv or .txt, the last four also as .gz, .bz2 or .zst. docs/data.md shows them."""
     name: Annotated[str, Matches(r"[\w.-]+", "letters, digits, ., - and _")] | None = None
