@@ -475,6 +475,15 @@ def test_the_dump_can_be_one_of_the_sources_and_be_cut(tmp_path, tiny_dump, two)
     assert cut["dropped"]["after the limit"]
 
 
+def test_wrong_settings_of_a_later_source_show_before_the_dump_is_cleaned(
+    tmp_path, tiny_dump, two, monkeypatch
+):
+    monkeypatch.setattr("gportuguese.corpus.read_dump", lambda *_: pytest.fail("cleaned"))
+    sources = json.dumps([{"documents": "dump"}, two[1] | {"text": "body"}])
+    with pytest.raises(CorpusError, match="source en: .* no text in the column 'body'"):
+        build(tmp_path, f"dump.source={tiny_dump}", f"corpus.sources={sources}")
+
+
 def test_weights_change_no_document_but_content_and_columns_do(tmp_path, two):
     def folder(*sources):
         config = load_config(

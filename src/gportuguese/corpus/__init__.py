@@ -19,6 +19,7 @@ from gportuguese.corpus.pages import read_dump
 from gportuguese.corpus.pool import CorpusError
 from gportuguese.corpus.splits import (
     SPLITS,
+    Reading,
     Split,
     load,
     rows_of,
@@ -71,13 +72,17 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         folder.mkdir(parents=True, exist_ok=True)
     if section.exclude:
         write_excluded(section, *folders)
-    readings = []
-    for source, folder in zip(sources, folders, strict=True):
+    found: dict[str, Reading] = {}
+    # the dump last: it takes hours, and wrong settings of the others show before
+    for source, folder in sorted(
+        zip(sources, folders, strict=True), key=lambda pair: pair[0].documents == DUMP
+    ):
         description = "corpus" if len(sources) == 1 else f"corpus: {source.name}"
         if source.documents == DUMP:
-            readings.append(read_dump(inputs["dump"], config, source, folder, world))
+            found[str(source.name)] = read_dump(inputs["dump"], config, source, folder, world)
         else:
-            readings.append(read_source(section, source, folder, description))
+            found[str(source.name)] = read_source(section, source, folder, description)
+    readings = [found[str(source.name)] for source in sources]
     cleaned = time.monotonic()
     counted = collect_pages(readings, out)
     written = write_splits(readings, section, out)
