@@ -308,7 +308,10 @@ A, B = {"documents": "a.jsonl"}, {"documents": "b/texts/"}
             (A | {"subset": "x"},),
             "subset, split and revision are for Hub data sets, which 'a.jsonl' is not",
         ),
-        ((A, B | {"split": "test"}), "[1]: subset, split and revision are for Hub data sets, which"),
+        (
+            (A, B | {"split": "test"}),
+            "[1]: subset, split and revision are for Hub data sets, which",
+        ),
         (({"documents": "dump", "split": "test"},), "for Hub data sets, which 'dump' is not"),
         (
             ({"documents": "dump", "text": "body"},),
@@ -508,7 +511,9 @@ def test_a_source_that_leaves_nothing_is_named(tmp_path, two):
 def test_the_remedy_names_the_column_of_the_text(tmp_path, two):
     rows = [{"id": 1, "body": "curto"}, {"id": 2, "body": ""}]
     (tmp_path / "en.csv").write_bytes(csv_of(rows))
-    with pytest.raises(CorpusError, match="1 no text, 1 too short.; give the rows a 'body', or low"):
+    with pytest.raises(
+        CorpusError, match="1 no text, 1 too short.; give the rows a 'body', or low"
+    ):
         mixed(tmp_path, two[0], two[1] | {"text": "body"})
 
 

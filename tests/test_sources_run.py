@@ -230,9 +230,7 @@ def test_the_mix_does_not_depend_on_the_number_of_workers(run, settings, tmp_pat
         assert (found == wanted).all()
 
 
-def test_excluded_text_is_dropped_from_every_source_before_its_bytes_count(
-    files, tmp_path, caplog
-):
+def test_excluded_text_is_dropped_from_every_source_before_its_bytes_count(files, tmp_path, caplog):
     taken = {}
     for name in files:
         row = json.loads(Path(files[name]).read_text(encoding="utf-8").splitlines()[0])
