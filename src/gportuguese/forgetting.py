@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from gportuguese.generation import Writer
 from gportuguese.intervals import shown
 from gportuguese.precision import autocast
 from gportuguese.progress import tracked
-from gportuguese.tokens import BlockLoader, bytes_per_token, joined_ids
+from gportuguese.tokens import BlockLoader, bytes_per_token, encoded, joined_ids
 
 log = logging.getLogger("gportuguese")
 
@@ -46,11 +47,11 @@ def measure_sources(config: Config, artifact: Artifact, trained: Writer) -> list
 
 
 def _validation_texts(config: Config, artifact: Artifact, name: str, writer: Writer) -> list[str]:
-    texts = [text for batch in corpus.load(artifact, "valid", source=name) for text in batch]
-    if not texts or config.evaluate.tokens is None:
-        return texts
-    num_tokens = len(joined_ids(writer.tokenizer, texts)[0])
-    return texts[:: -(-num_tokens // config.evaluate.tokens)]
+    load, step = partial(corpus.load, artifact, "valid", source=name), 1
+    if config.evaluate.tokens is not None:  # counted apart: the texts need not fit into memory
+        num_tokens = sum(len(ids) for ids, _ in encoded(writer.tokenizer, load()))
+        step = max(1, -(-num_tokens // config.evaluate.tokens))
+    return list(islice(chain.from_iterable(load()), 0, None, step))
 
 
 def _measure(
@@ -85,12 +86,12 @@ def sums_over(
     Blocks are shorter if the text does not fill one. Raises `UserError` if there is nothing to predict.
     """
     ids, offsets = joined_ids(writer.tokenizer, texts)
-    token_bytes = torch.from_numpy(bytes_per_token(writer.tokenizer)).to(writer.device)
-    targets = torch.from_numpy(ids[1:]).to(writer.device)  # the first token is only read
-    if not token_bytes[targets].any():
+    token_bytes = bytes_per_token(writer.tokenizer)
+    if not token_bytes[ids[1:]].any():  # the first token is only read
         raise UserError("the texts have fewer than two tokens, so there is nothing to predict")
     loader = BlockLoader(ids, max(min(block_size, len(ids) - 1), 1), batch_size)
-    return metrics.SumsByDocument(token_bytes, loader, offsets)
+    on_device = torch.from_numpy(token_bytes).to(writer.device)
+    return metrics.SumsByDocument(on_device, loader, offsets)
 
 
 def sources_markdown(sources: list[dict[str, Any]]) -> str:

@@ -264,7 +264,7 @@ def num_ids(tokenizer: PreTrainedTokenizerBase) -> int:
     return 1 + int(max(tokenizer.get_vocab().values()))
 
 
-def portions(texts: list[str]) -> Iterator[list[str]]:
+def portions(texts: Iterable[str]) -> Iterator[list[str]]:
     """Groups texts into portions of at most `_PORTION_CHARS`; a longer text, like a book, is alone."""
     portion: list[str] = []
     num_chars = 0

@@ -40,7 +40,6 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     Of several sources, the held-out sets are those of the first, and `mixing` writes the training set.
     """
     bpe = tokenizer.load(inputs["tokenizer"].folder)
-    backend = tokenizer.plain_backend(bpe)
     token_bytes = bytes_per_token(bpe)
     np.save(out / "token_bytes.npy", token_bytes)
     dtype = np.dtype("<u2" if len(bpe) <= 2**16 else "<u4")
@@ -55,14 +54,11 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
                 (out / f"{stem}.offsets.bin").open("wb") as offsets_file,
             ):
                 batches = corpus.load(stored, split, source=source)
-                for texts in chain.from_iterable(map(tokenizer.portions, batches)):
-                    encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
-                    rows = [np.array([*e.ids, bpe.eos_token_id], dtype) for e in encodings]
-                    lengths = np.array([len(row) for row in rows], "<i8")
+                for ids, lengths in encoded(bpe, batches, dtype):
                     (position + np.cumsum(lengths) - lengths).astype("<i8").tofile(offsets_file)
-                    np.concatenate(rows).tofile(ids_file)
-                    position += int(lengths.sum())
-                    advance(len(texts), f"{position / 1e6:,.1f} M tokens")
+                    ids.tofile(ids_file)
+                    position += len(ids)
+                    advance(len(lengths), f"{position / 1e6:,.1f} M tokens")
                 np.array([position], "<i8").tofile(offsets_file)
             return position
 
@@ -98,8 +94,26 @@ def bytes_per_token(bpe: Any) -> np.ndarray:
     return lengths
 
 
+def encoded(
+    bpe: Any, batches: Iterable[Iterable[str]], dtype: np.dtype[Any] | str = "<i4"
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the ids and lengths (int64) of some documents at a time, each with its end-of-text token.
+
+    Raises `TokensError` if the tokenizer has no such token.
+    """
+    if bpe.eos_token_id is None:
+        raise TokensError(
+            "the tokenizer has no end-of-text token to put after each document; set its eos_token"
+        )
+    backend = tokenizer.plain_backend(bpe)
+    for texts in chain.from_iterable(map(tokenizer.portions, batches)):
+        encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
+        rows = [np.array([*e.ids, bpe.eos_token_id], dtype) for e in encodings]
+        yield np.concatenate(rows), np.array([len(row) for row in rows], np.int64)
+
+
 def joined_ids(bpe: Any, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids and offsets of documents as the stage joins them, int64, in memory.
+    """Token ids (int32) and offsets (int64) of documents as the stage joins them, in memory.
 
     >>> ids, offsets = joined_ids(tokenizer, ["A", "B"])
     >>> ids.tolist(), offsets.tolist()
@@ -107,15 +121,9 @@ def joined_ids(bpe: Any, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
 
     Raises `TokensError` if the tokenizer has no end-of-text token.
     """
-    if bpe.eos_token_id is None:
-        raise TokensError(
-            "the tokenizer has no end-of-text token to put after each document; set its eos_token"
-        )
-    encodings = tokenizer.plain_backend(bpe).encode_batch_fast(
-        list(texts), add_special_tokens=False
-    )
-    ids = np.array([id for e in encodings for id in (*e.ids, bpe.eos_token_id)], np.int64)
-    return ids, np.cumsum([0, *(len(e.ids) + 1 for e in encodings)], dtype=np.int64)
+    parts = [(np.empty(0, np.int32), np.zeros(1, np.int64)), *encoded(bpe, [texts])]
+    ids, lengths = map(np.concatenate, zip(*parts, strict=True))
+    return ids, np.cumsum(lengths)
 
 
 def load_ids(folder: Path, split: Split, dtype: str) -> np.ndarray:
