@@ -13,6 +13,8 @@ from huggingface_hub import ModelCard
 
 from gportuguese import Pipeline, cli, corpus, evaluate, init_world, load_config, load_model
 from gportuguese.align.resources import Resources
+from gportuguese.artifacts import Artifact
+from gportuguese.causal_lm import load_with_tokenizer
 from gportuguese.config import EvaluateConfig, SourceConfig, asset_path
 from gportuguese.evaluation import build as build_report
 from gportuguese.export import card
@@ -217,6 +219,26 @@ def test_a_source_without_validation_text_is_not_measured(run, caplog, tmp_path,
     facts = build_report(run.config, inputs, tmp_path, init_world(run.config.runtime))
     assert facts["sources"] == []
     assert caplog.messages == ["source en has no validation document, so it is not measured"]
+
+
+def test_a_base_without_an_end_of_text_token_is_not_measured(run, caplog, tmp_path):
+    model, bpe = load_with_tokenizer("package:english-nano")
+    bpe.eos_token = None
+    model.save_pretrained(tmp_path / "base")
+    bpe.save_pretrained(tmp_path / "base")
+    align = replace(run.config.align, base=str(tmp_path / "base"))
+    inputs = {name: run.open(name) for name in STAGES["export"].used_inputs(run.config)}
+    caplog.set_level(logging.WARNING, "gportuguese")
+    config = replace(run.config, align=align)
+    facts = build_report(config, inputs, tmp_path, init_world(config.runtime))
+    assert ["has no end-of-text token" in message for message in caplog.messages] == [True]
+    (found,) = facts["sources"]
+    assert found["before"] is found["change"] is None
+    assert found["after"] == run.open("evaluate").facts["sources"][0]["after"]
+    inputs["evaluate"] = Artifact(tmp_path, {"facts": facts})
+    text = card.make(config, inputs, run.open("export").facts, []).text
+    assert "| base model | - |" in text
+    assert f"| after training | {found['after']['bits_per_byte']:.4f} [" in text
 
 
 def test_the_mix_does_not_depend_on_the_number_of_workers(run, settings, tmp_path):

@@ -26,8 +26,9 @@ log = logging.getLogger("gportuguese")
 def measure_sources(config: Config, artifact: Artifact, trained: Writer) -> list[dict[str, Any]]:
     """Measures on the validation documents of each source besides the first.
 
-    `before` is the base model with its own tokenizer, and None if there is none. Both models read the
-    same documents, about `evaluate.tokens` of each source, spread over them.
+    `before` is the base model with its own tokenizer; None if there is none, or if its tokenizer has no
+    end-of-text token. Both models read the same documents, about `evaluate.tokens` of each source,
+    spread over them.
     """
     texts: dict[str, list[str]] = {}
     for source in sources_of(config.corpus)[1:]:
@@ -37,13 +38,26 @@ def measure_sources(config: Config, artifact: Artifact, trained: Writer) -> list
         else:
             log.warning("source %s has no validation document, so it is not measured", name)
     after = _measure(config, texts, trained, "")
+    before = _measure_base(config, texts, trained.device) if texts else {}
+    return [_facts(name, before.get(name), after[name]) for name in texts]
+
+
+def _measure_base(
+    config: Config, texts: dict[str, list[str]], device: str
+) -> dict[str, metrics.SumsByDocument]:
+    """Measures the base model; empty if that is not possible."""
     base = config.align.base
-    if not texts or not isinstance(base, str) or config.align.method == "random":
-        return [_facts(name, None, after[name]) for name in texts]
+    if not isinstance(base, str) or config.align.method == "random":
+        return {}
     model, tokenizer = causal_lm.load_with_tokenizer(base)
-    writer = Writer(model.to(trained.device), tokenizer, trained.device)
-    before = _measure(config, texts, writer, "base model, ")
-    return [_facts(name, before[name], after[name]) for name in texts]
+    if tokenizer.eos_token_id is None:
+        log.warning(
+            "the tokenizer of %s has no end-of-text token (eos_token), so the base model is not "
+            "measured on the other sources",
+            base,
+        )
+        return {}
+    return _measure(config, texts, Writer(model.to(device), tokenizer, device), "base model, ")
 
 
 def _validation_texts(config: Config, artifact: Artifact, name: str, writer: Writer) -> list[str]:
