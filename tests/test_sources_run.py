@@ -15,7 +15,7 @@ from gportuguese import Pipeline, cli, corpus, evaluate, init_world, load_config
 from gportuguese.align.resources import Resources
 from gportuguese.artifacts import Artifact
 from gportuguese.causal_lm import load_with_tokenizer
-from gportuguese.config import EvaluateConfig, SourceConfig, asset_path
+from gportuguese.config import EvaluateConfig, FilterConfig, SourceConfig, asset_path
 from gportuguese.evaluation import build as build_report
 from gportuguese.export import card
 from gportuguese.forgetting import _validation_texts
@@ -181,6 +181,37 @@ def test_the_card_links_data_sets_on_the_hub(run):
     assert "| en | https://host/en.jsonl | en |" in made.text
     assert made.data.datasets == ["me/news"]
     assert {result.dataset_type for result in made.data.eval_results} == {"me/news"}
+
+
+def test_the_card_lists_only_data_sets_that_were_read(run):
+    weights = (("news", 1.0), ("measured", 0.0))
+    hub = tuple(
+        SourceConfig(documents=f"me/{name}", name=source, weight=weight)
+        for (name, weight), source in zip(weights, ("pt", "en"), strict=True)
+    )
+    config = replace(run.config, corpus=replace(run.config.corpus, sources=hub))
+    inputs = {name: run.open(name) for name in STAGES["export"].used_inputs(run.config)}
+    assert card.make(config, inputs, run.open("export").facts, []).data.datasets == ["me/news"]
+
+
+def test_the_card_states_the_filter_and_excluded_texts_of_a_single_source(run):
+    source = SourceConfig(documents="me/news", name="pt", filter=FilterConfig(min_chars=400))
+    section = replace(run.config.corpus, sources=(source,), exclude=("/home/me/exam.jsonl",))
+    config = replace(run.config, corpus=section)
+    inputs = {name: run.open(name) for name in STAGES["export"].used_inputs(run.config)}
+    for name, kept in (
+        ("corpus", {"dropped": {"shares text with corpus.exclude": 1234}}),
+        ("tokens", {"sources": []}),
+    ):
+        facts = {**inputs[name].facts, **kept}
+        inputs[name] = Artifact(inputs[name].folder, {**inputs[name].manifest, "facts": facts})
+    text = card.make(config, inputs, run.open("export").facts, []).text
+    assert "  Documents with fewer than 400 characters were dropped.\n" in text
+    assert (
+        "  Documents that share 13 words in a row with the evaluation texts `exam.jsonl` (or a whole "
+        "text of 8 to 12 words) were dropped: 1,234.\n"
+    ) in text
+    assert "/home/me" not in text
 
 
 def test_a_weight_changes_neither_corpus_nor_tokenizer(run, files, settings):
