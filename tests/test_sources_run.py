@@ -4,6 +4,7 @@ import json
 import logging
 import math
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,7 @@ from gportuguese.evaluation import build as build_report
 from gportuguese.export import card
 from gportuguese.forgetting import _validation_texts
 from gportuguese.stages import STAGES
+from gportuguese.tokens import build as build_tokens
 from gportuguese.tokens import joined_ids, load_ids
 from tests.conftest import sentence, tiny_settings
 
@@ -223,6 +225,24 @@ def test_a_weight_changes_neither_corpus_nor_tokenizer(run, files, settings):
         assert other.folder(stage) == run.folder(stage) == seeded.folder(stage)
     assert again.folder("tokens") == run.folder("tokens")
     assert len({each.folder("tokens") for each in (run, other, seeded)}) == 3
+
+
+@pytest.mark.parametrize("weights", [(0.8, 0.2), (1.0, 0.0)])
+def test_the_progress_of_tokens_ends_at_its_total(run, files, weights, tmp_path, monkeypatch):
+    totals, done = [], []
+
+    @contextmanager
+    def track(description, total):
+        totals.append(total)
+        yield lambda amount, note="": done.append(amount)
+
+    monkeypatch.setattr("gportuguese.tokens.track", track)
+    inputs = {name: run.open(name) for name in ("corpus", "tokenizer")}
+    config = load_config(None, settings_of(files, tmp_path / "artifacts", weights))
+    build_tokens(config, inputs, tmp_path, init_world(config.runtime))
+    documents = [each["documents"] for each in run.open("corpus").facts["sources"]]
+    others = documents[1]["train"] if weights[1] else 0
+    assert totals == [sum(done)] == [sum(documents[0].values()) + others]
 
 
 def test_one_source_gives_the_bytes_of_the_short_form(files, tmp_path):

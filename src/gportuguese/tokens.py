@@ -18,7 +18,7 @@ import torch
 
 from gportuguese import corpus, tokenizer
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, UserError
+from gportuguese.config import Config, UserError, sources_of
 from gportuguese.corpus import Split
 from gportuguese.mixing import write_mix
 from gportuguese.packing import Packing
@@ -45,7 +45,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     dtype = np.dtype("<u2" if len(bpe) <= 2**16 else "<u4")
     stored, target = inputs["corpus"], corpus.target_sources(inputs["corpus"])
     facts: dict[str, Any] = {"dtype": dtype.str, "end_of_text": bpe.eos_token_id, "tokens": {}}
-    with track("tokens", sum(stored.facts["documents"].values())) as advance:
+    with track("tokens", _num_documents(config, stored)) as advance:
 
         def encode(split: Split, source: str | None, stem: str) -> int:
             position = 0
@@ -80,6 +80,16 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
             start += part["tokens"]
         facts["target_tokens"] = sum(p["tokens"] for p in facts["sources"] if p["name"] in target)
     return facts
+
+
+def _num_documents(config: Config, stored: Artifact) -> int:
+    """The documents that `build` encodes: of several sources, held-out ones only of the first."""
+    counts = [each["documents"] for each in stored.facts.get("sources", ())]
+    if len(counts) < 2:
+        return sum(stored.facts["documents"].values())
+    read = zip(sources_of(config.corpus)[1:], counts[1:], strict=True)
+    others = sum(count["train"] for source, count in read if source.weight != 0)
+    return int(sum(counts[0].values()) + others)
 
 
 def _count_bytes(ids: np.ndarray, token_bytes: np.ndarray) -> int:
