@@ -21,6 +21,7 @@ from gportuguese.evaluation import build as build_report
 from gportuguese.export import card
 from gportuguese.forgetting import _validation_texts
 from gportuguese.stages import STAGES
+from gportuguese.tokenizer import build as build_tokenizer
 from gportuguese.tokens import build as build_tokens
 from gportuguese.tokens import joined_ids, load_ids
 from tests.conftest import sentence, tiny_settings
@@ -129,6 +130,26 @@ def test_tokenizer_and_alignment_learn_from_the_target_language_only(run, files,
     tokens = run.open("tokens")
     resources = Resources(run.config.align, tokens, None, 32)
     assert len(resources.target_ids) == tokens.facts["sources"][0]["tokens"]
+
+
+@pytest.mark.parametrize(
+    ("english", "wanted"),
+    [
+        ("en", "pt (pt); not from en (en)"),
+        (None, "pt (pt), en (no language set)"),
+    ],
+)
+def test_the_log_names_the_sources_that_the_tokenizer_learns_from(
+    run, english, wanted, tmp_path, caplog
+):
+    stored = run.open("corpus")
+    sources = [dict(each) for each in stored.facts["sources"]]
+    sources[1]["language"] = english
+    facts = {**stored.facts, "sources": sources}
+    inputs = {"corpus": Artifact(stored.folder, {**stored.manifest, "facts": facts})}
+    caplog.set_level(logging.INFO, "gportuguese")
+    build_tokenizer(run.config, inputs, tmp_path, init_world(run.config.runtime))
+    assert f"tokenizer and alignment learn from {wanted}" in caplog.messages
 
 
 def test_the_report_measures_what_was_forgotten(run, files, capsys, settings):
