@@ -1,8 +1,10 @@
 """A whole run on a mix of two languages: what each stage reads of it, the report and the card."""
 
+import importlib
 import json
 import logging
 import math
+from argparse import Namespace
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
@@ -291,6 +293,13 @@ def test_a_source_without_validation_text_is_not_measured(run, caplog, tmp_path,
     facts = build_report(run.config, inputs, tmp_path, init_world(run.config.runtime))
     assert facts["sources"] == []
     assert caplog.messages == ["source en has no validation document, so it is not measured"]
+
+
+def test_vocabularies_are_compared_on_text_of_the_first_source(run, files, request, monkeypatch):
+    monkeypatch.syspath_prepend(str(request.config.rootpath / "scripts"))
+    compared = importlib.import_module("compare_vocabularies")
+    found = compared.texts_of(run.config, Namespace(other=files["en"], chars=10**9))
+    assert found["target"] == texts_of(run, "valid", "pt")
 
 
 def test_a_base_without_an_end_of_text_token_is_not_measured(run, caplog, tmp_path):
