@@ -181,7 +181,7 @@ def _with_documents(
     """The error with the titles of the documents in the bad batch."""
     blocks = loader.step_blocks(loader.epoch, step)
     folder = inputs["tokens"].folder
-    places = documents_of(folder, "train", loader.positions(blocks))
+    places = documents_of(folder, "train", loader.positions(blocks)[:, 1:])  # what was predicted
     titles = corpus.titles(inputs["corpus"], "train", places[:_SHOWN_DOCUMENTS])
     shown = "; ".join(titles)
     more = f" and {len(places) - len(titles)} more" if len(places) > len(titles) else ""

@@ -120,7 +120,7 @@ def _untied_parameters(model: PreTrainedModel, was_tied: bool, tie: str) -> int:
     if tie == "keep":
         return 0
     if not was_tied:
-        log.info("align: align.tie=untie has no effect: the base's output head is untied already")
+        log.info("align: the base's output head is untied already; calibration moves all its rows")
         return 0
     number = int(model.get_output_embeddings().weight.numel())
     log.info("align: the output head is untied and has %s parameters of its own", f"{number:,}")

@@ -37,7 +37,9 @@ def learn_rows(
     Each keeps its state in the scratch folder, so that an interrupted stage continues.
     """
     section, minutes = resources.section, config.runtime.checkpoint_minutes
-    learnt = {}
+    learnt: dict[str, list[float]] = {}
+    if not (section.distill_tokens or section.head_tokens):
+        return learnt
     model.to(world.device)
     if section.distill_tokens:
         end_of_text = int(resources.tokens.facts["end_of_text"])

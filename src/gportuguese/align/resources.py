@@ -56,9 +56,9 @@ class Resources:
         return BlockLoader(self.target_ids, self.block_size, batch_size, num_blocks=num_blocks)
 
     def shuffled_blocks(self, num_tokens: int, skipped: int = 0) -> BlockLoader:
-        """About `num_tokens` tokens in random blocks, each block once; `skipped` tokens come first.
+        """About `num_tokens` tokens in random blocks, after `skipped` tokens in others.
 
-        At most the whole training text.
+        At most the whole training text. Of a text shorter than both, some blocks may come twice.
         """
         seed, batch_size = self.section.seed, max(1, _STEP_TOKENS // self.block_size)
         total = (len(self.target_ids) - 1) // self.block_size

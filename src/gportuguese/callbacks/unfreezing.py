@@ -55,19 +55,14 @@ class TrainableRows(Callback):
         self.values = [parameter.detach()[self.fixed] for parameter in self.rows]
 
     def before_step(self) -> None:
-        self.is_cancelled = False
         for parameter in self.rows:
             if parameter.grad is not None:
                 parameter.grad.index_fill_(0, self.fixed, 0)
 
-    def after_cancel_step(self) -> None:  # by gradient accumulation, or a loss scale
-        self.is_cancelled = True
-
     @torch.no_grad()
-    def after_step(self) -> None:  # also runs after a cancelled step
-        if not self.is_cancelled:
-            for parameter, values in zip(self.rows, self.values, strict=True):
-                parameter.index_copy_(0, self.fixed, values)
+    def after_step(self) -> None:  # also runs after a step that a loss scale cancelled
+        for parameter, values in zip(self.rows, self.values, strict=True):
+            parameter.index_copy_(0, self.fixed, values)
 
     def after_fit(self) -> None:
         self.values = []  # frees the memory

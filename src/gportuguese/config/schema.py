@@ -237,7 +237,7 @@ class AlignConfig:
     """Training tokens read to distil the new embedding rows: the first third of the blocks learns to
     read the new tokens as it read the old ones. Use it with `head_tokens`; 0 turns it off."""
     head_tokens: Annotated[int, Within("[0, inf)")] = 0
-    """Training tokens read, once, to fit the output head to the last hidden states. Needs a head of its
+    """Training tokens read to fit the output head to the last hidden states. Needs a head of its
     own (`align.tie: untie`); 0 turns it off."""
     seed: Annotated[int, Within("[0, 4294967295]")] = 0
     """Random seed of the method, of distillation and of the fit."""
