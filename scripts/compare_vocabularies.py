@@ -9,10 +9,11 @@ tokens). It trains all weights in one cycle. With `:rows` at the end, the first 
 trains only the rows that alignment did not copy. All runs train on `--tokens` tokens of the config's corpus
 with its batch, rate of its last phase, and precision.
 
-Each run is measured before and after training on the same two texts: validation documents of the corpus,
-spread evenly over them, and documents of `--other`, a file in the base's language; about `--chars`
-characters of each. `base` is the base itself with its own tokenizer. A block of `tokens.block_size` tokens
-is longer in bytes if its tokens are; at most the last block of a text is left out.
+Each run is measured before and after training on the same two texts: validation documents of the corpus's
+first source, spread evenly over them, and documents of `--other`, a file in the base's language; about
+`--chars` characters of each. `base` is the base itself with its own tokenizer. A block of
+`tokens.block_size` tokens is longer in bytes if its tokens are; at most the last block of a text is left
+out.
 
 Each finished run adds a line with its inputs to `--results`, so an interrupted comparison resumes.
 """
@@ -33,7 +34,7 @@ import torch
 from comparison import Results, environment, make_parser, run_all, spread, table, words_of
 
 from gportuguese import Pipeline, base, causal_lm, corpus, init_world, load_config, tokenizer
-from gportuguese.config import Config, CorpusConfig
+from gportuguese.config import Config, CorpusConfig, sources_of
 from gportuguese.corpus import Document
 from gportuguese.corpus.documents import read_own
 from gportuguese.hashes import digest_of
@@ -76,7 +77,8 @@ def evenly(texts: list[str], num_chars: int) -> list[str]:
 def texts_of(config: Config, args: argparse.Namespace) -> dict[str, list[str]]:
     """The two texts on which all runs are measured."""
     built = Pipeline(config).build("corpus", init_world(config.runtime))
-    target = [text for batch in corpus.load(built, "valid") for text in batch]
+    name = sources_of(config.corpus)[0].name
+    target = [text for batch in corpus.load(built, "valid", source=name) for text in batch]
     section = CorpusConfig(documents=str(args.other), min_chars=1)
     other = [each.text for each in read_own(section) if isinstance(each, Document)]
     return {"target": evenly(target, args.chars), "other": evenly(other, args.chars)}

@@ -77,12 +77,14 @@ def mixed(folder, config, lengths):
     pq.write_table(table, folder / "train.parquet")
 
     def encode(source, stem):
+        encoded.append(source)
         rows = [np.full(n, row, "<u2") for row, (name, n) in enumerate(documents) if name == source]
         sizes = [len(row) for row in rows]
         np.cumsum([0, *sizes]).astype("<i8").tofile(folder / f"{stem}.offsets.bin")
         np.concatenate([np.empty(0, "<u2"), *rows]).tofile(folder / f"{stem}.bin")
         return sum(sizes)
 
+    encoded = []
     sources = [{"name": s.name, "language": s.language} for s in config.corpus.sources]
     artifact = Artifact(folder, {"facts": {"language": "pt", "sources": sources}})
     target = corpus.target_sources(artifact)
@@ -91,6 +93,7 @@ def mixed(folder, config, lengths):
     kinds = {"": "<u2", ".offsets": "<i8", ".rows": "<i8"}
     files = (np.fromfile(folder / f"train{kind}.bin", dtype) for kind, dtype in kinds.items())
     found = SimpleNamespace(**dict(zip(("ids", "offsets", "rows"), files, strict=True)))
+    assert sorted(encoded) == sorted(s.name for s in config.corpus.sources if s.weight != 0)
     assert sorted(path.name for path in folder.glob("*.bin")) == [
         "train.bin", "train.offsets.bin", "train.rows.bin"
     ]  # fmt: skip
@@ -155,7 +158,9 @@ def test_documents_of_blocks_are_places_in_the_corpus(tmp_path):
 def test_a_source_of_weight_0_is_not_read(tmp_path):
     lengths = {"a": [10] * 4, "b": [10]}
     parts, found, _ = mixed(tmp_path, config_of({"a": (1.0, None), "b": (0.0, "en")}), lengths)
-    assert (parts["b"]["documents"], parts["b"]["share"]) == (0, 0)
+    assert parts["b"] == {
+        "name": "b", "weight": 0, "documents": 0, "tokens": 0, "repeats": 0, "share": 0
+    }  # fmt: skip
     assert len(found.ids) == 40
 
 

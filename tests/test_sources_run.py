@@ -1,9 +1,12 @@
 """A whole run on a mix of two languages: what each stage reads of it, the report and the card."""
 
+import importlib
 import json
 import logging
 import math
+from argparse import Namespace
 from collections import Counter
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,11 +16,15 @@ from huggingface_hub import ModelCard
 
 from gportuguese import Pipeline, cli, corpus, evaluate, init_world, load_config, load_model
 from gportuguese.align.resources import Resources
-from gportuguese.config import EvaluateConfig, SourceConfig, asset_path
+from gportuguese.artifacts import Artifact
+from gportuguese.causal_lm import load_with_tokenizer
+from gportuguese.config import EvaluateConfig, FilterConfig, SourceConfig, asset_path
 from gportuguese.evaluation import build as build_report
 from gportuguese.export import card
 from gportuguese.forgetting import _validation_texts
 from gportuguese.stages import STAGES
+from gportuguese.tokenizer import build as build_tokenizer
+from gportuguese.tokens import build as build_tokens
 from gportuguese.tokens import joined_ids, load_ids
 from tests.conftest import sentence, tiny_settings
 
@@ -127,6 +134,26 @@ def test_tokenizer_and_alignment_learn_from_the_target_language_only(run, files,
     assert len(resources.target_ids) == tokens.facts["sources"][0]["tokens"]
 
 
+@pytest.mark.parametrize(
+    ("english", "wanted"),
+    [
+        ("en", "pt (pt); not from en (en)"),
+        (None, "pt (pt), en (no language set)"),
+    ],
+)
+def test_the_log_names_the_sources_that_the_tokenizer_learns_from(
+    run, english, wanted, tmp_path, caplog
+):
+    stored = run.open("corpus")
+    sources = [dict(each) for each in stored.facts["sources"]]
+    sources[1]["language"] = english
+    facts = {**stored.facts, "sources": sources}
+    inputs = {"corpus": Artifact(stored.folder, {**stored.manifest, "facts": facts})}
+    caplog.set_level(logging.INFO, "gportuguese")
+    build_tokenizer(run.config, inputs, tmp_path, init_world(run.config.runtime))
+    assert f"tokenizer and alignment learn from {wanted}" in caplog.messages
+
+
 def test_the_report_measures_what_was_forgotten(run, files, capsys, settings):
     (found,) = run.open("evaluate").facts["sources"]
     texts = texts_of(run, "valid", "en")
@@ -181,6 +208,37 @@ def test_the_card_links_data_sets_on_the_hub(run):
     assert {result.dataset_type for result in made.data.eval_results} == {"me/news"}
 
 
+def test_the_card_lists_only_data_sets_that_were_read(run):
+    weights = (("news", 1.0), ("measured", 0.0))
+    hub = tuple(
+        SourceConfig(documents=f"me/{name}", name=source, weight=weight)
+        for (name, weight), source in zip(weights, ("pt", "en"), strict=True)
+    )
+    config = replace(run.config, corpus=replace(run.config.corpus, sources=hub))
+    inputs = {name: run.open(name) for name in STAGES["export"].used_inputs(run.config)}
+    assert card.make(config, inputs, run.open("export").facts, []).data.datasets == ["me/news"]
+
+
+def test_the_card_states_the_filter_and_excluded_texts_of_a_single_source(run):
+    source = SourceConfig(documents="me/news", name="pt", filter=FilterConfig(min_chars=400))
+    section = replace(run.config.corpus, sources=(source,), exclude=("/home/me/exam.jsonl",))
+    config = replace(run.config, corpus=section)
+    inputs = {name: run.open(name) for name in STAGES["export"].used_inputs(run.config)}
+    for name, kept in (
+        ("corpus", {"dropped": {"shares text with corpus.exclude": 1234}}),
+        ("tokens", {"sources": []}),
+    ):
+        facts = {**inputs[name].facts, **kept}
+        inputs[name] = Artifact(inputs[name].folder, {**inputs[name].manifest, "facts": facts})
+    text = card.make(config, inputs, run.open("export").facts, []).text
+    assert "  Documents with fewer than 400 characters were dropped.\n" in text
+    assert (
+        "  Documents that share 13 words in a row with the evaluation texts `exam.jsonl` (or a whole "
+        "text of 8 to 12 words) were dropped: 1,234.\n"
+    ) in text
+    assert "/home/me" not in text
+
+
 def test_a_weight_changes_neither_corpus_nor_tokenizer(run, files, settings):
     artifacts = run.config.runtime.artifacts_dir
     other = Pipeline(load_config(None, settings_of(files, artifacts, (0.9, 0.1))))
@@ -190,6 +248,24 @@ def test_a_weight_changes_neither_corpus_nor_tokenizer(run, files, settings):
         assert other.folder(stage) == run.folder(stage) == seeded.folder(stage)
     assert again.folder("tokens") == run.folder("tokens")
     assert len({each.folder("tokens") for each in (run, other, seeded)}) == 3
+
+
+@pytest.mark.parametrize("weights", [(0.8, 0.2), (1.0, 0.0)])
+def test_the_progress_of_tokens_ends_at_its_total(run, files, weights, tmp_path, monkeypatch):
+    totals, done = [], []
+
+    @contextmanager
+    def track(description, total):
+        totals.append(total)
+        yield lambda amount, note="": done.append(amount)
+
+    monkeypatch.setattr("gportuguese.tokens.track", track)
+    inputs = {name: run.open(name) for name in ("corpus", "tokenizer")}
+    config = load_config(None, settings_of(files, tmp_path / "artifacts", weights))
+    build_tokens(config, inputs, tmp_path, init_world(config.runtime))
+    documents = [each["documents"] for each in run.open("corpus").facts["sources"]]
+    others = documents[1]["train"] if weights[1] else 0
+    assert totals == [sum(done)] == [sum(documents[0].values()) + others]
 
 
 def test_one_source_gives_the_bytes_of_the_short_form(files, tmp_path):
@@ -217,6 +293,33 @@ def test_a_source_without_validation_text_is_not_measured(run, caplog, tmp_path,
     facts = build_report(run.config, inputs, tmp_path, init_world(run.config.runtime))
     assert facts["sources"] == []
     assert caplog.messages == ["source en has no validation document, so it is not measured"]
+
+
+def test_vocabularies_are_compared_on_text_of_the_first_source(run, files, request, monkeypatch):
+    monkeypatch.syspath_prepend(str(request.config.rootpath / "scripts"))
+    compared = importlib.import_module("compare_vocabularies")
+    found = compared.texts_of(run.config, Namespace(other=files["en"], chars=10**9))
+    assert found["target"] == texts_of(run, "valid", "pt")
+
+
+def test_a_base_without_an_end_of_text_token_is_not_measured(run, caplog, tmp_path):
+    model, bpe = load_with_tokenizer("package:english-nano")
+    bpe.eos_token = None
+    model.save_pretrained(tmp_path / "base")
+    bpe.save_pretrained(tmp_path / "base")
+    align = replace(run.config.align, base=str(tmp_path / "base"))
+    inputs = {name: run.open(name) for name in STAGES["export"].used_inputs(run.config)}
+    caplog.set_level(logging.WARNING, "gportuguese")
+    config = replace(run.config, align=align)
+    facts = build_report(config, inputs, tmp_path, init_world(config.runtime))
+    assert ["has no end-of-text token" in message for message in caplog.messages] == [True]
+    (found,) = facts["sources"]
+    assert found["before"] is found["change"] is None
+    assert found["after"] == run.open("evaluate").facts["sources"][0]["after"]
+    inputs["evaluate"] = Artifact(tmp_path, {"facts": facts})
+    text = card.make(config, inputs, run.open("export").facts, []).text
+    assert "| base model | - |" in text
+    assert f"| after training | {found['after']['bits_per_byte']:.4f} [" in text
 
 
 def test_the_mix_does_not_depend_on_the_number_of_workers(run, settings, tmp_path):

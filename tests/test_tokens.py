@@ -1,5 +1,7 @@
 import json
 import time
+import tracemalloc
+from itertools import pairwise
 from types import SimpleNamespace
 
 import numpy as np
@@ -8,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gportuguese import Pipeline, corpus, init_world, load_config, tokenizer
+from gportuguese.config import asset_path
 from gportuguese.tokens import (
     BlockLoader,
     TokensError,
@@ -62,6 +65,26 @@ def test_too_few_tokens_for_one_step_are_an_error():
 def test_documents_need_an_end_of_text_token_between_them():
     with pytest.raises(TokensError, match="has no end-of-text token"):
         joined_ids(SimpleNamespace(eos_token_id=None), ["a"])
+
+
+def test_joined_documents_do_not_depend_on_portions_and_take_little_memory(monkeypatch):
+    bpe = tokenizer.load(asset_path("english-nano"))
+    texts = [sentence(n, 200) for n in range(1000)]
+    whole, offsets = joined_ids(bpe, texts)
+    monkeypatch.setattr("gportuguese.tokenizer._PORTION_CHARS", 5000)
+    tracemalloc.start()
+    ids, same_offsets = joined_ids(bpe, iter(texts))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert ids.tolist() == whole.tolist()
+    assert same_offsets.tolist() == offsets.tolist()
+    assert [bpe.decode(ids[a : b - 1]) for a, b in pairwise(offsets)] == texts
+    assert peak < 12 * len(ids) + 2**20  # a list of Python integers takes 40 bytes a token
+
+
+def test_no_documents_have_no_tokens():
+    ids, offsets = joined_ids(tokenizer.load(asset_path("english-nano")), [])
+    assert (ids.tolist(), offsets.tolist()) == ([], [0])
 
 
 def test_the_name_of_a_special_token_in_a_document_is_text(tiny_overrides, tmp_path):

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import asdict
 from functools import partial
+from itertools import chain, islice
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ from gportuguese.generation import Writer
 from gportuguese.intervals import shown
 from gportuguese.precision import autocast
 from gportuguese.progress import tracked
-from gportuguese.tokens import BlockLoader, bytes_per_token, joined_ids
+from gportuguese.tokens import BlockLoader, bytes_per_token, encoded, joined_ids
 
 log = logging.getLogger("gportuguese")
 
@@ -25,8 +26,9 @@ log = logging.getLogger("gportuguese")
 def measure_sources(config: Config, artifact: Artifact, trained: Writer) -> list[dict[str, Any]]:
     """Measures on the validation documents of each source besides the first.
 
-    `before` is the base model with its own tokenizer, and None if there is none. Both models read the
-    same documents, about `evaluate.tokens` of each source, spread over them.
+    `before` is the base model with its own tokenizer; None if there is none, or if its tokenizer has no
+    end-of-text token. Both models read the same documents, about `evaluate.tokens` of each source,
+    spread over them.
     """
     texts: dict[str, list[str]] = {}
     for source in sources_of(config.corpus)[1:]:
@@ -36,21 +38,34 @@ def measure_sources(config: Config, artifact: Artifact, trained: Writer) -> list
         else:
             log.warning("source %s has no validation document, so it is not measured", name)
     after = _measure(config, texts, trained, "")
+    before = _measure_base(config, texts, trained.device) if texts else {}
+    return [_facts(name, before.get(name), after[name]) for name in texts]
+
+
+def _measure_base(
+    config: Config, texts: dict[str, list[str]], device: str
+) -> dict[str, metrics.SumsByDocument]:
+    """Measures the base model; empty if that is not possible."""
     base = config.align.base
-    if not texts or not isinstance(base, str) or config.align.method == "random":
-        return [_facts(name, None, after[name]) for name in texts]
+    if not isinstance(base, str) or config.align.method == "random":
+        return {}
     model, tokenizer = causal_lm.load_with_tokenizer(base)
-    writer = Writer(model.to(trained.device), tokenizer, trained.device)
-    before = _measure(config, texts, writer, "base model, ")
-    return [_facts(name, before[name], after[name]) for name in texts]
+    if tokenizer.eos_token_id is None:
+        log.warning(
+            "the tokenizer of %s has no end-of-text token (eos_token), so the base model is not "
+            "measured on the other sources",
+            base,
+        )
+        return {}
+    return _measure(config, texts, Writer(model.to(device), tokenizer, device), "base model, ")
 
 
 def _validation_texts(config: Config, artifact: Artifact, name: str, writer: Writer) -> list[str]:
-    texts = [text for batch in corpus.load(artifact, "valid", source=name) for text in batch]
-    if not texts or config.evaluate.tokens is None:
-        return texts
-    num_tokens = len(joined_ids(writer.tokenizer, texts)[0])
-    return texts[:: -(-num_tokens // config.evaluate.tokens)]
+    load, step = partial(corpus.load, artifact, "valid", source=name), 1
+    if config.evaluate.tokens is not None:  # counted apart: the texts need not fit into memory
+        num_tokens = sum(len(ids) for ids, _ in encoded(writer.tokenizer, load()))
+        step = max(1, -(-num_tokens // config.evaluate.tokens))
+    return list(islice(chain.from_iterable(load()), 0, None, step))
 
 
 def _measure(
@@ -85,12 +100,12 @@ def sums_over(
     Blocks are shorter if the text does not fill one. Raises `UserError` if there is nothing to predict.
     """
     ids, offsets = joined_ids(writer.tokenizer, texts)
-    token_bytes = torch.from_numpy(bytes_per_token(writer.tokenizer)).to(writer.device)
-    targets = torch.from_numpy(ids[1:]).to(writer.device)  # the first token is only read
-    if not token_bytes[targets].any():
+    token_bytes = bytes_per_token(writer.tokenizer)
+    if not token_bytes[ids[1:]].any():  # the first token is only read
         raise UserError("the texts have fewer than two tokens, so there is nothing to predict")
     loader = BlockLoader(ids, max(min(block_size, len(ids) - 1), 1), batch_size)
-    return metrics.SumsByDocument(token_bytes, loader, offsets)
+    on_device = torch.from_numpy(token_bytes).to(writer.device)
+    return metrics.SumsByDocument(on_device, loader, offsets)
 
 
 def sources_markdown(sources: list[dict[str, Any]]) -> str:

@@ -68,7 +68,7 @@ def write_mix(
     of each document in the corpus's training split.
 
     `encode(source, stem)` writes the tokens of a source to `<stem>.bin`, where its documents start to
-    `<stem>.offsets.bin`, and returns the number of tokens.
+    `<stem>.offsets.bin`, and returns the number of tokens. It is not called for sources of weight 0.
     """
     first, *_ = sources = sources_of(config.corpus)
     parts: list[dict[str, Any]] = []
@@ -80,6 +80,11 @@ def write_mix(
         )
         for source in sorted(sources, key=lambda source: source.name not in target):
             name = str(source.name)
+            if source.weight == 0:  # only measured
+                parts.append({
+                    "name": name, "weight": source.weight, "documents": 0, "tokens": 0, "repeats": 0.0
+                })  # fmt: skip
+                continue
             num_tokens = encode(name, _SOURCE)
             wanted: float = num_tokens
             if parts and source.weight is not None:  # then the first source has one too

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import functools
 import json
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from itertools import chain
 from pathlib import Path
@@ -19,6 +20,8 @@ from gportuguese.world import World
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerBase
+
+log = logging.getLogger("gportuguese")
 
 END_OF_TEXT = "<|endoftext|>"
 _PORTION_CHARS = 1 << 22  # encoded at once; each takes about 200 bytes of memory
@@ -35,7 +38,10 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     if the corpus cannot fill the vocabulary, or if the base's tokenizer cannot be extended.
     """
     section, stored = config.tokenizer, inputs["corpus"]
-    sources = corpus.target_sources(stored) or (None,)
+    target = corpus.target_sources(stored)
+    if target is not None:
+        _report_sources(stored, target)
+    sources = target or (None,)
 
     def batches() -> Iterator[list[str]]:
         return chain.from_iterable(corpus.load(stored, "train", source=name) for name in sources)
@@ -61,6 +67,18 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         "probe": tokenizer.tokenize(corpus.probe_of(inputs["corpus"])),
         **facts,
     }
+
+
+def _report_sources(stored: Artifact, target: list[str]) -> None:
+    """Logs which sources the new vocabulary is learned from."""
+    languages = {each["name"]: each["language"] for each in stored.facts["sources"]}
+    names = [f"{name} ({languages.pop(name) or 'no language set'})" for name in target]
+    others = [f"{name} ({language})" for name, language in languages.items()]
+    log.info(
+        "tokenizer and alignment learn from %s%s",
+        ", ".join(names),
+        f"; not from {', '.join(others)}" if others else "",
+    )
 
 
 def train(
@@ -264,7 +282,7 @@ def num_ids(tokenizer: PreTrainedTokenizerBase) -> int:
     return 1 + int(max(tokenizer.get_vocab().values()))
 
 
-def portions(texts: list[str]) -> Iterator[list[str]]:
+def portions(texts: Iterable[str]) -> Iterator[list[str]]:
     """Groups texts into portions of at most `_PORTION_CHARS`; a longer text, like a book, is alone."""
     portion: list[str] = []
     num_chars = 0

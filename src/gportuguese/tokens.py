@@ -18,7 +18,7 @@ import torch
 
 from gportuguese import corpus, tokenizer
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, UserError
+from gportuguese.config import Config, UserError, sources_of
 from gportuguese.corpus import Split
 from gportuguese.mixing import write_mix
 from gportuguese.packing import Packing
@@ -40,13 +40,12 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     Of several sources, the held-out sets are those of the first, and `mixing` writes the training set.
     """
     bpe = tokenizer.load(inputs["tokenizer"].folder)
-    backend = tokenizer.plain_backend(bpe)
     token_bytes = bytes_per_token(bpe)
     np.save(out / "token_bytes.npy", token_bytes)
     dtype = np.dtype("<u2" if len(bpe) <= 2**16 else "<u4")
     stored, target = inputs["corpus"], corpus.target_sources(inputs["corpus"])
     facts: dict[str, Any] = {"dtype": dtype.str, "end_of_text": bpe.eos_token_id, "tokens": {}}
-    with track("tokens", sum(stored.facts["documents"].values())) as advance:
+    with track("tokens", _num_documents(config, stored)) as advance:
 
         def encode(split: Split, source: str | None, stem: str) -> int:
             position = 0
@@ -55,14 +54,11 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
                 (out / f"{stem}.offsets.bin").open("wb") as offsets_file,
             ):
                 batches = corpus.load(stored, split, source=source)
-                for texts in chain.from_iterable(map(tokenizer.portions, batches)):
-                    encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
-                    rows = [np.array([*e.ids, bpe.eos_token_id], dtype) for e in encodings]
-                    lengths = np.array([len(row) for row in rows], "<i8")
+                for ids, lengths in encoded(bpe, batches, dtype):
                     (position + np.cumsum(lengths) - lengths).astype("<i8").tofile(offsets_file)
-                    np.concatenate(rows).tofile(ids_file)
-                    position += int(lengths.sum())
-                    advance(len(texts), f"{position / 1e6:,.1f} M tokens")
+                    ids.tofile(ids_file)
+                    position += len(ids)
+                    advance(len(lengths), f"{position / 1e6:,.1f} M tokens")
                 np.array([position], "<i8").tofile(offsets_file)
             return position
 
@@ -86,6 +82,16 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     return facts
 
 
+def _num_documents(config: Config, stored: Artifact) -> int:
+    """The documents that `build` encodes: of several sources, held-out ones only of the first."""
+    counts = [each["documents"] for each in stored.facts.get("sources", ())]
+    if len(counts) < 2:
+        return sum(stored.facts["documents"].values())
+    read = zip(sources_of(config.corpus)[1:], counts[1:], strict=True)
+    others = sum(count["train"] for source, count in read if source.weight != 0)
+    return int(sum(counts[0].values()) + others)
+
+
 def _count_bytes(ids: np.ndarray, token_bytes: np.ndarray) -> int:
     """The UTF-8 bytes of a text, read a part at a time."""
     return int(sum(token_bytes[ids[i : i + 2**20]].sum() for i in range(0, len(ids), 2**20)))
@@ -98,8 +104,26 @@ def bytes_per_token(bpe: Any) -> np.ndarray:
     return lengths
 
 
+def encoded(
+    bpe: Any, batches: Iterable[Iterable[str]], dtype: np.dtype[Any] | str = "<i4"
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the ids and lengths (int64) of some documents at a time, each with its end-of-text token.
+
+    Raises `TokensError` if the tokenizer has no such token.
+    """
+    if bpe.eos_token_id is None:
+        raise TokensError(
+            "the tokenizer has no end-of-text token to put after each document; set its eos_token"
+        )
+    backend = tokenizer.plain_backend(bpe)
+    for texts in chain.from_iterable(map(tokenizer.portions, batches)):
+        encodings = backend.encode_batch_fast(texts, add_special_tokens=False)
+        rows = [np.array([*e.ids, bpe.eos_token_id], dtype) for e in encodings]
+        yield np.concatenate(rows), np.array([len(row) for row in rows], np.int64)
+
+
 def joined_ids(bpe: Any, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
-    """Token ids and offsets of documents as the stage joins them, int64, in memory.
+    """Token ids (int32) and offsets (int64) of documents as the stage joins them, in memory.
 
     >>> ids, offsets = joined_ids(tokenizer, ["A", "B"])
     >>> ids.tolist(), offsets.tolist()
@@ -107,15 +131,9 @@ def joined_ids(bpe: Any, texts: Iterable[str]) -> tuple[np.ndarray, np.ndarray]:
 
     Raises `TokensError` if the tokenizer has no end-of-text token.
     """
-    if bpe.eos_token_id is None:
-        raise TokensError(
-            "the tokenizer has no end-of-text token to put after each document; set its eos_token"
-        )
-    encodings = tokenizer.plain_backend(bpe).encode_batch_fast(
-        list(texts), add_special_tokens=False
-    )
-    ids = np.array([id for e in encodings for id in (*e.ids, bpe.eos_token_id)], np.int64)
-    return ids, np.cumsum([0, *(len(e.ids) + 1 for e in encodings)], dtype=np.int64)
+    parts = [(np.empty(0, np.int32), np.zeros(1, np.int64)), *encoded(bpe, [texts])]
+    ids, lengths = map(np.concatenate, zip(*parts, strict=True))
+    return ids, np.cumsum(lengths)
 
 
 def load_ids(folder: Path, split: Split, dtype: str) -> np.ndarray:

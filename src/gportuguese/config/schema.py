@@ -97,8 +97,10 @@ class SourceConfig:
     """Share of the training tokens. Set it for all sources, adding up to 1, or for none: then each is read
     once. 0 only measures a source in the report."""
     language: str | None = None
-    """Language of the documents (ISO 639-1); null is the dump's, or that of the first source. The
-    tokenizer and the alignment learn from the sources in the first one's language."""
+    """Language of the documents (ISO 639-1). If null, the first source takes `corpus.language`, and `dump`
+    then takes the dump's. Any other source without a language counts as text in the first one's. The
+    tokenizer and the alignment learn from the sources in that language, whatever the region (`pt-BR` is
+    `pt`), so give replay text its own: `language: en`."""
     filter: FilterConfig = FilterConfig()
     """Which of its documents to keep."""
     bytes: Annotated[int, Within("[1, inf)")] | None = None

@@ -22,6 +22,7 @@ from gportuguese.config import (
     sources_of,
 )
 from gportuguese.corpus.documents import is_on_hub
+from gportuguese.corpus.exclusion import FEWEST_WORDS, NUM_WORDS, REASON
 from gportuguese.epochs import epochs_markdown
 from gportuguese.intervals import shown
 from gportuguese.progress import clock
@@ -56,6 +57,8 @@ def make(
         parameters=facts["parameters"],
         documents=_documents(corpus.facts, inputs["tokens"].facts),
         corpus_settings=config.corpus,
+        min_chars=target.filter.min_chars,
+        excluding=_excluding(config, corpus),
         is_dump=target.documents == DUMP,
         text=_text_of(target, inputs),
         sources=_sources(config, inputs),
@@ -100,7 +103,8 @@ def _data(
     a Hub id, or the wiki and date of a Wikimedia dump.
     """
     section, sources = config.export, sources_of(config.corpus)
-    on_hub = [source.documents for source in sources if is_on_hub(source)]
+    read = [source for source in sources if source.weight != 0]  # others are only measured
+    on_hub = [source.documents for source in read if is_on_hub(source)]
     name = section.dataset
     if name is None and sources[0].documents == DUMP:
         name = _wikimedia_dump(inputs)
@@ -135,6 +139,19 @@ def _data(
         model_name=(section.title or config.name) if results else None,
         eval_results=results or None,
         widget=[{"text": prompt} for prompt in prompts],
+    )
+
+
+def _excluding(config: Config, corpus: Artifact) -> str:
+    """Says which documents `corpus.exclude` dropped; empty if it is not set."""
+    if not config.corpus.exclude:
+        return ""
+    # only the names: paths mean nothing to others
+    names = ", ".join(f"`{Path(each).name}`" for each in config.corpus.exclude)
+    dropped = corpus.facts["dropped"].get(REASON, 0)
+    return (
+        f"Documents that share {NUM_WORDS} words in a row with the evaluation texts {names} (or a whole "
+        f"text of {FEWEST_WORDS} to {NUM_WORDS - 1} words) were dropped: {dropped:,}."
     )
 
 
