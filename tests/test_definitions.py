@@ -140,7 +140,7 @@ def test_a_run_stopped_in_either_pass_ends_with_the_same_bytes(
         raise KeyboardInterrupt
 
     # at the end of the first pass all is read, but the definitions are not renamed
-    where = {"first pass": "pool.check_end", "second pass": "_summed"}[when]
+    where = {"first pass": "pool.check_end", "second pass": "collect_pages"}[when]
     with monkeypatch.context() as patch:
         patch.setattr(f"gportuguese.corpus.{where}", stop)
         with pytest.raises(KeyboardInterrupt):
@@ -151,7 +151,7 @@ def test_a_run_stopped_in_either_pass_ends_with_the_same_bytes(
         path.unlink()
     (scratch / "templates.sqlite.tmp").write_bytes(b"half a database")
     left = len(list(scratch.glob("*.jsonl")))
-    reports = recorded_progress(monkeypatch, "gportuguese.corpus")
+    reports = recorded_progress(monkeypatch, "gportuguese.corpus.pages")
     resumed = build(dump, tmp_path / "stopped")
     assert sum(is_resumed for _, is_resumed in reports[0]) == left < len(reports[0])
     assert (left > 0) == (when == "second pass")

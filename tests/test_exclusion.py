@@ -130,8 +130,13 @@ def test_every_format_excludes_the_same(tmp_path):
 
 def test_files_that_exclude_nothing_are_named(tmp_path, caplog):
     (tmp_path / "a.jsonl").write_text('{"question": "x"}\n', encoding="utf-8")
-    with pytest.raises(CorpusError, match=r"exclude: .*a\.jsonl has no text of at least 8 words"):
+    with pytest.raises(
+        CorpusError, match=r"exclude: .*a\.jsonl has no text; its rows need a 'text'"
+    ):
         write_excluded(section(tmp_path / "a.jsonl"), tmp_path)
+    (tmp_path / "c.txt").write_text("Sim.\n", encoding="utf-8")
+    write_excluded(section(tmp_path / "c.txt"), tmp_path)
+    assert Excluded.open(tmp_path) is None
     with pytest.raises(CorpusError, match=r"exclude: no documents at .*/none\.txt"):
         hash_excluded(section(tmp_path / "none.txt"))
     (tmp_path / "b.txt").write_text(f"Sim.\n{sentence(2, 20)}\nNão.\n", encoding="utf-8")

@@ -195,7 +195,7 @@ def test_a_text_grows_beyond_the_context_in_steps(open_page, url, writer):
     set_slider(page, "max_tokens", 200)
     text.fill(start)
     text.press("Control+Enter")
-    expect(page.locator("#status")).to_have_text(re.compile("Pronto: 200 tokens"))
+    expect(page.locator("#status")).to_have_text(re.compile("Pronto: 200 tokens"), timeout=60_000)
     # the model reads the whole text until the context is full, then only its last three quarters
     wanted, left = start, 200
     while left > 0:

@@ -40,8 +40,8 @@ def hash_excluded(section: CorpusConfig) -> str:
 def write_excluded(section: CorpusConfig, *folders: Path) -> None:
     """Writes the runs of words of the evaluation texts to each folder, for `Excluded.open`.
 
-    A .txt file is one text, and so is each of its lines. Raises `CorpusError` for a file that excludes
-    nothing.
+    A .txt file is one text, and so is each of its lines. Raises `CorpusError` for a file without a
+    text. Texts of fewer than eight words are only counted.
     """
     files = exclusion_files(section)
     runs = RunsOfTexts()
@@ -49,11 +49,9 @@ def write_excluded(section: CorpusConfig, *folders: Path) -> None:
     with track("exclude", sum(file.size or 0 for file in files)) as advance:
         for file in files:
             lengths = _add_file(file, runs)
-            if max(lengths, default=0) < FEWEST_WORDS:
-                raise CorpusError(
-                    f"corpus.exclude: {file.place} has no text of at least {FEWEST_WORDS} words; its rows "
-                    "need a 'text'"
-                )
+            if not lengths:
+                advice = "" if file.kind == ".txt" else "; its rows need a 'text'"
+                raise CorpusError(f"corpus.exclude: {file.place} has no text{advice}")
             num_texts += len(lengths)
             num_short += sum(length < FEWEST_WORDS for length in lengths)
             advance(file.size or 0, file.name)
