@@ -1,6 +1,7 @@
 """Learning rows: pairs of tokens against a slow search, the head fit against a slow twin, and what moves."""
 
 import copy
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,12 +9,13 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gportuguese import causal_lm, load_config, tying
-from gportuguese.align import AlignError, distillation, head_fit, make_room, pieces, put_rows, rows
+from gportuguese import causal_lm, load_config, plan, tying
+from gportuguese.align import distillation, head_fit, make_room, pieces, put_rows, rows
 from gportuguese.align.distillation import Windows, common_ends, distill, hidden_after, schedule
 from gportuguese.align.head_fit import fit_head
 from gportuguese.align.rows import Vocabularies
 from gportuguese.align.saved_state import SavedState
+from gportuguese.base import ModelError
 from gportuguese.config import ConfigError
 from gportuguese.tokens import BlockLoader, joined_ids
 from tests.conftest import sentence, tiny_settings
@@ -292,9 +294,13 @@ def test_the_stage_learns_rows_and_continues_after_an_interruption(settings, mon
     assert changed == {"transformer.wte.weight", "lm_head.weight"}
 
 
-def test_a_tied_head_is_not_fitted(settings):
-    with pytest.raises(AlignError, match=r"shares the matrix of the embeddings; set align.tie"):
-        build(settings, "align", "align.head_tokens=2048")
+def test_a_tied_head_is_not_fitted(settings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    more = (*settings, "runtime.artifacts_dir=none", "align.head_tokens=2048")
+    for act in (lambda: build(more, "align"), lambda: plan.read_shape(load_config(None, more))):
+        with pytest.raises(ModelError, match=r"shares the matrix of the embeddings; set align.tie"):
+            act()
+    assert not Path("none").exists()  # rejected before anything is built
 
 
 def test_a_random_model_has_nothing_to_learn_rows_from(settings):

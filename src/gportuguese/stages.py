@@ -227,10 +227,15 @@ def _dump_receipt(config: Config, folders: Folders) -> Hashes:
     return {"receipt": None if folder is None else folder.name}
 
 
-def _check_packages(world: World, config: Config) -> None:
+def _check_alignment(world: World, config: Config) -> None:
     from gportuguese.align_files import check_packages
 
     check_packages(config.align)
+    given = config.align.base
+    if config.align.head_tokens and isinstance(given, str) and base.locate_base(given, False):
+        from gportuguese.plan import read_shape
+
+        read_shape(config)  # rejects a tied head
 
 
 def _check_formats(world: World, config: Config) -> None:
@@ -296,7 +301,7 @@ STAGES = {
             version=5,
             resumable=True,
             fetch=lambda config: base.identity_of(config.align.base, download=True),
-            check=_check_packages,
+            check=_check_alignment,
         ),
         Stage(
             name="train",

@@ -37,6 +37,15 @@ def untie(model: PreTrainedModel, name: str) -> None:
         head.weight = nn.Parameter(head.weight.detach().clone())
 
 
+def check_untied(config: Any, name: str) -> None:
+    """Raises `ModelError`, with the base's `name`, if a Hugging Face config ties the head."""
+    if config.tie_word_embeddings:
+        raise ModelError(
+            f"align.head_tokens: the output head of {name} shares the matrix of the embeddings; set "
+            "align.tie to untie, or align.head_tokens to 0"
+        )
+
+
 def untie_config(config: Any, name: str) -> None:
     """Changes a Hugging Face config so that its models have untied heads, also when they are reloaded.
 

@@ -40,6 +40,8 @@ def read_shape(config: Config) -> Any:
     shape.vocab_size = vocab_size
     if config.align.tie == "untie":
         tying.untie_config(shape, str(base))
+    if config.align.head_tokens:
+        tying.check_untied(shape, str(base))
     causal_lm.set_special_ids(shape, vocab_size - 1)
     shape.use_cache = False
     causal_lm.check_block_size(config.tokens.block_size, shape, str(base))
