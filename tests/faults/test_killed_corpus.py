@@ -102,10 +102,10 @@ def test_twenty_kills_change_nothing_in_a_mix_from_files_and_the_hub(tmp_path):
         before = 0
         for _ in range(20):
             process = start(tmp_path / "killed")
-            wanted = before + words.randint(0, 2)
+            wanted = before + words.randint(0, 1)  # few enough that twenty do not reach the end
             while process.poll() is None and num_shards() < wanted:
                 time.sleep(0.05)
-            time.sleep(words.uniform(0.0, 1.0))  # not to wait for anything: any moment will do
+            time.sleep(words.uniform(0.0, 0.2))  # not to wait for anything: any moment will do
             assert process.poll() is None
             process.kill()
             process.wait()
