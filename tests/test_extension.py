@@ -74,7 +74,7 @@ def extended_of(kind, texts=tuple(PORTUGUESE), vocab_size=None):
 
 
 def slow_learn(base, texts, vocab_size, min_frequency):
-    """Encodes all texts with every merge found so far, then joins the most frequent pair."""
+    """Encodes all texts with the merges found until then, and joins the most frequent pair."""
     vocab = base.get_vocab(with_added_tokens=True)
     merges = [tuple(pair) for pair in json.loads(base.to_str())["model"]["merges"]]
     forbidden = {token.content for token in base.get_added_tokens_decoder().values()}

@@ -277,7 +277,7 @@ def test_only_the_columns_of_a_table_that_are_needed_are_read(hub, tmp_path):
 
 
 class Plain(BaseHTTPRequestHandler):
-    """A server of one file that knows nothing of ranges, and breaks off as it is told."""
+    """A server of one file. It ignores ranges, and breaks off where the test says."""
 
     content, breaks, etag = jsonl(), deque(), "1"
 

@@ -35,9 +35,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 _RATE = 1e-3  # of Adam, for M in scaled coordinates
-_PRIOR = (
-    1.5  # a = _PRIOR * trace(C): the prior's standard deviation of a logit is (1 / _PRIOR) ** 0.5
-)
+# a = _PRIOR * trace(C), so that the prior gives a logit a standard deviation of _PRIOR ** -0.5
+_PRIOR = 1.5
 _MIN_VARIANCE = 1e-6  # of the largest; M ignores other directions, which hold only rounding errors
 _COVARIANCE_BATCHES = 16
 _MIN_COUNT = 0.1  # assumed for tokens that never occur
@@ -136,7 +135,7 @@ def _start(
     return {
         "batch": 0,
         "losses": [],
-        "variances": variances_D.clamp_min(1e-30).to(weight_VD),
+        "variances": variances_D.clamp_min(torch.finfo(torch.float32).tiny).to(weight_VD),
         "axes": axes_DD,
         "weight": weight_VD @ axes_DD,
         "shared": torch.zeros_like(axes_DD),

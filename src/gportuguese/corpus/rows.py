@@ -45,7 +45,7 @@ class Row(NamedTuple):
     mark: Mark
     """The place after it."""
     read: int
-    """Bytes of the file read so far."""
+    """How many bytes of the file have been read."""
 
 
 def read_rows(
