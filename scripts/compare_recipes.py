@@ -16,8 +16,8 @@ of `published` and of `all-adamw`.
 
 `--parts` divides each epoch of the config, for more points and a shorter `brief` phase. `--rates`
 multiplies every peak rate: with its first seed, each schedule tries one rate after another until the next
-is worse; its other seeds run at the best rate. A run that stops itself counts as infinitely bad. Finished
-stages stay in the artifacts, so an interrupted comparison resumes.
+is worse; its other seeds run at the best rate. A run that stops itself counts as infinitely bad. Each
+finished run adds a line to `--results`, so an interrupted comparison resumes.
 """
 
 import argparse
@@ -28,8 +28,9 @@ import statistics
 import subprocess
 import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
-from comparison import environment, make_parser, run_all, spread, table, words_of
+from comparison import Results, environment, make_parser, run_all, spread, table, words_of
 
 from gportuguese import Pipeline, init_world, load_config
 from gportuguese.config import PhaseConfig
@@ -88,25 +89,43 @@ def overrides(args: argparse.Namespace, way: str, rate: float, seed: int) -> lis
     return [*sets, f"train.phases={json.dumps(found)}"]
 
 
+def identity_of(args: argparse.Namespace, way: str, rate: float, seed: int) -> dict:
+    """Everything that determines a run's result; builds the stages before training."""
+    config = load_config(args.config, tuple(overrides(args, way, rate, seed)))
+    pipeline = Pipeline(config)
+    for stage in ("tokens", "align"):
+        pipeline.build(stage, init_world(config.runtime))
+    return {"way": way, "rate": rate, "seed": seed, "run": pipeline.folder("evaluate").name}
+
+
+def run(args: argparse.Namespace, identity: dict) -> dict:
+    """Trains and measures one run in a process of its own; returns its line of the results.
+
+    Its report is None if the run stopped itself.
+    """
+    sets = overrides(args, identity["way"], identity["rate"], identity["seed"])
+    words = [sys.executable, "-m", "gportuguese", "evaluate", "--config", str(args.config)]
+    words += words_of(sets)
+    done = subprocess.run(words, env=environment(args.jobs), stdout=subprocess.DEVNULL)
+    if done.returncode == 2:  # stopped itself; other user errors come up in the stages above
+        return {**identity, "report": None}
+    done.check_returncode()
+    folder = Pipeline(load_config(args.config, tuple(sets))).open("evaluate").folder
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
+    kept = ("epochs", "measures", "training", "versions")
+    return {**identity, "report": {name: report[name] for name in kept}}
+
+
 def evaluate(args: argparse.Namespace, runs: list[tuple[str, float, int]]) -> list[dict | None]:
     """The reports of runs (way, rate, seed), missing ones built; None if the run stopped itself."""
-    plans = [overrides(args, *run) for run in runs]
-    for sets in plans:  # build the stages that runs share before runs go in parallel
-        config = load_config(args.config, tuple(sets))
-        for stage in ("tokens", "align"):
-            Pipeline(config).build(stage, init_world(config.runtime))
-
-    def one(sets: list[str]) -> dict | None:
-        words = [sys.executable, "-m", "gportuguese", "evaluate", "--config", str(args.config)]
-        words += words_of(sets)
-        done = subprocess.run(words, env=environment(args.jobs), stdout=subprocess.DEVNULL)
-        if done.returncode == 2:  # stopped itself; other user errors come up in the stages above
-            return None
-        done.check_returncode()
-        folder = Pipeline(load_config(args.config, tuple(sets))).open("evaluate").folder
-        return json.loads((folder / "report.json").read_text(encoding="utf-8"))
-
-    return run_all(one, plans, args.jobs)
+    if not runs:
+        return []
+    identities = [identity_of(args, *each) for each in runs]
+    results = Results(args.results)
+    todo = [identities[number] for number in results.missing(identities)]
+    run_all(lambda identity: results.add(run(args, identity)), todo, args.jobs)
+    found = {line["run"]: line["report"] for line in results.of(identities)}
+    return [found[identity["run"]] for identity in identities]
 
 
 def end_of(report: dict | None) -> float:
@@ -123,6 +142,7 @@ def main() -> None:
     parser.add_argument("--rates", default="1", help="factors for every peak rate")
     parser.add_argument("--parts", type=int, default=1, help="parts of each epoch of the config")
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--results", type=Path, default=Path("recipes.jsonl"))
     args = parser.parse_args()
     ways, rates = args.ways.split(","), [float(rate) for rate in args.rates.split(",")]
     reports: dict[tuple[str, float, int], dict | None] = {}
