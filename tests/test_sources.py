@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from gportuguese import Pipeline, load_config
 from gportuguese.config import ConfigError, CorpusConfig, SourceConfig, is_hub_id, sources_of
-from gportuguese.corpus import CorpusError, documents, load
+from gportuguese.corpus import CorpusError, documents, load, splits
 from gportuguese.corpus.documents import files_of, read_source
 from gportuguese.corpus.exclusion import REASON
 from gportuguese.corpus.exclusion_files import write_excluded
@@ -435,6 +435,29 @@ def test_several_sources_are_one_corpus_with_counts_of_each(tmp_path, two):
     assert len(set(ids)) == len(ids) == 81
     assert {"pt/7", "en/7"} < set(ids)
     assert artifact.facts["documents"] == {split: len(each) for split, each in rows.items()}
+
+
+def test_the_texts_of_all_sources_are_read_once(tmp_path, two, monkeypatch):
+    monkeypatch.setattr(splits, "_ROW_GROUP_DOCUMENTS", 7)
+    third = {"documents": str(tmp_path / "ar.jsonl")}  # alphabetically before the others
+    (tmp_path / "ar.jsonl").write_bytes(jsonl([{"text": sentence(n, 90)} for n in range(20)]))
+    artifact = mixed(tmp_path, *two, third)
+    real, read = pq.ParquetFile.iter_batches, []
+
+    def spied(file, batch_size, row_groups, **options):
+        read.extend(row_groups)
+        return real(file, batch_size, row_groups, **options)
+
+    monkeypatch.setattr(pq.ParquetFile, "iter_batches", spied)
+    for split, rows in rows_in(artifact).items():
+        read.clear()
+        for name in ("pt", "en", "ar"):
+            texts = [text for batch in load(artifact, split, source=name) for text in batch]
+            assert texts == [row["text"] for row in rows if row["source"] == name]
+        num_groups = pq.ParquetFile(artifact.folder / f"{split}.parquet").num_row_groups
+        assert set(read) == set(range(num_groups))
+        assert len(read) <= num_groups + 2  # sources meet in at most two groups
+    assert not list(load(artifact, "train", source="zz"))
 
 
 def test_near_duplicates_across_sources_are_on_the_first_ones_side(tmp_path, two):

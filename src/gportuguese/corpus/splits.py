@@ -42,19 +42,36 @@ def load(
 ) -> Iterator[list[str]]:
     """Yields the texts of a split in order, at most `batch_size` at a time.
 
-    With `source`, only those of the source of that name.
+    With `source`, only those of the source of that name; the texts of others are not read, except in
+    row groups that hold both.
     """
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
 
     with pq.ParquetFile(artifact.folder / f"{split}.parquet") as file:
-        is_marked = source is not None and _SOURCE in file.schema_arrow.names
-        columns = ["text", _SOURCE] if is_marked else ["text"]
-        for batch in file.iter_batches(batch_size=batch_size, columns=columns):
-            if is_marked:
-                batch = batch.filter(pc.equal(batch.column(_SOURCE), source))
+        if source is None or _SOURCE not in file.schema_arrow.names:
+            for batch in file.iter_batches(batch_size=batch_size, columns=["text"]):
+                yield batch.column("text").to_pylist()
+            return
+        groups = _groups_with(file, source)
+        for batch in file.iter_batches(batch_size, groups, columns=["text", _SOURCE]):
+            batch = batch.filter(pc.equal(batch.column(_SOURCE), source))
             if len(batch):
                 yield batch.column("text").to_pylist()
+
+
+def _groups_with(file: pq.ParquetFile, source: str) -> list[int]:
+    """The row groups that may hold documents of a source, by the bounds that each states."""
+    column = file.schema_arrow.names.index(_SOURCE)
+    bounds = [
+        file.metadata.row_group(number).column(column).statistics
+        for number in range(file.num_row_groups)
+    ]
+    return [
+        number
+        for number, bound in enumerate(bounds)
+        if bound is None or not bound.has_min_max or bound.min <= source <= bound.max
+    ]
 
 
 def rows_of(artifact: Artifact, split: Split, source: str) -> np.ndarray:
