@@ -221,7 +221,7 @@ def test_what_is_excluded_does_not_count_towards_the_limit_of_bytes(tmp_path, mo
     def reading(folder):
         folder.mkdir(exist_ok=True)
         write_excluded(section, folder)
-        return read_source(section, sources_of(section)[0], folder, "corpus")
+        return read_source(section, sources_of(section)[0], folder, "corpus", folder)
 
     straight = reading(tmp_path / "straight")
     dropped = sum(summary["dropped"].get(REASON, 0) for summary in straight.summaries)
@@ -458,6 +458,14 @@ def test_the_texts_of_all_sources_are_read_once(tmp_path, two, monkeypatch):
         assert set(read) == set(range(num_groups))
         assert len(read) <= num_groups + 2  # sources meet in at most two groups
     assert not list(load(artifact, "train", source="zz"))
+
+
+def test_texts_are_excluded_from_every_source(tmp_path, two):
+    exam = [json.loads((tmp_path / "pt.jsonl").read_text().splitlines()[7])["text"]]
+    exam += [next(csv.DictReader((tmp_path / "en.csv").read_text().splitlines()))["text"]]
+    (tmp_path / "exam.txt").write_text("\n".join(exam), encoding="utf-8")
+    artifact = mixed(tmp_path, *two, exclude=f"[{tmp_path / 'exam.txt'}]")
+    assert [each["dropped"][REASON] for each in artifact.facts["sources"]] == [1, 1]
 
 
 def test_near_duplicates_across_sources_are_on_the_first_ones_side(tmp_path, two):

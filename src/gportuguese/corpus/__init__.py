@@ -71,7 +71,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     for folder in folders:
         folder.mkdir(parents=True, exist_ok=True)
     if section.exclude:
-        write_excluded(section, *folders)
+        write_excluded(section, shards)
     found: dict[str, Reading] = {}
     # the dump last: it takes hours, and wrong settings of the others show before
     for source, folder in sorted(
@@ -79,9 +79,13 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     ):
         description = "corpus" if len(sources) == 1 else f"corpus: {source.name}"
         if source.documents == DUMP:
-            found[str(source.name)] = read_dump(inputs["dump"], config, source, folder, world)
+            found[str(source.name)] = read_dump(
+                inputs["dump"], config, source, folder, world, excluded=shards
+            )
         else:
-            found[str(source.name)] = read_source(section, source, folder, description)
+            found[str(source.name)] = read_source(
+                section, source, folder, description, excluded=shards
+            )
     readings = [found[str(source.name)] for source in sources]
     cleaned = time.monotonic()
     counted = collect_pages(readings, out)

@@ -93,9 +93,16 @@ def read_own(section: CorpusConfig) -> Iterator[Document | Dropped]:
 
 
 def read_source(
-    section: CorpusConfig, source: SourceConfig, folder: Path, description: str
+    section: CorpusConfig,
+    source: SourceConfig,
+    folder: Path,
+    description: str,
+    excluded: Path | None = None,
 ) -> Reading:
-    """Writes the documents of a source as shards, after the shards that an earlier run has finished."""
+    """Writes the documents of a source as shards, after the shards that an earlier run has finished.
+
+    `excluded` is the folder of `write_excluded`.
+    """
     files = files_of(section, source)
     versions = [file.version for file in files]
     paths, summaries = _finished(folder, versions)
@@ -108,8 +115,8 @@ def read_source(
         shard = ShardWriter(section)
 
     result = None
-    excluded = Excluded.open(folder)
-    for result in _read(section, source, files, description, list(summaries), excluded):
+    runs = Excluded.open(excluded)
+    for result in _read(section, source, files, description, list(summaries), runs):
         shard.add(result.document)
         if shard.num_results == _SHARD_DOCUMENTS or shard.num_bytes >= _SHARD_BYTES:
             write(result)

@@ -22,8 +22,9 @@ NUM_WORDS = 13
 FEWEST_WORDS = 8
 REASON = "shares text with corpus.exclude"
 
-# powers of an odd number modulo 2^64: the factors of a polynomial, which lose no bits
-_FACTORS = np.array([pow(0x9E3779B97F4A7C15, n, 1 << 64) for n in range(1, 129)], np.uint64)
+# hashes are polynomials modulo 2^64 in an odd number, whose powers lose no bits and have inverses
+_FACTOR = 0x9E3779B97F4A7C15
+_SEVERAL = 0xFFFFFFFF  # marks a character whose folded form has several, as ß
 _TABLE_PLACES = 8  # of a prefix in the first, rough look-up, which one in eight others passes
 _FILES = "excluded-"
 
@@ -37,7 +38,7 @@ class Words:
     """
 
     codes: np.ndarray
-    """The code points of the folded text."""
+    """The code points of the folded text, 0 where there is no word."""
     starts_W: np.ndarray
     ends_W: np.ndarray
     hashes_W: np.ndarray
@@ -46,20 +47,15 @@ class Words:
     @classmethod
     def of(cls, text: str) -> Words:
         """Splits a text where there are no letters, digits or marks."""
-        folded = unicodedata.normalize("NFC", text).casefold()
-        codes = np.frombuffer(folded.encode("utf-32-le"), np.uint32)
+        codes = _folded_codes(unicodedata.normalize("NFC", text))
         is_word = np.zeros(len(codes) + 2, bool)
-        is_word[1:-1] = _is_of_word()[codes]
+        np.not_equal(codes, 0, out=is_word[1:-1])
         starts_W, ends_W = np.flatnonzero(is_word[1:] != is_word[:-1]).reshape(-1, 2).T
-        if not len(starts_W):
-            return cls(codes, starts_W, ends_W, np.empty(0, np.uint64))
-        first = starts_W[0]  # what is no word counts as zeros at the end of the word before it
-        lengths_W = np.diff(starts_W, append=len(codes))
-        places = np.arange(first, len(codes), dtype=np.int32)
-        places -= np.repeat(starts_W.astype(np.int32), lengths_W)
-        terms = _FACTORS[places & 127]
-        terms *= (codes * is_word[1:-1])[first:]
-        hashes_W = np.add.reduceat(terms, starts_W - first)
+        powers, inverses = _powers(1 << max(16, len(codes).bit_length()))
+        sums = np.zeros(len(codes) + 1, np.uint64)
+        np.cumsum(codes * powers[: len(codes)], out=sums[1:])
+        # of a word's own characters, as if the text began with it
+        hashes_W = (sums[ends_W] - sums[starts_W]) * inverses[starts_W]
         return cls(codes, starts_W, ends_W, hashes_W ^ (hashes_W >> np.uint64(32)))
 
     def __len__(self) -> int:
@@ -74,11 +70,37 @@ class Words:
         )
 
 
+def _folded_codes(text: str) -> np.ndarray:
+    """The code points of the folded text, uint32; 0 for characters that belong to no word."""
+    codes = _folding().take(np.frombuffer(text.encode("utf-32-le"), np.uint32))
+    return _folded_codes(text.casefold()) if codes.max(initial=0) == _SEVERAL else codes
+
+
 @functools.cache
-def _is_of_word() -> np.ndarray:
-    """Whether a code point is a letter, a digit or a mark, such as the vowel signs of Hindi."""
-    categories = "".join(map(unicodedata.category, map(chr, range(0x110000))))
-    return np.isin(np.frombuffer(categories.encode(), "S1")[::2], [b"L", b"N", b"M"])
+def _folding() -> np.ndarray:
+    """The folded form of each code point, uint32.
+
+    0 unless it is a letter, a digit or a mark, such as the vowel signs of Hindi. A look-up takes a
+    quarter of the time of `str.casefold`.
+    """
+    characters = [chr(code) for code in range(0x110000)]
+    categories = "".join(map(unicodedata.category, characters))
+    is_of_word = np.isin(np.frombuffer(categories.encode(), "S1")[::2], [b"L", b"N", b"M"])
+    table = np.arange(len(characters), dtype=np.uint32) * is_of_word
+    for code, character in enumerate(characters):
+        if (folded := character.casefold()) != character:
+            table[code] = table[ord(folded)] if len(folded) == 1 else _SEVERAL
+    return table
+
+
+@functools.lru_cache(maxsize=3)  # for runs, most documents, and long ones
+def _powers(number: int) -> tuple[np.ndarray, np.ndarray]:
+    """Powers of `_FACTOR` from the first, and of its inverse from the zeroth, uint64."""
+    factors = np.full((2, number), _FACTOR, np.uint64)
+    factors[1] = pow(_FACTOR, -1, 1 << 64)
+    factors[1, 0] = 1
+    powers, inverses = np.cumprod(factors, axis=1)
+    return powers, inverses
 
 
 @dataclass(frozen=True)
@@ -93,8 +115,10 @@ class Excluded:
     """Whether a prefix begins with the bits of a place, bool. A look-up takes a tenth of a search."""
 
     @classmethod
-    def open(cls, folder: Path) -> Excluded | None:
+    def open(cls, folder: Path | None) -> Excluded | None:
         """What `RunsOfTexts` saved, memory-mapped; None if there is nothing."""
+        if folder is None:
+            return None
         found = {path.stem: np.load(path, mmap_mode="r") for path in folder.glob(f"{_FILES}*.npy")}
         if not found:
             return None
@@ -163,6 +187,6 @@ def _hashes_of_runs(hashes_W: np.ndarray, num_words: int) -> np.ndarray:
     """The hashes of all runs of so many words, uint64 `[W - num_words + 1]`: a polynomial in theirs."""
     num_runs = max(len(hashes_W) - num_words + 1, 0)
     sums_N = np.zeros(num_runs, np.uint64)
-    for place, factor in enumerate(_FACTORS[:num_words]):
+    for place, factor in enumerate(_powers(NUM_WORDS)[0][:num_words]):
         sums_N += factor * hashes_W[place : place + num_runs]
     return sums_N

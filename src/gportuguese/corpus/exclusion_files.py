@@ -37,8 +37,8 @@ def hash_excluded(section: CorpusConfig) -> str:
     )
 
 
-def write_excluded(section: CorpusConfig, *folders: Path) -> None:
-    """Writes the runs of words of the evaluation texts to each folder, for `Excluded.open`.
+def write_excluded(section: CorpusConfig, folder: Path) -> None:
+    """Writes the runs of words of the evaluation texts to a folder, for `Excluded.open`.
 
     A .txt file is one text, and so is each of its lines. Raises `CorpusError` for a file without a
     text. Texts of fewer than eight words are only counted.
@@ -62,8 +62,7 @@ def write_excluded(section: CorpusConfig, *folders: Path) -> None:
             f"{num_texts:,}",
             FEWEST_WORDS,
         )
-    for folder in folders:
-        runs.save(folder)
+    runs.save(folder)
 
 
 def _add_file(file: File, runs: RunsOfTexts) -> list[int]:

@@ -25,13 +25,21 @@ log = logging.getLogger("gportuguese")
 
 
 def read_dump(
-    artifact: Artifact, config: Config, source: SourceConfig, shards: Path, world: World
+    artifact: Artifact,
+    config: Config,
+    source: SourceConfig,
+    shards: Path,
+    world: World,
+    excluded: Path | None = None,
 ) -> Reading:
-    """Cleans the pages of a dump, up to `source.bytes` of text; reuses the shards of an earlier run."""
+    """Cleans the pages of a dump, up to `source.bytes` of text; reuses the shards of an earlier run.
+
+    `excluded` is the folder of `write_excluded`.
+    """
     path = dump.load(artifact, config.dump)
     language = language_of(str(artifact.facts["language"]), dump.read_header(path).namespaces)
     section = replace(config.corpus, min_chars=source.filter.min_chars or 0)
-    job = Job(path, section, language, shards)
+    job = Job(path, section, language, shards, excluded)
     summaries: dict[int, dict[str, Any]] = {}
     new_pages = num_bytes = num_done = 0
     earlier, start = set(shards.glob("*.jsonl")), time.monotonic()

@@ -42,6 +42,8 @@ class Job:
     section: CorpusConfig
     language: Language
     shards: Path
+    excluded: Path | None = None
+    """The folder of `write_excluded`."""
 
     @property
     def definitions(self) -> Path:
@@ -129,7 +131,7 @@ def clean_piece(
 
     unpacked = unpacked_path(job.shards, piece.number)
     pages = pages_in(job.path, piece, is_wanted) if templates is None else read_pages(unpacked)
-    shard = ShardWriter(job.section, Excluded.open(job.shards))
+    shard = ShardWriter(job.section, Excluded.open(job.excluded))
     aside: list[dict[str, str]] = []
     times: list[tuple[float, str]] = []
     faults = dropped_sentences = 0
