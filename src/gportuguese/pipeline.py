@@ -144,9 +144,11 @@ class Pipeline:
 
     def _build(self, name: str, world: World) -> None:
         needed = self._needed(name)
-        with world.main_first("the hashes of inputs"):  # the others find them in the cache
-            self.folder(name)
-        missing = [s for s in self.stages() if s.name in needed and not self._is_built(s.name)]
+        # the main process decides, because files and caches of other hosts may differ
+        missing = [
+            STAGES[each]
+            for each in world.from_main("looking for missing stages", lambda: self._missing(needed))
+        ]
         for stage in missing:
             if stage.check is not None:
                 stage.check(world, self._given)
@@ -154,16 +156,20 @@ class Pipeline:
             if stage.fetch is not None:
                 fetching = f"fetching files for {stage.name}"
                 with world.main_first(fetching), busy(fetching):
-                    stage.fetch(self.config)
+                    if world.is_main:
+                        stage.fetch(self.config)
         for stage in self.stages():
             if stage.name in needed:
                 self._build_stage(stage, world)
 
     def _build_stage(self, stage: Stage, world: World) -> None:
-        folder = self.folder(stage.name)
-        assert folder is not None
-        with world.main_first(f"checking for {folder.name}"):
-            is_done = folder.is_dir()
+        def find() -> tuple[str, bool]:
+            folder = self.folder(stage.name)
+            assert folder is not None
+            return folder.name, folder.is_dir()
+
+        found, is_done = world.from_main(f"looking for the folder of {stage.name}", find)
+        folder = self._folders[stage.name] = self._root / found
         if is_done:
             log.info("%s: already done, %s", stage.name, folder)
             if stage.takes_callbacks and (self._callbacks or self._metrics):
@@ -210,9 +216,11 @@ class Pipeline:
                     self._opened[stage.name] = artifacts.publish(partial, folder, manifest)
         log.info("%s: done in %.1f s", stage.name, time.monotonic() - start)
 
-    def _is_built(self, name: str) -> bool:
-        folder = self.folder(name)
-        return folder is not None and folder.is_dir()
+    def _missing(self, needed: set[str]) -> list[str]:
+        """The stages among these that are not built, in order."""
+        names = [stage.name for stage in self.stages() if stage.name in needed]
+        folders = {name: self.folder(name) for name in names}
+        return [name for name, folder in folders.items() if folder is None or not folder.is_dir()]
 
     def _options(self, stage: Stage) -> dict[str, Any]:
         if not stage.takes_callbacks:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import ctypes
 import datetime
 import functools
+import json
 import os
 import random
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from gportuguese.config import RuntimeConfig, UserError
@@ -42,6 +44,8 @@ class World:
     wait_hours: float = 48.0
     store: Any = None
     """torch.distributed's key-value store, shared by all processes."""
+    turns: Counter[str] = field(default_factory=Counter)
+    """How often each name was given to `main_first`, so that every turn has a key of its own."""
 
     @functools.cached_property
     def device(self) -> str:
@@ -129,7 +133,8 @@ class World:
         if self.num_ranks == 1:
             yield
             return
-        key = f"main_first/{what}"
+        key = f"main_first/{what}/{self.turns[what]}"
+        self.turns[what] += 1
         if self.is_main:
             try:
                 yield
@@ -150,6 +155,19 @@ class World:
             raise WorldError(f"process 0 failed at {what}; see its message")
         yield
 
+    def from_main(self, what: str, find: Callable[[], Any]) -> Any:
+        """What `find` returns in the main process, as JSON; the others wait for it and follow.
+
+        Raises like `main_first`.
+        """
+        if self.num_ranks == 1:
+            return find()
+        key = f"from_main/{what}/{self.turns[what]}"
+        with self.main_first(what):
+            if self.is_main:
+                self.store.set(key, json.dumps(find()))
+            return json.loads(self.store.get(key))
+
 
 def init_world(runtime: RuntimeConfig) -> World:
     """The world of this process. Joins the other processes if torchrun started several."""
@@ -163,23 +181,25 @@ def init_world(runtime: RuntimeConfig) -> World:
     device = _resolve_device(runtime.device, local_rank, num_ranks)
     if device != "cpu":
         torch.cuda.set_device(device)
-    store = _join(rank, num_ranks, device)
-    return World(runtime.device, workers, rank, num_ranks, local_rank, runtime.wait_hours, store)
+    store, turns = _join()
+    hours = runtime.wait_hours
+    return World(runtime.device, workers, rank, num_ranks, local_rank, hours, store, turns)
 
 
 @functools.cache
-def _join(rank: int, num_ranks: int, device: str) -> Any:
-    """Joins the other processes, once, and returns their shared store."""
+def _join() -> tuple[Any, Counter[str]]:
+    """Joins the other processes, once; returns their shared store and the turns taken in it."""
+    import torch
     from torch import distributed
     from torch.distributed.rendezvous import rendezvous
 
-    # gloo for tensors in host memory, NCCL for tensors on GPUs
-    backend = "gloo" if device == "cpu" else "cpu:gloo,cuda:nccl"
-    store, _, _ = next(rendezvous("env://"))
+    # gloo for tensors in host memory, NCCL for tensors on GPUs; both, because a later run of this
+    # process may use the other device
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store, rank, num_ranks = next(rendezvous("env://"))
     distributed.init_process_group(backend, store=store, rank=rank, world_size=num_ranks)
-    return distributed.PrefixStore(  # type: ignore[attr-defined]
-        "gportuguese", store
-    )
+    prefixed = distributed.PrefixStore("gportuguese", store)  # type: ignore[attr-defined]
+    return prefixed, Counter()
 
 
 def leave_world() -> None:

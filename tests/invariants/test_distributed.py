@@ -3,6 +3,7 @@
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ import torch
 
 from gportuguese import Pipeline, artifacts, causal_lm, load_config
 from gportuguese.epochs import read_epochs
+from gportuguese.stages import STAGES
 from gportuguese.tokens import BlockLoader
 from gportuguese.world import World, WorldError
 from tests.invariants.test_equal_runs import NO_DROPOUT, build, elsewhere
@@ -108,6 +110,31 @@ def test_the_shares_of_all_ranks_add_up_to_every_batch_once(num_ranks, seed):
     for number, batch in enumerate(whole):
         assert shares[number % num_ranks][number // num_ranks] == batch
     assert sum(map(len, shares)) == len(whole)
+
+
+def test_the_main_process_decides_which_folders_are_used(tiny_overrides, monkeypatch):
+    """On another host, the Hub's cache may hold another commit."""
+    config, store = load_config(None, tiny_overrides), torch.distributed.HashStore()
+    main, other = (World("cpu", 1, rank, num_ranks=2, store=store) for rank in (0, 1))
+    found = Pipeline(config).build("align", main)
+    another = replace(STAGES["corpus"], outside=lambda *_: {"documents": "me/news@another"})
+    monkeypatch.setitem(STAGES, "corpus", another)
+    assert Pipeline(config).folder("align") != found.folder
+    follower = Pipeline(config)
+    assert follower.build("align", other).folder == found.folder
+    assert follower.folder("corpus").is_dir()
+
+
+def test_after_a_failure_the_processes_can_try_again():
+    store = torch.distributed.HashStore()
+    main, other = (World("cpu", 1, rank, num_ranks=2, store=store) for rank in (0, 1))
+    with pytest.raises(OSError, match="disk"), main.main_first("work"):
+        raise OSError("disk")
+    with pytest.raises(WorldError, match="process 0 failed at work"), other.main_first("work"):
+        pass
+    for number in (1, 2):
+        assert main.from_main("work", lambda number=number: number) == number
+        assert other.from_main("work", pytest.fail) == number
 
 
 def test_an_uneven_share_of_the_global_batch_is_rejected_before_anything_is_built(
