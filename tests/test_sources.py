@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from gportuguese import Pipeline, load_config
 from gportuguese.config import ConfigError, CorpusConfig, SourceConfig, is_hub_id, sources_of
-from gportuguese.corpus import CorpusError, documents, load, splits
+from gportuguese.corpus import CorpusError, documents, load, splits, web
 from gportuguese.corpus.documents import files_of, read_source
 from gportuguese.corpus.exclusion import REASON
 from gportuguese.corpus.exclusion_files import write_excluded
@@ -509,13 +509,24 @@ def test_the_dump_can_be_one_of_the_sources_and_be_cut(tmp_path, tiny_dump, two)
     assert cut["dropped"]["after the limit"]
 
 
-def test_wrong_settings_of_a_later_source_show_before_the_dump_is_cleaned(
-    tmp_path, tiny_dump, two, monkeypatch
+@pytest.mark.parametrize(
+    ("settings", "exclude", "message"),
+    [
+        ({"text": "body"}, "[]", "source en: .* no text in the column 'body'"),
+        ({}, "[{}/none.jsonl]", "corpus.exclude: .*none.jsonl has no text; its rows need a 'text'"),
+        ({"documents": "http://127.0.0.1:9/d.csv"}, "[]", "cannot read http://127.0.0.1:9/d.csv"),
+    ],
+)
+def test_wrong_settings_of_a_later_source_show_before_the_dump_is_fetched(
+    tmp_path, two, monkeypatch, settings, exclude, message
 ):
-    monkeypatch.setattr("gportuguese.corpus.read_dump", lambda *_: pytest.fail("cleaned"))
-    sources = json.dumps([{"documents": "dump"}, two[1] | {"text": "body"}])
-    with pytest.raises(CorpusError, match="source en: .* no text in the column 'body'"):
-        build(tmp_path, f"dump.source={tiny_dump}", f"corpus.sources={sources}")
+    monkeypatch.setattr("gportuguese.dump.build", lambda *_: pytest.fail("fetched"))
+    monkeypatch.setattr(documents, "web_file", lambda url: web.web_file(url, wait_seconds=0))
+    (tmp_path / "none.jsonl").write_text('{"body": "x"}', encoding="utf-8")
+    sources = json.dumps([{"documents": "dump"}, two[1] | settings])
+    overrides = (f"corpus.exclude={exclude.format(tmp_path)}", f"corpus.sources={sources}")
+    with pytest.raises(CorpusError, match=message):
+        build(tmp_path, "dump.source=http://127.0.0.1:9/dump.xml.bz2", *overrides)
 
 
 def test_weights_change_no_document_but_content_and_columns_do(tmp_path, two):

@@ -157,10 +157,14 @@ def _documents_and_tables(config: Config, folders: Folders) -> Hashes:
     return hashes
 
 
-def _find_commits(config: Config) -> object:
+def _find_sources(config: Config) -> None:
+    """Also checks the sources beside the dump, before hours go into its download."""
     from gportuguese import corpus
 
-    return corpus.identify_sources(config.corpus, download=True)
+    corpus.identify_sources(config.corpus, download=True)
+    if uses_dump(config.corpus):
+        corpus.check_sources(config.corpus)
+        corpus.check_excluded(config.corpus)
 
 
 def _tokenizer_settings(config: Config) -> dict[str, Any]:
@@ -274,7 +278,7 @@ STAGES = {
             outside=_corpus_files,
             version=7,
             resumable=True,
-            fetch=_find_commits,
+            fetch=_find_sources,
         ),
         Stage(
             name="tokenizer",

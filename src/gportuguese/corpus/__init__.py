@@ -11,8 +11,8 @@ from gportuguese import artifacts
 from gportuguese.artifacts import Artifact
 from gportuguese.config import DUMP, Config, EvaluateConfig, sources_of, uses_dump
 from gportuguese.corpus.cleaning import Document, Dropped, clean_page
-from gportuguese.corpus.documents import identify_sources, read_source
-from gportuguese.corpus.exclusion_files import hash_excluded, write_excluded
+from gportuguese.corpus.documents import check_sources, identify_sources, read_source
+from gportuguese.corpus.exclusion_files import check_excluded, hash_excluded, write_excluded
 from gportuguese.corpus.facts import check_splits, collect_pages, facts_of_sources, totals
 from gportuguese.corpus.openings import NUM_PROMPTS, PROBES, PROMPTS, opening_of
 from gportuguese.corpus.pages import read_dump
@@ -36,6 +36,8 @@ __all__ = [
     "Dropped",
     "Split",
     "build",
+    "check_excluded",
+    "check_sources",
     "clean_page",
     "hash_excluded",
     "identify_sources",

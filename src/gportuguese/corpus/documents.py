@@ -80,6 +80,23 @@ def _identity(section: CorpusConfig, source: SourceConfig, download: bool) -> st
     return hashes.hash_files((file.name, Path(file.place)) for file in files)
 
 
+def check_sources(section: CorpusConfig) -> None:
+    """Reads each source up to its first text, except the dump.
+
+    Raises `CorpusError` if it has none. Called before the dump is fetched, which may take hours.
+    """
+    for source in sources_of(section):
+        if source.documents == DUMP:
+            continue
+        check = _Check(section, source, [])
+        for file in files_of(section, source):
+            rows = read_file(file, section, source)
+            if any(check.add(*row) for row in rows):
+                break
+        else:
+            check.end()
+
+
 def is_on_hub(source: SourceConfig) -> bool:
     """Whether the documents are a data set on the Hub; a file of that name comes first."""
     return is_hub_id(source.documents) and not resolve_path(source.documents).exists()
@@ -222,13 +239,15 @@ class _Check:
         self.texts = self.rows - sum(summary["dropped"].get("no text", 0) for summary in before)
         self.columns: dict[str, None] = {}
 
-    def add(self, row: Row, document: Document | Dropped) -> None:
+    def add(self, row: Row, document: Document | Dropped) -> bool:
+        """Counts a row; returns whether there has been a text."""
         self.rows += 1
         self.texts += isinstance(document, Document)
         if self.is_on and not self.texts:
             self.columns |= dict.fromkeys(row.fields if isinstance(row.fields, dict) else ())
             if self.rows == _PATIENCE_ROWS:
                 self._refuse()
+        return self.texts > 0
 
     def end(self) -> None:
         if self.is_on and not self.rows:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -37,21 +38,27 @@ def hash_excluded(section: CorpusConfig) -> str:
     )
 
 
+def check_excluded(section: CorpusConfig) -> None:
+    """Raises `CorpusError` for a file without a text."""
+    for file in exclusion_files(section):
+        if next(_texts(file), None) is None:
+            advice = "" if file.kind == ".txt" else "; its rows need a 'text'"
+            raise CorpusError(f"corpus.exclude: {file.place} has no text{advice}")
+
+
 def write_excluded(section: CorpusConfig, folder: Path) -> None:
     """Writes the runs of words of the evaluation texts to a folder, for `Excluded.open`.
 
     A .txt file is one text, and so is each of its lines. Raises `CorpusError` for a file without a
     text. Texts of fewer than eight words are only counted.
     """
+    check_excluded(section)
     files = exclusion_files(section)
     runs = RunsOfTexts()
     num_texts = num_short = 0
     with track("exclude", sum(file.size or 0 for file in files)) as advance:
         for file in files:
             lengths = _add_file(file, runs)
-            if not lengths:
-                advice = "" if file.kind == ".txt" else "; its rows need a 'text'"
-                raise CorpusError(f"corpus.exclude: {file.place} has no text{advice}")
             num_texts += len(lengths)
             num_short += sum(length < FEWEST_WORDS for length in lengths)
             advance(file.size or 0, file.name)
@@ -69,11 +76,8 @@ def _add_file(file: File, runs: RunsOfTexts) -> list[int]:
     """Adds the texts of a file; returns their numbers of words."""
     lengths = []
     earlier_W = np.empty(0, np.uint64)
-    section = CorpusConfig(documents=file.place, txt_document="line")
-    for _, document in read_file(file, section, sources_of(section)[0]):
-        if not isinstance(document, Document):
-            continue
-        hashes_W = Words.of(document.text).hashes_W
+    for text in _texts(file):
+        hashes_W = Words.of(text).hashes_W
         runs.add(hashes_W)
         lengths.append(len(hashes_W))
         if file.kind == ".txt":  # a sentence may go on in the next line
@@ -82,3 +86,10 @@ def _add_file(file: File, runs: RunsOfTexts) -> list[int]:
                 runs.add(joined_W)
             earlier_W = joined_W[1 - NUM_WORDS :]
     return lengths
+
+
+def _texts(file: File) -> Iterator[str]:
+    section = CorpusConfig(documents=file.place, txt_document="line")
+    for _, document in read_file(file, section, sources_of(section)[0]):
+        if isinstance(document, Document):
+            yield document.text
