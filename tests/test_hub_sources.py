@@ -279,14 +279,17 @@ def test_only_the_columns_of_a_table_that_are_needed_are_read(hub, tmp_path):
 class Plain(BaseHTTPRequestHandler):
     """A server of one file. It ignores ranges, and breaks off where the test says."""
 
-    content, breaks, etag = jsonl(), deque(), "1"
+    content, breaks, etag, date = jsonl(), deque(), "1", None
 
     def log_message(self, *_):
         pass
 
     def do_GET(self):
         self.send_response(200 if self.path.endswith(".jsonl") else 404)
-        self.send_header("ETag", self.etag)
+        if self.etag:
+            self.send_header("ETag", self.etag)
+        if self.date:
+            self.send_header("Last-Modified", self.date)
         self.send_header("Content-Length", str(len(self.content)))
         self.end_headers()
         self.wfile.write(self.content[: self.breaks.popleft() if self.breaks else None])
@@ -314,12 +317,25 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, fast, monkeyp
             file.open().read(1)
 
 
-def test_shards_of_a_url_that_has_changed_since_are_not_used(tmp_path, fast, monkeypatch):
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ({"etag": "1"}, {"etag": "2"}),
+        ({"etag": None, "date": "Sat, 01 Nov 2025 00:00:00 GMT"}, {}),
+        ({"etag": None}, {}),  # only the size tells
+    ],
+)
+def test_shards_of_a_url_that_has_changed_since_are_not_used(
+    tmp_path, fast, monkeypatch, before, after
+):
     monkeypatch.setattr(documents, "_SHARD_DOCUMENTS", 7)
+    for name, value in before.items():
+        monkeypatch.setattr(Plain, name, value)
     with serving(Plain) as address:
         assert read(tmp_path, f"{address}/d.jsonl") == EXPECTED
         monkeypatch.setattr(Plain, "content", jsonl(ROWS[30:]))
-        monkeypatch.setattr(Plain, "etag", "2")
+        for name, value in after.items():
+            monkeypatch.setattr(Plain, name, value)
         assert read(tmp_path, f"{address}/d.jsonl") == EXPECTED[30:]
     assert len(list((tmp_path / "shards").iterdir())) == 5
 

@@ -109,20 +109,28 @@ class _WebStream(io.RawIOBase):
         if answer.status_code not in (200, 206):
             self.disconnect()
             raise CorpusError(f"cannot read {self.url}: the server answers {answer.status_code}")
-        version = answer.headers.get("ETag") or answer.headers.get("Last-Modified")
+        if answer.status_code == 206:
+            size = answer.headers.get("Content-Range", "").rpartition("/")[2]
+        else:
+            size = answer.headers.get("Content-Length", "")
+        self.size = int(size) if size.isdecimal() else None
+        version = self._version(answer)
         if self.version not in (None, version):
             self.disconnect()
             raise CorpusError(f"{self.url} has changed while it was read; run again")
         self.version = version
         if answer.status_code == 206:
-            total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-            self.size = int(total) if total.isdecimal() else None
             return
-        length = answer.headers.get("Content-Length", "")
-        self.size = int(length) if length.isdecimal() else None
         rest = self.position  # the server cannot begin in the middle
         while rest and (chunk := answer.raw.read(min(rest, _BUFFER_BYTES))):
             rest -= len(chunk)
+
+    def _version(self, answer: requests.Response) -> str | None:
+        """What tells whether the file has changed: its ETag, or else its date and size."""
+        if etag := answer.headers.get("ETag"):
+            return etag
+        size = None if self.size is None else f"{self.size:,} bytes"
+        return ", ".join(filter(None, [answer.headers.get("Last-Modified"), size])) or None
 
     def disconnect(self) -> None:
         """Ends the answer that is being read."""
