@@ -98,14 +98,14 @@ def _fetch(section: DumpConfig, out: Path) -> dict[str, Any]:
 
 
 def _find_run(host: Host, section: DumpConfig, out: Path) -> tuple[str, list[RemoteFile]]:
-    """The run whose download began, if the host still has it, so that a newer `latest` does not replace it."""
+    """The run of an interrupted download, if the host still has it; a newer `latest` does not replace it."""
     from gportuguese.dump.fetch import NoRunError
 
     scratch = out / artifacts.SCRATCH
     scratch.mkdir(exist_ok=True)
-    begun = scratch / "run.json"
-    if begun.exists():
-        date = str(json.loads(begun.read_text(encoding="utf-8"))["date"])
+    run_file = scratch / "run.json"
+    if run_file.exists():
+        date = str(json.loads(run_file.read_text(encoding="utf-8"))["date"])
         try:
             return host.find_run(replace(section, date=date))
         except NoRunError as error:
@@ -114,5 +114,5 @@ def _find_run(host: Host, section: DumpConfig, out: Path) -> tuple[str, list[Rem
                 if path != scratch:
                     path.unlink()
     date, files = host.find_run(section)
-    atomic.write_json(begun, {"date": date})
+    atomic.write_json(run_file, {"date": date})
     return date, files

@@ -174,8 +174,8 @@ class Host:
                 file.url, headers=headers, stream=True, timeout=TIMEOUTS
             ) as answer:
                 total = _total(answer)
-                size_begun = (_version_begun(path) or {"size": total})["size"]
-                if answer.status_code == 416 and total == have == size_begun:
+                saved_size = (_saved_version(path) or {"size": total})["size"]
+                if answer.status_code == 416 and total == have == saved_size:
                     return None
                 if answer.status_code not in (200, 206, 416):
                     raise DumpError(
@@ -209,7 +209,7 @@ def _unreachable(url: str, error: requests.RequestException) -> DumpError:
 def _check_same_file(
     file: RemoteFile, path: Path, have: int, total: int | None, answer: requests.Response
 ) -> None:
-    """Raises `DumpError` if this is not the listed file, or not the one whose download began."""
+    """Raises `DumpError` if this is not the listed file, or not the one of the earlier try."""
     if file.size is not None and total is not None and total != file.size:
         raise DumpError(f"{file.url} has {total:,} bytes, but {file.size:,} are listed; try later")
     version = {
@@ -217,13 +217,13 @@ def _check_same_file(
         "etag": answer.headers.get("ETag"),
         "modified": answer.headers.get("Last-Modified"),
     }
-    begun = _version_begun(path)
+    saved = _saved_version(path)
     starts = answer.headers.get("Content-Range", f"bytes {have}-").startswith(f"bytes {have}-")
-    if have and (begun != version or answer.status_code == 416 or not starts):
+    if have and (saved != version or answer.status_code == 416 or not starts):
         raise DumpError(
             f"{file.url} changed since {have:,} bytes of it were downloaded; remove {path} to start again"
         )
-    if begun != version:
+    if saved != version:
         atomic.write_json(_state(path), version)
 
 
@@ -245,8 +245,8 @@ def _is_whole(path: Path) -> bool:
     return path.exists() and not _state(path).exists()
 
 
-def _version_begun(path: Path) -> dict[str, Any] | None:
-    """Size and version of the remote file when the download began."""
+def _saved_version(path: Path) -> dict[str, Any] | None:
+    """Size and version of the remote file at the first try; None before it."""
     state = _state(path)
     return dict(json.loads(state.read_text(encoding="utf-8"))) if state.exists() else None
 
