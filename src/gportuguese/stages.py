@@ -215,6 +215,8 @@ def _train_settings(config: Config) -> dict[str, Any]:
     for phase in section["phases"]:
         if phase["trainable"] == "groups":
             del phase["trainable"]  # keeps the digests of runs from before there was a choice
+        else:
+            phase["moments"] = "dropped"  # earlier versions kept them for the next phase
     named = plugins.digest_settings(section.pop("callbacks"))
     # runs from before `tracker` hashed `tensorboard`, and those from before `boundaries` hashed nothing;
     # the defaults keep their digests

@@ -186,9 +186,9 @@ def test_a_phase_of_new_rows_equals_a_loop_that_has_only_those_as_parameters(ove
         cross_entropy(logits_BTV.flatten(0, 1), targets_BT.flatten()).backward()
         optimizer.step()
     assert learning_rates(phase)[-1] == phase.lr_max
-    torch.testing.assert_close(
-        learn.model.get_input_embeddings().weight[OLD:], new, atol=1e-6, rtol=1e-5
-    )
+    trained = learn.model.get_input_embeddings().weight
+    torch.testing.assert_close(trained[OLD:], new, atol=1e-6, rtol=1e-5)
+    assert trained not in learn.opt.opt.state  # old and new rows start the next phase alike
 
 
 @pytest.mark.parametrize("number", [5, 17])  # 16 passes of the phase, then validation
