@@ -21,18 +21,25 @@ import argparse
 import json
 import math
 import os
-import platform
 import statistics
 import subprocess
 import sys
 import time
-from importlib import metadata
 from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
 import torch
-from comparison import Results, environment, make_parser, run_all, spread, table, words_of
+from comparison import (
+    Results,
+    environment,
+    make_parser,
+    run_all,
+    setting,
+    spread,
+    table,
+    words_of,
+)
 from torch.nn import functional
 
 from gportuguese import Pipeline, causal_lm, init_world, load_config, tokenizer
@@ -293,11 +300,9 @@ def main() -> None:
     run_all(lambda plan: run(plan, args), todo, args.jobs)
     results = finished.of(wanted)
     print(report(results, args.tokens))
-    print(
-        f"{args.tokens:,} training tokens a run, {args.jobs} run(s) at a time, "
-        f"{statistics.mean(result['seconds'] for result in results):.0f} s each; torch "
-        f"{metadata.version('torch')}, {os.cpu_count()} cores, {platform.machine()}"
-    )
+    seconds = statistics.mean(result["seconds"] for result in results)
+    facts = f"{args.tokens:,} training tokens a run, {seconds:.0f} s each"
+    print(setting(len(args.seeds.split(",")), args.jobs, facts))
 
 
 if __name__ == "__main__":

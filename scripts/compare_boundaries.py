@@ -11,16 +11,23 @@ document's losses averaged over the seeds. They do not cover the spread between 
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
-from comparison import Results, environment, make_parser, run_all, spread, table, words_of
+from comparison import (
+    Results,
+    environment,
+    make_parser,
+    run_all,
+    setting,
+    spread,
+    table,
+    words_of,
+)
 
 from gportuguese import Pipeline, init_world, load_config
 from gportuguese.intervals import DocumentSums, interval_of_change, shown
@@ -136,12 +143,12 @@ def main() -> None:
     run_all(lambda run: finished.add(build(run, args)), todo, args.jobs)
     results = finished.of(wanted)
     print(report(results, args))
-    print(
-        f"\nMean ± standard deviation over {len(args.seeds)} seed(s); [...]: 95 % intervals, paired "
-        f"bootstrap over documents; {results[0]['tokens']:,} training tokens a run; {args.jobs} run(s) "
-        f"at a time; commit {results[0]['commit']}, torch {metadata.version('torch')}, "
-        f"{platform.machine()}, {results[0]['device']}"
+    facts = (
+        "[...]: 95 % intervals, paired bootstrap over documents",
+        f"{results[0]['tokens']:,} training tokens a run on {results[0]['device']}",
+        f"commit {results[0]['commit']}",
     )
+    print(setting(len(args.seeds), args.jobs, *facts))
 
 
 if __name__ == "__main__":

@@ -11,14 +11,21 @@ finished run adds a line to `--results`, so an interrupted comparison resumes.
 
 import argparse
 import json
-import platform
 import statistics
 import subprocess
 import sys
-from importlib import metadata
 from pathlib import Path
 
-from comparison import Results, environment, make_parser, run_all, spread, table, words_of
+from comparison import (
+    Results,
+    environment,
+    make_parser,
+    run_all,
+    setting,
+    spread,
+    table,
+    words_of,
+)
 
 from gportuguese import Pipeline, init_world, load_config
 from gportuguese.config import DUMP
@@ -116,12 +123,13 @@ def main() -> None:
     run_all(lambda identity: results.add(run(args, identity)), todo, args.jobs)
     lines = results.of(identities)
     print(report(lines))
-    print(
-        f"\nBits per byte of the validation sets. {lines[0]['tokens']:,} training tokens a run, "
-        f"{statistics.mean(line['train_seconds'] for line in lines):.0f} s each, {args.jobs} at a time "
-        f"on {lines[0]['device']}; commit {lines[0]['commit']}, torch {metadata.version('torch')}, "
-        f"{platform.machine()}."
+    seconds = statistics.mean(line["train_seconds"] for line in lines)
+    facts = (
+        "bits per byte of the validation sets",
+        f"{lines[0]['tokens']:,} training tokens a run on {lines[0]['device']}, {seconds:.0f} s each",
+        f"commit {lines[0]['commit']}",
     )
+    print(setting(len(args.seeds.split(",")), args.jobs, *facts))
 
 
 if __name__ == "__main__":

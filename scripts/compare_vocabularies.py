@@ -20,18 +20,24 @@ Each finished run adds a line with its inputs to `--results`, so an interrupted 
 
 import argparse
 import json
-import os
-import platform
 import subprocess
 import sys
 import time
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from importlib import metadata
 from pathlib import Path
 
 import torch
-from comparison import Results, environment, make_parser, run_all, spread, table, words_of
+from comparison import (
+    Results,
+    environment,
+    make_parser,
+    run_all,
+    setting,
+    spread,
+    table,
+    words_of,
+)
 
 from gportuguese import Pipeline, base, causal_lm, corpus, init_world, load_config, tokenizer
 from gportuguese.config import Config, CorpusConfig, sources_of
@@ -200,11 +206,7 @@ def main() -> None:
     results = finished.of(wanted)
     results.sort(key=lambda result: [BASE, *args.ways].index(result["way"]))
     print(report(results, args.tokens))
-    print(
-        f"\nMean ± standard deviation over {len(args.seeds)} seed(s); {args.chars:,} characters of each "
-        f"text; {args.jobs} run(s) at a time; torch {metadata.version('torch')}, {os.cpu_count()} "
-        f"cores, {platform.machine()}"
-    )
+    print(setting(len(args.seeds), args.jobs, f"{args.chars:,} characters of each text"))
 
 
 if __name__ == "__main__":

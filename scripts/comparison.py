@@ -5,9 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import platform
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from importlib import metadata
 from pathlib import Path
 from threading import Lock
 from typing import Any, TypeVar
@@ -104,3 +106,13 @@ def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     """
     lines = [f"| {' | '.join(cells)} |" for cells in (head, *rows)]
     return "\n".join([lines[0], "| --- " * len(head) + "|", *lines[1:]])
+
+
+def setting(seeds: int, jobs: int, *facts: str) -> str:
+    """The line under a table: what its numbers are, facts of the runs, and this machine."""
+    return "\n" + "; ".join([
+        f"Mean ± standard deviation over {seeds} seed(s)",
+        *facts,
+        f"{jobs} run(s) at a time",
+        f"torch {metadata.version('torch')}, {os.cpu_count()} cores, {platform.machine()}",
+    ])  # fmt: skip
