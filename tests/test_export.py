@@ -22,13 +22,12 @@ from transformers import (
 
 from gportuguese import Pipeline, causal_lm, init_world, load_config, tokenizer
 from gportuguese.artifacts import Artifact
-from gportuguese.config import asset_path
+from gportuguese.config import FORMATS, asset_path
 from gportuguese.export import ExportError, card, gguf, onnx
 from gportuguese.export.checking import check
 from tests.conftest import sentence, tiny_settings
 from tests.test_align import byte_tokenizer
 
-FORMATS = ("bin", "onnx", "gguf-f32", "gguf-f16", "gguf-q8_0")
 PROMPT = torch.tensor([[5, 9, 250, 17]])
 
 

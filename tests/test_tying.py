@@ -24,6 +24,7 @@ from gportuguese.align import make_room, put_rows, rows
 from gportuguese.align.calibration import calibrate
 from gportuguese.base import ModelError
 from gportuguese.callbacks import TrainableGroups
+from gportuguese.config import FORMATS
 from gportuguese.export import gguf
 from gportuguese.generation import Writer
 from gportuguese.optimizer import make_optimizer
@@ -49,7 +50,6 @@ TIED = {
     "head with bias": lambda: PhiForCausalLM(PhiConfig(**SHAPE)),
 }
 IDS = torch.tensor([[3, 1, 4, 1, 5, 9, 2, 6]])
-FORMATS = ("bin", "onnx", "gguf-f32", "gguf-f16", "gguf-q8_0")
 
 
 class AlwaysTiedConfig(GPT2Config):

@@ -1,4 +1,4 @@
-"""What the formats of `export.formats` need. Does not import torch."""
+"""Whether the formats of `export.formats` can be written here. Does not import torch."""
 
 from __future__ import annotations
 
@@ -6,17 +6,7 @@ import json
 from importlib.util import find_spec
 
 from gportuguese import base
-from gportuguese.config import Config, UserError
-
-PACKAGES: dict[str, tuple[str, ...]] = {
-    "bin": (),
-    # torch needs onnxscript to export; onnxruntime checks the result
-    "onnx": ("onnx", "onnxscript", "onnxruntime"),
-    "gguf-f32": ("gguf",),
-    "gguf-f16": ("gguf",),
-    "gguf-q8_0": ("gguf",),
-}
-"""The packages that each format needs, all in the extra `export`."""
+from gportuguese.config import FORMATS, Config, UserError
 
 
 class ExportError(UserError):
@@ -29,7 +19,7 @@ def check_formats(config: Config) -> None:
     Called before anything is built, because training may take hours.
     """
     formats = config.export.formats
-    missing = {name for each in formats for name in PACKAGES[each] if not find_spec(name)}
+    missing = {name for each in formats for name in FORMATS[each].packages if not find_spec(name)}
     if missing:
         raise ExportError(
             f"export.formats={', '.join(formats)} needs {', '.join(sorted(missing))}: "

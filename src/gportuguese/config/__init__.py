@@ -1,5 +1,6 @@
 """The configuration of a run: schema, loading and checks."""
 
+from gportuguese.config.formats import FORMATS, ExportFormat
 from gportuguese.config.loading import (
     as_tree,
     asset_path,
@@ -31,6 +32,7 @@ from gportuguese.config.sources import DUMP, is_hub_id, is_url, sources_of, uses
 
 __all__ = [
     "DUMP",
+    "FORMATS",
     "METHODS",
     "AlignConfig",
     "Architecture",
@@ -39,6 +41,7 @@ __all__ = [
     "CorpusConfig",
     "DumpConfig",
     "EvaluateConfig",
+    "ExportFormat",
     "FilterConfig",
     "PhaseConfig",
     "RuntimeConfig",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 from gportuguese.config.bounds import Matches, OneOf, Within
+from gportuguese.config.formats import FORMATS
 from gportuguese.config.methods import METHODS
 
 DEVICE = Matches(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")
@@ -335,7 +336,7 @@ class EvaluateConfig:
 class ExportConfig:
     """The exported folder that users load, and its model card."""
 
-    formats: tuple[Literal["bin", "onnx", "gguf-f32", "gguf-f16", "gguf-q8_0"], ...] = ()
+    formats: tuple[Annotated[str, OneOf(tuple(FORMATS))], ...] = ()
     """Formats to write besides safetensors. Each is compared with the PyTorch model."""
     title: str | None = None
     """Name of the model; null uses the run's name."""

@@ -8,22 +8,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from gportuguese import causal_lm
+from gportuguese.config import FORMATS, ExportFormat
 from gportuguese.export_formats import ExportError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 _NEW_TOKENS = 20  # compared after each prompt
-_TOLERANCE = {
-    "safetensors": 0.0,
-    "bin": 0.0,
-    "onnx": 1e-4,
-    "gguf-f32": 1e-4,
-    "gguf-f16": 1e-2,
-    "gguf-q8_0": 0.5,
-}
-"""Largest allowed difference of log-probabilities, in nats."""
-_SAME_TOKENS = ("safetensors", "bin", "onnx", "gguf-f32")  # must agree on the most likely tokens
+# always written, so it is no choice of `export.formats`
+_SAFETENSORS = ExportFormat(tolerance=0.0)
 
 
 def prompts_of(
@@ -57,10 +50,11 @@ def check(
         differences.append((got.log_softmax(-1) - expected.log_softmax(-1)).abs().max())
         same = same and torch.equal(got.argmax(-1), expected.argmax(-1))
     largest = torch.stack(differences).max().item()  # nan if any of them is nan
-    if not largest <= _TOLERANCE[name] or (name in _SAME_TOKENS and not same):
+    wanted = FORMATS.get(name, _SAFETENSORS)
+    if not largest <= wanted.tolerance or (wanted.same_tokens and not same):
         raise ExportError(
             f"{name}: log-probabilities differ by up to {largest:.2g} from the model's (allowed: "
-            f"{_TOLERANCE[name]:g}), and the most likely tokens "
+            f"{wanted.tolerance:g}), and the most likely tokens "
             f"{'agree' if same else 'differ'}; remove {name} from export.formats"
         )
     return {"log_probability": largest, "same_greedy_tokens": same}
