@@ -247,7 +247,7 @@ class _Check:
             self.columns |= dict.fromkeys(row.fields if isinstance(row.fields, dict) else ())
             if self.rows == _PATIENCE_ROWS:
                 self._refuse()
-        return self.texts > 0
+        return bool(self.texts)
 
     def end(self) -> None:
         if self.is_on and not self.rows:

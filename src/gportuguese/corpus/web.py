@@ -128,7 +128,7 @@ class _WebStream(io.RawIOBase):
     def _version(self, answer: requests.Response) -> str | None:
         """What tells whether the file has changed: its ETag, or else its date and size."""
         if etag := answer.headers.get("ETag"):
-            return etag
+            return str(etag)
         size = None if self.size is None else f"{self.size:,} bytes"
         return ", ".join(filter(None, [answer.headers.get("Last-Modified"), size])) or None
 
