@@ -8,7 +8,9 @@ from fastai.learner import Recorder
 from gportuguese import Pipeline, causal_lm, init_world, learner, load_config, precision
 from gportuguese.callbacks import TrainableGroups
 from gportuguese.config import PhaseConfig, TrainConfig
+from gportuguese.loaders import make_loaders
 from gportuguese.loss import HeadLoss
+from gportuguese.lr_find import find_rate
 from gportuguese.world import WorldError
 
 pytestmark = pytest.mark.usefixtures("built_stages")
@@ -20,9 +22,7 @@ def prepared(overrides, *more):
     world, pipeline = init_world(config.runtime), Pipeline(config)
     tokens, aligned = pipeline.build("tokens", world), pipeline.build("align", world)
     model = causal_lm.load(aligned.folder)
-    learn = learner.make_phase_learner(
-        model, learner.make_loaders(config, tokens, world), config, world
-    )
+    learn = learner.make_phase_learner(model, make_loaders(config, tokens, world), config, world)
     return learn, causal_lm.parameter_groups(model), config
 
 
@@ -102,7 +102,7 @@ def test_lr_find_suggests_a_rate_and_draws(tiny_overrides, tmp_path, monkeypatch
         taken.append(0)
         runtime = replace(config.runtime, micro_batch_size=micro_batch_size)
         small = replace(config, runtime=runtime)
-        assert 1e-7 < learner.find_rate(small, inputs, picture, world) < 10
+        assert 1e-7 < find_rate(small, inputs, picture, world) < 10
         assert picture.read_bytes().startswith(b"\x89PNG")
     assert all(80 < steps <= 100 for steps in taken)  # the search ends when the loss diverges
 
@@ -119,7 +119,7 @@ def test_lr_find_ends_when_the_loss_is_not_finite(tiny_overrides, tmp_path, prec
         return seen[-1]
 
     monkeypatch.setattr(HeadLoss, "__call__", loss)
-    assert 1e-7 < learner.find_rate(config, inputs, tmp_path / "lr.png", world) < 10
+    assert 1e-7 < find_rate(config, inputs, tmp_path / "lr.png", world) < 10
     assert len(seen) == 122  # two passes a step
 
 
@@ -158,4 +158,4 @@ def test_compile_with_an_old_pytorch_is_rejected_before_anything_is_built(
         pipeline.build("train", world)
     assert not (tmp_path / "new").exists()
     with pytest.raises(WorldError, match=r"set runtime\.compile=false"):
-        learner.find_rate(config, {}, tmp_path / "lr.png", world)
+        find_rate(config, {}, tmp_path / "lr.png", world)

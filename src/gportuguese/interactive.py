@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gportuguese.callbacks import HeadInLoss, Logits, NextEpoch, TokenMetrics
-from gportuguese.learner import PhaseLearner, draw_search, make_phase_learner
+from gportuguese.learner import PhaseLearner, make_phase_learner
 
 # isort: split
 # imported after the callbacks, which silence fastai's import warnings
@@ -26,6 +26,7 @@ from gportuguese.config import Config, UserError, load_config, shipped_configs
 from gportuguese.generation import Sampling, Writer
 from gportuguese.loaders import make_loaders, show_texts
 from gportuguese.loss import HeadLoss
+from gportuguese.lr_find import draw_search
 from gportuguese.pipeline import Pipeline
 from gportuguese.precision import check_machine
 from gportuguese.tokens import load_token_bytes

@@ -29,10 +29,10 @@ def run(args: argparse.Namespace) -> None:
     world, pipeline = init_world(config.runtime), Pipeline(config)
     inputs = {"align": pipeline.build("align", world), "tokens": pipeline.open("tokens")}
     with busy("loading fastai"):
-        from gportuguese import learner
+        from gportuguese import lr_find
 
     picture = inputs["align"].folder.parent / f"lr-find-{inputs['align'].digest}.png"
     with busy("lr-find"):
-        rate = learner.find_rate(config, inputs, picture, world)
+        rate = lr_find.find_rate(config, inputs, picture, world)
     show(f"suggested lr_max: {rate:.2e}\n{picture}")
     show_following([f"{command_line('train', args)} --set train.phases.0.lr_max={rate:.2e}"])

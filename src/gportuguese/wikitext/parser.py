@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 import html
 import re
 
@@ -31,11 +30,6 @@ _MAX_FAILED_SKIPS = 3  # each reads to the end of the page
 _LOOK_BACK = 300
 _SENTENCE_ENDS = frozenset(".!?")
 _MAX_DEPTH = 60  # MediaWiki stops at 40; deeper marks are dropped, so that cost stays linear
-
-
-@functools.cache
-def _pattern(mark: str) -> re.Pattern[str]:
-    return re.compile(mark, re.IGNORECASE)
 
 
 class _Frame:
@@ -231,7 +225,7 @@ class _Parser:
         """
         found = self.next_mark.get(mark, (-1, -1))
         if found[0] < position:
-            match = _pattern(mark).search(self.text, position)
+            match = re.compile(mark, re.IGNORECASE).search(self.text, position)
             found = match.span() if match else (len(self.text), len(self.text))
             self.next_mark[mark] = found
         return found
