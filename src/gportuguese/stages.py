@@ -329,7 +329,7 @@ STAGES = {
             inputs=("dump", "corpus", "tokens", "align", "train", "evaluate"),
             settings=_section("export", "name", "align.base"),  # the card prints the last two
             outside=_dump_receipt,
-            version=5,
+            version=6,
             check=_check_formats,
         ),
     )
