@@ -303,6 +303,14 @@ A, B = {"documents": "a.jsonl"}, {"documents": "b/texts/"}
         ((A | {"weight": 0.5}, B), "give every source a weight, or none"),
         ((A | {"weight": 0.5}, B | {"weight": 0.4}), "the weights add up to 0.9, not to 1"),
         ((A | {"weight": -0.5}, B), "corpus.sources[0].weight: -0.5 must lie in [0, 1]"),
+        (
+            (A | {"name": ".."},),
+            "'..' must be letters, digits, ., - and _, and not begin with . or -",
+        ),
+        (
+            (A | {"name": "a/b"},),
+            "corpus.sources[0].name: 'a/b' must be letters, digits, ., - and _",
+        ),
         ((A | {"bytes": 0},), "corpus.sources[0].bytes: 0 must be at least 1"),
         (
             (A | {"subset": "x"},),
@@ -506,6 +514,22 @@ def test_weights_change_no_document_but_content_and_columns_do(tmp_path, two):
 def test_a_source_that_leaves_nothing_is_named(tmp_path, two):
     with pytest.raises(CorpusError, match="no document for train in source en among 42 pages or r"):
         mixed(tmp_path, two[0], two[1] | {"filter": {"min_chars": 5000}})
+
+
+@pytest.mark.parametrize(
+    ("number", "setting", "remedy"),
+    [
+        (1, {"filter": {"min_chars": 5000}}, "lower corpus.sources[1].filter.min_chars, or bring"),
+        (0, {"bytes": 1}, ", or raise corpus.sources[0].bytes, or bring more text"),
+    ],
+)
+def test_the_remedy_names_the_setting_of_the_source(tmp_path, two, number, setting, remedy):
+    sources = list(two)
+    sources[number] = sources[number] | setting
+    with pytest.raises(CorpusError) as caught:
+        mixed(tmp_path, *sources)
+    assert remedy in str(caught.value)
+    assert "corpus.min_chars" not in str(caught.value)
 
 
 def test_the_remedy_names_the_column_of_the_text(tmp_path, two):
