@@ -9,6 +9,7 @@ from gportuguese.config.bounds import Matches, OneOf, Within
 from gportuguese.config.methods import METHODS
 
 DEVICE = Matches(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")
+_NAME = Matches(r"\w[\w.-]*", "letters, digits, ., - and _, and not begin with . or -")
 
 
 class UserError(Exception):
@@ -78,7 +79,7 @@ class SourceConfig:
     """A file or folder, a pattern (`texts/*.jsonl`), a URL, the id of a data set on the Hub
     (`wikimedia/wikipedia`), or `dump` for the dump of section `dump`. Files are .parquet, .json, .jsonl,
     .csv or .txt, the last four also as .gz, .bz2 or .zst. docs/data.md shows them."""
-    name: Annotated[str, Matches(r"[\w.-]+", "letters, digits, ., - and _")] | None = None
+    name: Annotated[str, _NAME] | None = None
     """Name in the `source` column and in reports; null derives it from `documents` and `subset`."""
     subset: str | None = None
     """Subset of a Hub data set, such as `20231101.pt`; null for the only or default one."""
