@@ -125,6 +125,13 @@ def test_set_can_replace_the_base_name_by_an_architecture():
         ("train.phases.last.epochs=2", "no entry 'last'; the list has entries 0 to 3"),
         ("export.formats.0=onnx", "no entry '0'; the list has no entries"),
         ("trian.seed=1", "trian: unknown key; did you mean 'train'?"),
+        ("dmp={}", "unknown key; did you mean 'dump'?"),
+        ("block_size=64", "unknown key; did you mean 'tokens.block_size'?"),
+        ("train.phase.0.lr_max=1", "train.phase: unknown key; did you mean 'phases'?"),
+        (
+            "corpus.sources=[{documents: a, filtr: {}}]",
+            "corpus.sources[0].filtr: unknown key; did you",
+        ),
         ("train.seed.x=1", "train.seed: expected int, got {'x': 1}"),
         ("train.phases[0].epochs=many", "expected int, got 'many'"),
         ("align.base.layers=4", "align.base.width: missing"),

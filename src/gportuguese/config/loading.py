@@ -206,6 +206,17 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 4]} ..."
 
 
+def _settings() -> list[str]:
+    """All settings as `section.key`."""
+    sections = typing.get_type_hints(Config)
+    return [
+        f"{section}.{field.name}"
+        for section, kind in sections.items()
+        if dataclasses.is_dataclass(kind)
+        for field in dataclasses.fields(kind)
+    ]
+
+
 def _parse_section(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
     if not isinstance(value, dict):
         problems.append(f"{where or 'config'}: expected a section, got {_shown(value)}")
@@ -215,7 +226,9 @@ def _parse_section(kind: Any, value: Any, where: str, problems: list[str]) -> An
     for key, item in value.items():
         name = f"{where}.{key}" if where else str(key)
         if key not in hints:
-            close = difflib.get_close_matches(str(key), hints, n=1)
+            # a setting without its section first: `block_size` for `tokens.block_size`
+            inside = [] if where else [each for each in _settings() if each.endswith(f".{key}")]
+            close = inside or difflib.get_close_matches(str(key), hints, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(hints)}"
             problems.append(f"{name}: unknown key{hint}")
         else:
