@@ -40,9 +40,9 @@ def jsonl(rows=ROWS):
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def csv_of(rows=ROWS):
+def csv_of(rows=ROWS, separator=","):
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
+    writer = csv.DictWriter(text, list(rows[0]), delimiter=separator)
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
@@ -65,6 +65,8 @@ FILES = {
     "lines.json": b"\xef\xbb\xbf" + jsonl(),
     "d.csv": csv_of(),
     "bom.csv": b"\xef\xbb\xbf" + csv_of(),
+    "semicolons.csv": csv_of(separator=";"),
+    "tabs.csv": b"\n" + csv_of(separator="\t"),
     "d.parquet": parquet(),
     "d.jsonl.gz": gzip.compress(jsonl()),
     "d.jsonl.bz2": bz2.compress(jsonl()),
@@ -264,6 +266,9 @@ FAULTS = [
     ("d.json", b'[{"text": "' + LATIN + b'"}]', "d.json: not UTF-8 (invalid continuation byte)"),
     ("d.txt.gz", gzip.compress(b"ok\n" + LATIN), "d.txt.gz:2: not UTF-8"),
     ("d.csv", b"id,text\n1,um, dois\n", "d.csv:2: 3 fields, but the first line names 2; put fields "),
+    ("d.csv", b"id;text\n1;um; dois\n", "d.csv:2: 3 fields, but the first line names 2; put fields that "
+     "hold semicolons in quotes"),
+    ("d.csv", csv_of([{"body": "x", "date": "y"}], ";"), "one of the columns found: body, date"),
     ("d.csv", b'id,text\n1,"abc\nd', "d.csv:3: broken CSV (unexpected end of data)"),
     ("d.json", b'[{"text": "a"},\n {"text" "b"}]', "d.json:2: broken JSON (Expecting ':' delimiter)"),
     ("d.json", b'[{"text": "a"},\n {"text": "b', "d.json:2: broken JSON (Unterminated string"),
