@@ -8,7 +8,15 @@ import time
 from pathlib import Path
 
 from gportuguese import artifacts, base
-from gportuguese.config import Config, ConfigError, UserError, config_of, resolve_path
+from gportuguese.config import (
+    Config,
+    ConfigError,
+    UserError,
+    config_of,
+    did_you_mean,
+    is_path,
+    resolve_path,
+)
 
 log = logging.getLogger("gportuguese")
 
@@ -42,7 +50,7 @@ def find_model(source: str) -> Path:
                 "that transformers can load (config.json); to train one, run: gpt-pt train"
             )
     elif path.exists() or _is_path(source):
-        problem = "is a file" if path.exists() else "does not exist"
+        problem = "is a file" if path.exists() else f"does not exist{did_you_mean(path)}"
         raise LocateError(f"{path} {problem}; pass a model folder, or select a run by --config")
     elif "/" in source or source in _IDS_WITHOUT_USER:
         folder = _from_hub(source)
@@ -57,12 +65,10 @@ def find_model(source: str) -> Path:
 
 def _is_path(source: str) -> bool:
     """Whether an argument that does not exist must be a path, because it cannot be a Hub id."""
-    first, _, rest = source.partition("/")
     return (
-        source.startswith(("package:", ".", "/", "~"))
-        or "/" in rest
+        is_path(source)
+        or source.count("/") > 1
         or source.endswith("/")
-        or ("/" in source and Path(first).is_dir())
         or re.search(rf"-{_DIGEST}$", source) is not None  # artifacts/train-0123456789ab
     )
 
@@ -82,7 +88,7 @@ def _stage_of(path: Path, name: str) -> Path:
     if path.name == "model" and (path.parent / artifacts.MANIFEST).is_file():
         path = path.parent
     if not path.is_dir():
-        problem = "is a file" if path.exists() else "does not exist"
+        problem = "is a file" if path.exists() else f"does not exist{did_you_mean(path)}"
         raise LocateError(f"{path} {problem}; {_NEEDS_A_RUN}")
     # the name alone does not tell: an artifacts folder may be called train-2024
     stage = next((each for each in ("train", "export") if path in _stages(path.parent, each)), None)

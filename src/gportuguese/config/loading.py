@@ -9,6 +9,7 @@ import difflib
 import re
 import types
 import typing
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -143,6 +144,30 @@ def resolve_path(source: str) -> Path:
     if source.startswith("package:"):
         return asset_path(source.removeprefix("package:"))
     return Path(source).expanduser()
+
+
+def is_path(given: str) -> bool:
+    """Whether a name of a model or of documents is a path for sure: `data/new` is one if `data` is a folder.
+
+    Other names with one slash may be Hub ids.
+    """
+    first, slash, _ = given.partition("/")
+    return given.startswith(("package:", ".", "/", "~")) or bool(slash and Path(first).is_dir())
+
+
+def did_you_mean(missing: Path) -> str:
+    """` (did you mean ...?)` with the path that is nearest to one that does not exist; empty if none is near."""
+    known, rest = Path(), list(missing.parts)
+    while len(rest) > 1 and (known / rest[0]).is_dir():
+        known /= rest.pop(0)
+    with suppress(OSError):
+        names = sorted(each.name for each in known.iterdir())
+        close = difflib.get_close_matches(rest[0], names, n=1)
+        close += [name for name in names if name.startswith(f"{rest[0]}.")]  # without its suffix
+        if close:
+            whole = known.joinpath(close[0], *rest[1:])
+            return f" (did you mean {whole if whole.exists() else known / close[0]}?)"
+    return ""
 
 
 def as_tree(value: Any) -> Any:

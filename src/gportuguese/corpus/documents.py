@@ -17,6 +17,7 @@ from gportuguese.config import (
     CorpusConfig,
     SourceConfig,
     is_hub_id,
+    is_path,
     is_url,
     resolve_path,
     sources_of,
@@ -82,7 +83,8 @@ def _identity(section: CorpusConfig, source: SourceConfig, download: bool) -> st
 
 def is_on_hub(source: SourceConfig) -> bool:
     """Whether the documents are a data set on the Hub; a file of that name comes first."""
-    return is_hub_id(source.documents) and not resolve_path(source.documents).exists()
+    given = source.documents
+    return is_hub_id(given) and not is_path(given) and not resolve_path(given).exists()
 
 
 def read_own(section: CorpusConfig) -> Iterator[Document | Dropped]:
