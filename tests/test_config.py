@@ -52,6 +52,10 @@ def test_all_problems_are_reported_at_once_with_suggestions(tmp_path):
         ("train.seed=-1", "-1 must be at least 0"),
         ("runtime.device=cuda:x", "must be auto, cpu, cuda or cuda:N"),
         ("runtime.device=cudafoo", "must be auto, cpu, cuda or cuda:N"),
+        ("corpus.language=english", "'english' must be an ISO 639 code; did you mean en?"),
+        ("corpus.sources=[{documents: a, language: Português}]", "code; did you mean pt?"),
+        ("export.language=pt_BR", "'pt_BR' must be an ISO 639 code; did you mean pt-BR?"),
+        ("corpus.language=klingonês", "'klingonês' must be an ISO 639 code, such as pt or pt-BR"),
         ("nonsense", "write it as section.key=value"),
     ],
 )

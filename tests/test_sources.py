@@ -291,6 +291,16 @@ def test_a_source_that_cannot_be_read_is_refused_in_a_sentence(
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.parquet"])
+@pytest.mark.parametrize("column", ["id", "title"])
+def test_a_named_column_that_no_row_has_is_refused(tmp_path, read, name, column):
+    (tmp_path / name).write_bytes(FILES[name])
+    with pytest.raises(CorpusError) as caught:
+        read(tmp_path / name, **{column: "uid"})
+    assert f"rows have no {column} in the column 'uid'; set its {column} to one of the columns found: " \
+        "id, title, text" in str(caught.value)  # fmt: skip
+
+
 def with_sources(*sources):
     return load_config(
         None, ("dump.source=null", f"corpus.sources={json.dumps(list(sources))}")
