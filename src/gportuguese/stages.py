@@ -231,11 +231,16 @@ def _check_alignment(world: World, config: Config) -> None:
     from gportuguese.align_files import check_packages
 
     check_packages(config.align)
-    given = config.align.base
-    if config.align.head_tokens and isinstance(given, str) and base.locate_base(given, False):
-        from gportuguese.plan import read_shape
 
-        read_shape(config)  # rejects a tied head
+
+def _fetch_base(config: Config) -> None:
+    """Also rejects too long blocks and a tied head that is to be fitted, before earlier stages take hours."""
+    base.identity_of(config.align.base, download=True)
+    if isinstance(config.align.base, str):
+        with busy("reading the base's config"):
+            from gportuguese.plan import read_shape
+
+            read_shape(config)
 
 
 def _check_formats(world: World, config: Config) -> None:
@@ -300,7 +305,7 @@ STAGES = {
             outside=_base_and_resources,
             version=5,
             resumable=True,
-            fetch=lambda config: base.identity_of(config.align.base, download=True),
+            fetch=_fetch_base,
             check=_check_alignment,
         ),
         Stage(
