@@ -111,7 +111,13 @@ def _show_measures(artifact: Artifact) -> None:
         else:
             show(f"{markdown}\n")
     if paths:
+        from gportuguese.intervals import caution
+
+        measured = [*artifact.facts["measures"].values()]
+        measured += [each["after"] for each in artifact.facts.get("sources", ())]
         show("[...]: 95 % intervals, bootstrap over documents")
+        if said := caution(each["documents"] for each in measured):
+            show(said)
 
 
 def _show_samples(prompts: list[str], model: Path, world: World) -> None:

@@ -24,7 +24,7 @@ from gportuguese.config import (
 from gportuguese.corpus.documents import is_on_hub
 from gportuguese.corpus.exclusion import FEWEST_WORDS, NUM_WORDS, REASON
 from gportuguese.epochs import epochs_markdown
-from gportuguese.intervals import shown
+from gportuguese.intervals import caution, shown
 from gportuguese.progress import clock
 
 _TEMPLATE = Path(__file__).parent / "card.jinja"
@@ -74,6 +74,8 @@ def make(
         measures=measures,
         changes=evaluated["changes"],
         shown=shown,
+        caution=caution(each["documents"] for each in measures.values()),
+        others_caution=caution(each["after"]["documents"] for each in evaluated.get("sources", ())),
         epochs=epochs_markdown(training),
         settings=yaml.safe_dump(as_tree(config.train), sort_keys=False, width=88).rstrip(),
         training=training.facts,
