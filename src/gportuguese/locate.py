@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import time
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def find_model(source: str) -> Path:
         if not (folder / "config.json").is_file():
             raise LocateError(
                 f"no model in {path}: it holds neither a trained run (train-0123456789ab) nor a model "
-                "that transformers can load (config.json); to train one, run: gpt-pt train"
+                f"that transformers can load (config.json); to train one, run: {_command('train', path)}"
             )
     elif path.exists() or _is_path(source):
         problem = "is a file" if path.exists() else f"does not exist{did_you_mean(path)}"
@@ -139,9 +140,9 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
             f for f in found if artifacts.read_manifest(f).manifest["inputs"]["train"] == digest
         ]
     if not found:
-        where = f" {of or root}" if name == "export" else ""
         raise LocateError(
-            f"no finished `{name}` stage {'of' if of else 'in'} {of or root}; run: gpt-pt {name}{where}"
+            f"no finished `{name}` stage {'of' if of else 'in'} {of or root}; run: "
+            f"{_command(name, root, of)}"
         )
     if len(found) > 1:
         built = {folder: folder.stat().st_mtime for folder in found}
@@ -154,6 +155,18 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
             "\n".join([f"{root} holds {len(found)} `{name}` stages; pass one of them:", *lines])
         )
     return found[0]
+
+
+def _command(name: str, root: Path, of: Path | None = None) -> str:
+    """The command that builds a stage of the run in a folder: its newest finished stage holds its config."""
+    words = ["gpt-pt", name]
+    if name == "export" and (of or _stages(root, "train")):
+        return shlex.join([*words, str(of or root)])
+    stages = root.parent if root.suffix == ".partial" else root
+    found = [*stages.glob(f"*-{_DIGEST}/{artifacts.MANIFEST}"), *root.glob(artifacts.MANIFEST)]
+    if found:
+        words += ["--config", str(max(found, key=lambda path: path.stat().st_mtime).parent)]
+    return shlex.join(words)
 
 
 def _from_hub(repo: str) -> Path:
