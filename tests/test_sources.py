@@ -320,7 +320,7 @@ A, B = {"documents": "a.jsonl"}, {"documents": "b/texts/"}
         ((A | {"weight": -0.5}, B), "corpus.sources[0].weight: -0.5 must lie in [0, 1]"),
         (
             (A | {"name": ".."},),
-            "'..' must be letters, digits, ., - and _, and not begin with . or -",
+            "'..' must be letters, digits, ., - and _, the first no . or -",
         ),
         (
             (A | {"name": "a/b"},),

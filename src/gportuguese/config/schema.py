@@ -9,7 +9,7 @@ from gportuguese.config.bounds import IsLanguage, Matches, OneOf, Within
 from gportuguese.config.methods import METHODS
 
 DEVICE = Matches(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")
-_NAME = Matches(r"\w[\w.-]*", "letters, digits, ., - and _, and not begin with . or -")
+_NAME = Matches(r"\w[\w.-]*", "letters, digits, ., - and _, the first no . or -")
 
 
 class UserError(Exception):
