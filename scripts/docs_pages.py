@@ -24,7 +24,7 @@ import yaml
 
 from gportuguese.cli.arguments import make_parser
 from gportuguese.config import Config, as_tree, load_config, schema
-from gportuguese.config.bounds import Matches, OneOf, Within
+from gportuguese.config.bounds import IsLanguage, Matches, OneOf, Within
 
 DOCS = Path(__file__).parents[1] / "docs"
 COMMON = ("config", "set", "debug")
@@ -76,6 +76,8 @@ def values_of(kind: Any) -> str:
                 return _choice(f"`{word}`" for word in bound.words)
             case Matches():
                 return bound.wanted
+            case IsLanguage():
+                return "code of a language"
             case Within():
                 low, high = bound.interval[1:-1].split(", ")
                 least = f"{'at least' if bound.interval[0] == '[' else 'above'} {low}"

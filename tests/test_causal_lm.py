@@ -88,11 +88,15 @@ def test_biases_and_norms_are_not_decayed_as_in_fastai(model):
     assert spared >= {id(parameter) for parameter in norm_bias_params(model, True)}
 
 
-def test_missing_base_is_a_clear_error():
+def test_missing_base_is_a_clear_error(tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="no base model at nowhere"):
         causal_lm.load_with_tokenizer("./nowhere")
     with pytest.raises(ModelError, match="neither a path nor a Hub id"):
         causal_lm.load_with_tokenizer("a/b/c")
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path)  # models/min is not asked for on the Hub
+    with pytest.raises(ModelError, match="no base model at models/min .did you mean models/mine"):
+        causal_lm.load_with_tokenizer("models/min")
 
 
 def test_loading_does_not_need_private_modules_of_transformers(monkeypatch):

@@ -13,10 +13,12 @@ from gportuguese import causal_lm, load_config, plan, tying
 from gportuguese.align import distillation, head_fit, make_room, pieces, put_rows, rows
 from gportuguese.align.distillation import Windows, common_ends, distill, hidden_after, schedule
 from gportuguese.align.head_fit import fit_head
+from gportuguese.align.resources import Resources
 from gportuguese.align.rows import Vocabularies
 from gportuguese.align.saved_state import SavedState
+from gportuguese.artifacts import Artifact
 from gportuguese.base import ModelError
-from gportuguese.config import ConfigError
+from gportuguese.config import AlignConfig, ConfigError
 from gportuguese.tokens import BlockLoader, joined_ids
 from tests.conftest import sentence, tiny_settings
 from tests.test_align import byte_tokenizer
@@ -301,6 +303,19 @@ def test_a_tied_head_is_not_fitted(settings, tmp_path, monkeypatch):
         with pytest.raises(ModelError, match=r"shares the matrix of the embeddings; set align.tie"):
             act()
     assert not Path("none").exists()  # rejected before anything is built
+
+
+def test_more_tokens_than_the_training_text_has_are_warned_of(tmp_path, caplog):
+    np.arange(101, dtype="<u2").tofile(tmp_path / "train.bin")
+    section = AlignConfig(distill_tokens=1000, head_tokens=101)
+    resources = Resources(section, Artifact(tmp_path, {"facts": {"dtype": "<u2"}}), None, 10)
+    assert resources.shuffled_blocks("head_tokens").epoch_blocks == 10
+    assert not caplog.messages
+    assert resources.shuffled_blocks("distill_tokens").epoch_blocks == 10
+    (message,) = caplog.messages
+    assert message.startswith(
+        "align.distill_tokens=1,000 is more than the 101 tokens of the training"
+    )
 
 
 def test_a_random_model_has_nothing_to_learn_rows_from(settings):

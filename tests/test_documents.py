@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gportuguese.config import CorpusConfig
+from gportuguese.config import CorpusConfig, SourceConfig
 from gportuguese.corpus import CorpusError, Document, Dropped
-from gportuguese.corpus.documents import read_own
+from gportuguese.corpus.documents import identify_sources, read_own
 from tests.conftest import sentence
 from tests.test_corpus import LONG, build
 
@@ -98,6 +98,39 @@ def test_what_is_no_document_is_skipped_in_a_folder_and_said(tmp_path, caplog):
             own(nothing)
     with pytest.raises(CorpusError, match="no documents at .*absent: there is no such file or f"):
         own(tmp_path / "absent")
+
+
+@pytest.mark.parametrize(
+    ("path", "message"),
+    [
+        (
+            "data/missing",
+            "missing: there is no such file or folder (did you mean data/mising.jsonl?)",
+        ),
+        ("data/pt", "data/pt: there is no such file or folder (did you mean data/pt.csv?)"),
+        ("./dta/pt.csv", "pt.csv: there is no such file or folder (did you mean data/pt.csv?)"),
+        ("~/zzz", "/zzz: there is no such file or folder"),
+        ("pt.csv", "no documents at pt.csv: there is no such file or folder"),
+        (
+            "data/set",
+            "such file or folder; for the data set on the Hub, run where no folder is called data",
+        ),
+        (
+            "dta/pt",
+            "there is no file or folder 'dta/pt', and the Hub is unreachable; check the network",
+        ),
+    ],
+)
+def test_a_mistyped_path_is_not_taken_for_a_hub_id(tmp_path, monkeypatch, path, message):
+    (tmp_path / "data").mkdir()
+    for name in ("mising.jsonl", "pt.csv"):
+        (tmp_path / "data" / name).touch()
+    monkeypatch.chdir(tmp_path)
+    sources = CorpusConfig(sources=(SourceConfig(documents=path),))
+    for section in (CorpusConfig(documents=path), sources):
+        with pytest.raises(CorpusError) as caught:
+            identify_sources(section, download=True)
+        assert message in str(caught.value)
 
 
 def test_a_file_without_permission_is_named(tmp_path, monkeypatch):

@@ -108,11 +108,12 @@ def subsets(hub):
     return publish(hub, files)
 
 
-def test_a_subset_and_a_split_are_those_of_the_card(subsets, tmp_path):
+def test_a_subset_and_a_split_are_those_of_the_card(hub, subsets, tmp_path):
     assert read(tmp_path / "a", subset="pt") == EXPECTED[:50]
     assert read(tmp_path / "b", subset="pt", split="test") == EXPECTED[50:]
     assert read(tmp_path / "c", subset="en") == EXPECTED[:5]
-    assert read(tmp_path / "d", subset="pt", id="none")[26][0] == "pt/train-1.parquet:2"
+    publish(hub, {"pt/0.parquet": parquet([{"text": ROWS[0]["text"]}])}, "anna/sem-id")
+    assert read(tmp_path / "d", "anna/sem-id")[0][0] == "pt/0.parquet:1"
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gportuguese.intervals import (
     NUM_RESAMPLES,
     DocumentSums,
+    caution,
     interval_of,
     interval_of_change,
     shown,
@@ -96,6 +97,17 @@ def test_nineteen_of_twenty_intervals_hold_the_true_value():
         low, high = interval_of(text(bits_D * bytes_D * math.log(2), bytes_D))
         hits += low <= 2 + 400 / 2599.5 <= high
     assert 180 <= hits <= 198  # of 200; 95 % would be 190
+
+
+def test_few_documents_are_said_to_be_too_few():
+    few, none = (
+        "Intervals of fewer than 10 documents are too narrow.",
+        "A text of one document has no",
+    )
+    assert caution([10, 200]) == ""
+    assert caution([10, 9]) == few
+    assert caution([1, 200]).startswith(none)
+    assert caution([2, 1]).startswith(f"{few} {none}")
 
 
 def test_shown():

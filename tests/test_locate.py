@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 from pathlib import Path
 
@@ -52,6 +53,33 @@ def test_a_stage_below_the_working_folder_has_a_short_path(run, monkeypatch):
     assert find_stage(stages["train"].parent.name, "train") == folder
     monkeypatch.chdir(stages["train"])
     assert find_stage(".", "train") == stages["train"]
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        (("export", "{root}"), "train"),
+        (("export", "{root}/train-0123456789ab.partial"), "train"),
+        (("push", "{root}", "--repo", "anna/x"), "export"),
+        (("serve", "{root}"), "train"),
+        (("generate", "{root}/{tokens}"), "train"),
+    ],
+)
+def test_an_unfinished_run_is_continued_by_the_command_that_is_suggested(
+    tiny_stages, tmp_path, capsys, words, command
+):
+    root = shutil.copytree(tiny_stages, tmp_path / "my runs")
+    (root / "train-0123456789ab.partial").mkdir()
+    (tokens,) = root.glob("tokens-*")
+    given = [word.format(root=root, tokens=tokens.name) for word in words]
+    assert gpt_pt(*given) == 2
+    suggested = shlex.split(capsys.readouterr().err.partition("run: ")[2])
+    assert suggested[:3] == ["gpt-pt", command, "--config"]
+    assert Path(suggested[3]).parent == root
+    assert gpt_pt("status", *suggested[2:]) == 0
+    status = capsys.readouterr().out.splitlines()
+    assert [line.split()[1] for line in status[:-1]] == [*["done"] * 5, *["missing"] * 3]
+    assert status[-1] == f"next: {shlex.join(['gpt-pt', 'train', *suggested[2:]])}"
 
 
 @pytest.mark.parametrize("name", ["train-2024", "export-0123456789ab"])
@@ -139,7 +167,8 @@ def test_generate_with_a_config_takes_only_prompts(run, capsys):
     assert [text[:5] for text in said.out.split("\n\n")] == ["o rio", "a lua"]
     assert gpt_pt("generate", *sets(settings), "--set", "name=other", *words, "o rio") == 0
     assert gpt_pt("generate", *sets(settings), "--set", "train.seed=1", "o rio") == 2
-    assert re.search("no train at .*; run: gpt-pt train", capsys.readouterr().err)
+    missing = shlex.join(["gpt-pt", "train", *sets(settings), "--set", "train.seed=1"])
+    assert capsys.readouterr().err.endswith(f"; run: {missing}\n")
 
 
 def test_export_accepts_the_folder_of_a_run(run, capsys, monkeypatch):
@@ -160,7 +189,9 @@ def test_export_accepts_the_folder_of_a_run(run, capsys, monkeypatch):
 def test_export_of_a_folder_never_trains(run, capsys):
     _, stages = run
     assert gpt_pt("export", str(stages["train"]), "--set", "train.seed=1") == 2
-    assert "would be trained again" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "would be trained again" in error
+    assert f"run: gpt-pt export --config {stages['train']} --set train.seed=1\n" in error
     assert not list(stages["train"].parent.glob("train-*.partial"))
 
 

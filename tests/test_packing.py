@@ -113,6 +113,12 @@ def test_a_loader_reads_packed_blocks_in_the_order_of_its_seed_and_resumes():
             assert row.tolist() == [int((offsets <= place).sum()) - 1 for place in targets]
 
 
+def test_the_log_says_if_no_document_fits_a_block():
+    assert "cut" not in (words := pack(offsets_of([25, 31]), 10).in_words())
+    assert ", all documents are longer than a block, 6 tokens" in words
+    assert " 1 of 3 documents that fit are cut," in pack(offsets_of([5, 10, 6]), 10).in_words()
+
+
 def test_too_little_text_is_the_usual_error():
     with pytest.raises(TokensError, match="5 tokens do not fill one batch of 1 blocks of 10"):
         BlockLoader(np.arange(5), 10, 2, packing=pack(offsets_of([3, 2]), 10))

@@ -40,9 +40,9 @@ def jsonl(rows=ROWS):
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
 
-def csv_of(rows=ROWS):
+def csv_of(rows=ROWS, separator=","):
     text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]))
+    writer = csv.DictWriter(text, list(rows[0]), delimiter=separator)
     writer.writeheader()
     writer.writerows(rows)
     return text.getvalue().encode()
@@ -65,6 +65,8 @@ FILES = {
     "lines.json": b"\xef\xbb\xbf" + jsonl(),
     "d.csv": csv_of(),
     "bom.csv": b"\xef\xbb\xbf" + csv_of(),
+    "semicolons.csv": csv_of(separator=";"),
+    "tabs.csv": b"\n" + csv_of(separator="\t"),
     "d.parquet": parquet(),
     "d.jsonl.gz": gzip.compress(jsonl()),
     "d.jsonl.bz2": bz2.compress(jsonl()),
@@ -264,6 +266,9 @@ FAULTS = [
     ("d.json", b'[{"text": "' + LATIN + b'"}]', "d.json: not UTF-8 (invalid continuation byte)"),
     ("d.txt.gz", gzip.compress(b"ok\n" + LATIN), "d.txt.gz:2: not UTF-8"),
     ("d.csv", b"id,text\n1,um, dois\n", "d.csv:2: 3 fields, but the first line names 2; put fields "),
+    ("d.csv", b"id;text\n1;um; dois\n", "d.csv:2: 3 fields, but the first line names 2; put fields that "
+     "hold semicolons in quotes"),
+    ("d.csv", csv_of([{"body": "x", "date": "y"}], ";"), "one of the columns found: body, date"),
     ("d.csv", b'id,text\n1,"abc\nd', "d.csv:3: broken CSV (unexpected end of data)"),
     ("d.json", b'[{"text": "a"},\n {"text" "b"}]', "d.json:2: broken JSON (Expecting ':' delimiter)"),
     ("d.json", b'[{"text": "a"},\n {"text": "b', "d.json:2: broken JSON (Unterminated string"),
@@ -286,6 +291,16 @@ def test_a_source_that_cannot_be_read_is_refused_in_a_sentence(
     assert message in str(caught.value)
 
 
+@pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.parquet"])
+@pytest.mark.parametrize("column", ["id", "title"])
+def test_a_named_column_that_no_row_has_is_refused(tmp_path, read, name, column):
+    (tmp_path / name).write_bytes(FILES[name])
+    with pytest.raises(CorpusError) as caught:
+        read(tmp_path / name, **{column: "uid"})
+    assert f"rows have no {column} in the column 'uid'; set its {column} to one of the columns found: " \
+        "id, title, text" in str(caught.value)  # fmt: skip
+
+
 def with_sources(*sources):
     return load_config(
         None, ("dump.source=null", f"corpus.sources={json.dumps(list(sources))}")
@@ -303,6 +318,14 @@ A, B = {"documents": "a.jsonl"}, {"documents": "b/texts/"}
         ((A | {"weight": 0.5}, B), "give every source a weight, or none"),
         ((A | {"weight": 0.5}, B | {"weight": 0.4}), "the weights add up to 0.9, not to 1"),
         ((A | {"weight": -0.5}, B), "corpus.sources[0].weight: -0.5 must lie in [0, 1]"),
+        (
+            (A | {"name": ".."},),
+            "'..' must be letters, digits, ., - and _, the first no . or -",
+        ),
+        (
+            (A | {"name": "a/b"},),
+            "corpus.sources[0].name: 'a/b' must be letters, digits, ., - and _",
+        ),
         ((A | {"bytes": 0},), "corpus.sources[0].bytes: 0 must be at least 1"),
         (
             (A | {"subset": "x"},),
@@ -513,6 +536,7 @@ def test_the_dump_can_be_one_of_the_sources_and_be_cut(tmp_path, tiny_dump, two)
     ("settings", "exclude", "message"),
     [
         ({"text": "body"}, "[]", "source en: .* no text in the column 'body'"),
+        ({"title": "name"}, "[]", "source en: .* no title in the column 'name'"),
         ({}, "[{}/none.jsonl]", "corpus.exclude: .*none.jsonl has no text; its rows need a 'text'"),
         ({"documents": "http://127.0.0.1:9/d.csv"}, "[]", "cannot read http://127.0.0.1:9/d.csv"),
     ],
@@ -548,6 +572,22 @@ def test_weights_change_no_document_but_content_and_columns_do(tmp_path, two):
 def test_a_source_that_leaves_nothing_is_named(tmp_path, two):
     with pytest.raises(CorpusError, match="no document for train in source en among 42 pages or r"):
         mixed(tmp_path, two[0], two[1] | {"filter": {"min_chars": 5000}})
+
+
+@pytest.mark.parametrize(
+    ("number", "setting", "remedy"),
+    [
+        (1, {"filter": {"min_chars": 5000}}, "lower corpus.sources[1].filter.min_chars, or bring"),
+        (0, {"bytes": 1}, ", or raise corpus.sources[0].bytes, or bring more text"),
+    ],
+)
+def test_the_remedy_names_the_setting_of_the_source(tmp_path, two, number, setting, remedy):
+    sources = list(two)
+    sources[number] = sources[number] | setting
+    with pytest.raises(CorpusError) as caught:
+        mixed(tmp_path, *sources)
+    assert remedy in str(caught.value)
+    assert "corpus.min_chars" not in str(caught.value)
 
 
 def test_the_remedy_names_the_column_of_the_text(tmp_path, two):

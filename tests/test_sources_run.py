@@ -1,5 +1,6 @@
 """A whole run on a mix of two languages: what each stage reads of it, the report and the card."""
 
+import copy
 import importlib
 import json
 import logging
@@ -18,10 +19,12 @@ from gportuguese import Pipeline, cli, corpus, evaluate, init_world, load_config
 from gportuguese.align.resources import Resources
 from gportuguese.artifacts import Artifact
 from gportuguese.causal_lm import load_with_tokenizer
+from gportuguese.cli.stage import _show_measures as show_measures
 from gportuguese.config import EvaluateConfig, FilterConfig, SourceConfig, asset_path
 from gportuguese.evaluation import build as build_report
 from gportuguese.export import card
 from gportuguese.forgetting import _validation_texts
+from gportuguese.intervals import caution
 from gportuguese.stages import STAGES
 from gportuguese.tokenizer import build as build_tokenizer
 from gportuguese.tokens import build as build_tokens
@@ -184,14 +187,50 @@ def test_the_report_measures_what_was_forgotten(run, files, capsys, settings):
 def test_the_card_states_the_mix_and_what_was_forgotten(run):
     text = ModelCard.load(run.open("export").folder / "README.md").text
     assert (run.open("evaluate").folder / "sources.md").read_text(encoding="utf-8") in text
+    distinct = {"pt": 0, "en": 0}
     for part in run.open("tokens").facts["sources"]:
+        name, repeats = part["name"], part["repeats"]
+        texts = texts_of(run, "train", name)
+        distinct[name] = len(texts) if repeats >= 1 else part["documents"]
         assert (
-            f"| {part['name']} | the author's own documents | {part['name']} | "
+            f"| {name} | the author's own documents | {name} | "
             f"{100 * part['share']:.2f} % | {part['tokens']:,} | {part['bytes']:,} | "
-            f"{part['documents']:,} | {part['repeats']:.2f} |"
+            f"{distinct[name]:,} | {max(repeats, 1):.2f} |"
         ) in text
+    total = f"{sum(distinct.values()):,}"
     assert "Text:** 2 sources" in text
+    assert f"made of {total} documents, each counted once" in text
+    assert f"{total} documentos de treinamento" in text
     assert not any(word in text for word in ("{{", "{%", "None", "Undefined", "pt.jsonl"))
+
+
+def test_the_card_counts_repeated_documents_once_and_says_how_often_they_are_read(run):
+    inputs = {name: run.open(name) for name in STAGES["export"].used_inputs(run.config)}
+    facts = inputs["tokens"].facts
+    english = facts["sources"][1] | {"documents": 1234, "repeats": 30.5}
+    facts["sources"] = [facts["sources"][0], english]
+    inputs["tokens"] = Artifact(inputs["tokens"].folder, {"facts": facts})
+    text = card.make(run.config, inputs, run.open("export").facts, []).text
+    pt, en = (len(texts_of(run, "train", name)) for name in ("pt", "en"))
+    assert f"made of {pt + en} documents, each counted once" in text
+    assert f" | {en} | 30.50 |" in text
+    assert "1,234" not in text
+
+
+def test_intervals_of_few_documents_come_with_a_caution(run, capsys):
+    inputs = {name: run.open(name) for name in STAGES["export"].used_inputs(run.config)}
+    evaluated = inputs["evaluate"]
+    facts = copy.deepcopy(evaluated.facts)
+    facts["measures"]["valid"]["documents"], facts["measures"]["test"]["documents"] = 9, 10
+    facts["sources"][0]["after"]["documents"] = 1
+    inputs["evaluate"] = Artifact(evaluated.folder, {"facts": facts})
+    text = card.make(run.config, inputs, run.open("export").facts, []).text
+    few, one = caution([9]), caution([1])
+    assert f"(9 for validation, 10 for test). {few}\n" in text
+    table = (evaluated.folder / "sources.md").read_text(encoding="utf-8")
+    assert f"{table}\n{one}\n" in text
+    show_measures(inputs["evaluate"])
+    assert capsys.readouterr().out.endswith(f"bootstrap over documents\n{few} {one}\n")
 
 
 def test_the_card_links_data_sets_on_the_hub(run):

@@ -19,6 +19,7 @@ from gportuguese.config import (
     Architecture,
     CorpusConfig,
     UserError,
+    did_you_mean,
     resolve_path,
 )
 from gportuguese.corpus import CorpusError
@@ -92,7 +93,8 @@ def resource_files(section: AlignConfig) -> dict[str, list[Path]]:
             continue
         path = resolve_path(given)
         if not path.is_file():
-            raise AlignError(f"no {name.replace('_', ' ')} at {path}; check align.{name}")
+            what = name.replace("_", " ")
+            raise AlignError(f"no {what} at {path}{did_you_mean(path)}; check align.{name}")
         files[name] = [path]
     return files
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gportuguese import hashes
-from gportuguese.config import Architecture, UserError, resolve_path
+from gportuguese.config import Architecture, UserError, did_you_mean, is_path, resolve_path
 
 _SETTINGS = ("*.json", "merges.txt", "vocab.txt", "tokenizer.model")
 _VOCABULARIES = ("tokenizer.json", "vocab.json")
@@ -22,9 +22,9 @@ def locate_base(base: str, download: bool) -> Path | None:
     Raises `ModelError` if the model does not exist.
     """
     path = resolve_path(base)
-    if path.exists() or base.startswith(("package:", ".", "/", "~")) or path.suffix == ".gguf":
+    if path.exists() or is_path(base) or path.suffix == ".gguf":
         if not path.exists():
-            raise ModelError(f"no base model at {path}; set align.base")
+            raise ModelError(f"no base model at {path}{did_you_mean(path)}; set align.base")
         return path
     return hub_folder(base, download)
 

@@ -8,6 +8,7 @@ Shapes: D documents.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,6 +16,9 @@ import numpy as np
 NUM_RESAMPLES = 1000
 _PERCENTILES = (2.5, 97.5)
 _SEED = 0
+_FEW = (
+    10  # documents; intervals of 9 held the true value in 88 % of 1,000 draws, those of 80 in 94 %
+)
 
 Interval = tuple[float, float]
 """Lower and upper end."""
@@ -71,6 +75,21 @@ def shown(value: float, interval: Interval | None, *, sign: str = "") -> str:
     """
     low_high = f" [{interval[0]:{sign}.4f}, {interval[1]:{sign}.4f}]" if interval else ""
     return f"{value:{sign}.4f}{low_high}"
+
+
+def caution(counts: Iterable[int]) -> str:
+    """What to say beside intervals of these numbers of documents; empty if there is nothing to say.
+
+    >>> caution([7, 90])
+    'Intervals of fewer than 10 documents are too narrow.'
+    """
+    numbers = list(counts)
+    said = []
+    if any(1 < number < _FEW for number in numbers):
+        said.append(f"Intervals of fewer than {_FEW} documents are too narrow.")
+    if any(number < 2 for number in numbers):
+        said.append("A text of one document has no interval.")
+    return " ".join(said)
 
 
 def _interval(documents: DocumentSums, minus: DocumentSums | None) -> Interval | None:

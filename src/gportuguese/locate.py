@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import logging
 import re
+import shlex
 import time
 from pathlib import Path
 
 from gportuguese import artifacts, base
-from gportuguese.config import Config, ConfigError, UserError, config_of, resolve_path
+from gportuguese.config import (
+    Config,
+    ConfigError,
+    UserError,
+    config_of,
+    did_you_mean,
+    is_path,
+    resolve_path,
+)
 
 log = logging.getLogger("gportuguese")
 
@@ -39,10 +48,10 @@ def find_model(source: str) -> Path:
         if not (folder / "config.json").is_file():
             raise LocateError(
                 f"no model in {path}: it holds neither a trained run (train-0123456789ab) nor a model "
-                "that transformers can load (config.json); to train one, run: gpt-pt train"
+                f"that transformers can load (config.json); to train one, run: {_command('train', path)}"
             )
     elif path.exists() or _is_path(source):
-        problem = "is a file" if path.exists() else "does not exist"
+        problem = "is a file" if path.exists() else f"does not exist{did_you_mean(path)}"
         raise LocateError(f"{path} {problem}; pass a model folder, or select a run by --config")
     elif "/" in source or source in _IDS_WITHOUT_USER:
         folder = _from_hub(source)
@@ -57,12 +66,10 @@ def find_model(source: str) -> Path:
 
 def _is_path(source: str) -> bool:
     """Whether an argument that does not exist must be a path, because it cannot be a Hub id."""
-    first, _, rest = source.partition("/")
     return (
-        source.startswith(("package:", ".", "/", "~"))
-        or "/" in rest
+        is_path(source)
+        or source.count("/") > 1
         or source.endswith("/")
-        or ("/" in source and Path(first).is_dir())
         or re.search(rf"-{_DIGEST}$", source) is not None  # artifacts/train-0123456789ab
     )
 
@@ -82,7 +89,7 @@ def _stage_of(path: Path, name: str) -> Path:
     if path.name == "model" and (path.parent / artifacts.MANIFEST).is_file():
         path = path.parent
     if not path.is_dir():
-        problem = "is a file" if path.exists() else "does not exist"
+        problem = "is a file" if path.exists() else f"does not exist{did_you_mean(path)}"
         raise LocateError(f"{path} {problem}; {_NEEDS_A_RUN}")
     # the name alone does not tell: an artifacts folder may be called train-2024
     stage = next((each for each in ("train", "export") if path in _stages(path.parent, each)), None)
@@ -133,9 +140,9 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
             f for f in found if artifacts.read_manifest(f).manifest["inputs"]["train"] == digest
         ]
     if not found:
-        where = f" {of or root}" if name == "export" else ""
         raise LocateError(
-            f"no finished `{name}` stage {'of' if of else 'in'} {of or root}; run: gpt-pt {name}{where}"
+            f"no finished `{name}` stage {'of' if of else 'in'} {of or root}; run: "
+            f"{_command(name, root, of)}"
         )
     if len(found) > 1:
         built = {folder: folder.stat().st_mtime for folder in found}
@@ -148,6 +155,18 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
             "\n".join([f"{root} holds {len(found)} `{name}` stages; pass one of them:", *lines])
         )
     return found[0]
+
+
+def _command(name: str, root: Path, of: Path | None = None) -> str:
+    """The command that builds a stage of the run in a folder: its newest finished stage holds its config."""
+    words = ["gpt-pt", name]
+    if name == "export" and (of or _stages(root, "train")):
+        return shlex.join([*words, str(of or root)])
+    stages = root.parent if root.suffix == ".partial" else root
+    found = [*stages.glob(f"*-{_DIGEST}/{artifacts.MANIFEST}"), *root.glob(artifacts.MANIFEST)]
+    if found:
+        words += ["--config", str(max(found, key=lambda path: path.stat().st_mtime).parent)]
+    return shlex.join(words)
 
 
 def _from_hub(repo: str) -> Path:

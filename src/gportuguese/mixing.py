@@ -126,7 +126,7 @@ def _report(part: dict[str, Any], max_repeats: float) -> None:
     weight = "" if part["weight"] is None else f" (weight {part['weight']:g})"
     log.info(
         f"{name}: {100 * part['share']:.2f} % of the tokens{weight}, {part['documents']:,} "
-        f"documents, read {repeats:.2f} times"
+        f"documents{' with repeats' if repeats > 1 else ''}, read {repeats:.2f} times"
     )
     if repeats > max_repeats:
         log.warning(

@@ -35,10 +35,15 @@ class Packing:
     def in_words(self) -> str:
         """The facts as text for the log."""
         facts = self.facts
+        cut = "all documents are longer than a block"
+        if facts["documents_that_fit"]:
+            cut = (
+                f"{facts['documents_cut']:,} of {facts['documents_that_fit']:,} documents that fit are "
+                "cut"
+            )
         return (
             f"{facts['blocks_at_document_start']:,} of {facts['blocks']:,} blocks begin at a "
-            f"document's start, {facts['documents_cut']:,} of {facts['documents_that_fit']:,} "
-            f"documents that fit are cut, {facts['unread_tokens']:,} tokens "
+            f"document's start, {cut}, {facts['unread_tokens']:,} tokens "
             f"({100 * facts['unread_share']:.2g} %) are not read"
         )
 

@@ -82,11 +82,12 @@ class Pipeline:
             states.append(StageStatus(stage.name, state, folder))
         return states
 
-    def built_folder(self, name: str) -> Path:
-        """The folder of a built stage; raises `ArtifactError` if it is not built."""
+    def built_folder(self, name: str, command: str | None = None) -> Path:
+        """The folder of a built stage; raises `ArtifactError`, with the `command` to run, if it is not built."""
         folder = self.folder(name)
         if folder is None or not folder.is_dir():
-            raise ArtifactError(f"no {name} at {folder or self._root}; run: gpt-pt {name}")
+            command = command or f"gpt-pt {name}"
+            raise ArtifactError(f"no {name} at {folder or self._root}; run: {command}")
         return folder
 
     def open(self, name: str) -> Artifact:

@@ -99,11 +99,16 @@ def _check_alignment(world: World, config: Config) -> None:
     from gportuguese.align_files import check_packages
 
     check_packages(config.align)
-    given = config.align.base
-    if config.align.head_tokens and isinstance(given, str) and base.locate_base(given, False):
-        from gportuguese.plan import read_shape
 
-        read_shape(config)  # rejects a tied head
+
+def _fetch_base(config: Config) -> None:
+    """Also rejects too long blocks and a tied head that is to be fitted, before earlier stages take hours."""
+    base.identity_of(config.align.base, download=True)
+    if isinstance(config.align.base, str):
+        with busy("reading the base's config"):
+            from gportuguese.plan import read_shape
+
+            read_shape(config)
 
 
 def _check_formats(world: World, config: Config) -> None:
@@ -168,7 +173,7 @@ STAGES = {
             outside=identity.base_and_resources,
             version=5,
             resumable=True,
-            fetch=lambda config: base.identity_of(config.align.base, download=True),
+            fetch=_fetch_base,
             check=_check_alignment,
         ),
         Stage(
@@ -195,11 +200,9 @@ STAGES = {
             name="export",
             about="write the folder that users load, with model card and other formats",
             inputs=("dump", "corpus", "tokens", "align", "train", "evaluate"),
-            settings=identity.section_of(
-                "export", "name", "align.base"
-            ),  # the card prints the last two
+            settings=identity.section_of("export", "name", "align.base"),  # which the card prints
             outside=identity.dump_receipt,
-            version=5,
+            version=6,
             check=_check_formats,
         ),
     )

@@ -73,18 +73,25 @@ def test_bad_dumps(tiny_overrides, tmp_path, capsys, name):
         ("tokenizer.vocab_size=9000", "fills only"),
         ("corpus.min_chars=100000", "no document for train"),
         ("align={base: ./nowhere, method: mean}", "no base model at nowhere"),
-        (
-            "align={base: 'package:english-nano', method: mean}\0tokens.block_size=512\0train.epoch_tokens=null\0train.valid_tokens=null\0evaluate.tokens=null",
-            "positions",
-        ),
         ("train.epoch_tokens=10", "train.epoch_tokens=10: must be at least"),
     ],
 )
 def test_bad_settings(tiny_overrides, capsys, override, message):
-    assert gpt_pt("align", *sets((*tiny_overrides, *override.split("\0")))) == 2
+    assert gpt_pt("align", *sets((*tiny_overrides, override))) == 2
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+
+
+def test_blocks_longer_than_the_base_reads_are_rejected_before_anything_is_built(
+    tiny_overrides, capsys
+):
+    base = ("align={base: 'package:english-nano', method: mean}", "tokens.block_size=512")
+    counts = ("train.epoch_tokens=null", "train.valid_tokens=null", "evaluate.tokens=null")
+    assert gpt_pt("align", *sets((*tiny_overrides, *base, *counts))) == 2
+    error = capsys.readouterr().err
+    assert "tokens.block_size=512 is above the 256 positions of package:english-nano" in error
+    assert not whole_folders(tiny_overrides)
 
 
 def test_a_missing_gpu_is_reported_before_anything_is_built(tiny_overrides, capsys):

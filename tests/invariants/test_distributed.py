@@ -45,15 +45,9 @@ def assert_equal(folder, other):
         torch.testing.assert_close(weight, weights[1][name], atol=1e-5, rtol=0)
 
 
-# with a micro-batch of 2, each process accumulates twice; 7 validation batches split unevenly
-@pytest.mark.parametrize(
-    ("micro_batch_size", "tie"),
-    [
-        (2, "keep"),
-        pytest.param(4, "keep", marks=pytest.mark.slow),
-        pytest.param(2, "untie", marks=pytest.mark.slow),
-    ],
-)
+# test_extend.py has one such run for every day; two processes take seconds to start
+@pytest.mark.slow
+@pytest.mark.parametrize(("micro_batch_size", "tie"), [(2, "keep"), (4, "keep"), (2, "untie")])
 def test_two_processes_equal_one_across_unfreezing(tiny_overrides, tmp_path, micro_batch_size, tie):
     settings = (NO_DROPOUT, "train.valid_tokens=448", f"align.tie={tie}")
     both = (*tiny_overrides, *settings, f"runtime.micro_batch_size={micro_batch_size}")

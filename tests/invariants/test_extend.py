@@ -1,8 +1,7 @@
 """Adding to a vocabulary: the old rows stay bit for bit, through alignment and a phase of new rows."""
 
 import json
-import subprocess
-import sys
+import shutil
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -10,14 +9,22 @@ import pytest
 import torch
 from fastai.learner import Recorder
 from torch.nn.functional import cross_entropy
-from transformers import AutoTokenizer, LlamaConfig, LlamaForCausalLM, PhiConfig, PhiForCausalLM
+from transformers import (
+    AutoTokenizer,
+    GPT2Config,
+    GPT2LMHeadModel,
+    LlamaConfig,
+    LlamaForCausalLM,
+    PhiConfig,
+    PhiForCausalLM,
+)
 
 from gportuguese import Pipeline, artifacts, causal_lm, init_world, load_config, tokenizer, training
 from gportuguese.align_files import new_rows
 from gportuguese.callbacks import TrainableRows
 from gportuguese.config import METHODS, ConfigError, PhaseConfig, UserError, asset_path
 from gportuguese.learner import learning_rates, trainable_part
-from tests.conftest import WORDS, sentence
+from tests.conftest import WORDS, sentence, tiny_settings
 from tests.invariants.test_distributed import assert_equal, torchrun, trained
 from tests.invariants.test_equal_runs import build, elsewhere
 from tests.invariants.test_resume import OFTEN, StopAt
@@ -25,11 +32,10 @@ from tests.test_cli import gpt_pt, sets
 from tests.test_learner import prepared
 from tests.test_optimizer import needs_muon
 
-pytestmark = pytest.mark.usefixtures("built_stages")
-
 OLD, NEW = 4096, 24
 NO_DROPOUT = "train.dropout=0.0"
 NEW_ROWS = "{name: new, epochs: 1, trainable: new_rows, trainable_groups: 1, lr_max: 0.05}"
+EMBEDDINGS = "{name: embeddings, epochs: 1, trainable_groups: 1, lr_max: 0.01}"
 ALL = "{name: all, epochs: 1, trainable_groups: 4, lr_max: 0.01}"
 
 
@@ -37,12 +43,11 @@ def phases(*each):
     return f"train.phases=[{', '.join(each)}]"
 
 
-@pytest.fixture
-def overrides(tiny_overrides):
-    """The tiny run; it adds tokens to the package's English base."""
+def extending(settings, base):
+    """The tiny run; it adds tokens to a base with the package's English tokenizer."""
     return (
-        *tiny_overrides,
-        "align.base=package:english-nano",
+        *settings,
+        f"align.base={base}",
         "align.calibration_tokens=1024",
         "align.method=pieces",
         f"tokenizer={{method: extend, vocab_size: {OLD + NEW}}}",
@@ -51,13 +56,31 @@ def overrides(tiny_overrides):
     )
 
 
+@pytest.fixture(scope="module")
+def extended(tiny_dump, tiny_stages, tmp_path_factory):
+    """A small GPT-2, and an artifacts folder with the stages up to `align` that extend its vocabulary."""
+    base = base_of("gpt2", tmp_path_factory.mktemp("base"))
+    folder = shutil.copytree(tiny_stages, tmp_path_factory.mktemp("extended") / "artifacts")
+    config = load_config(None, extending(tiny_settings(tiny_dump, folder), base))
+    Pipeline(config).build("align", init_world(config.runtime))
+    return base, folder
+
+
+@pytest.fixture
+def overrides(tiny_overrides, extended, tmp_path):
+    """A run whose stages before training are built."""
+    base, folder = extended
+    shutil.copytree(folder, tmp_path / "artifacts")
+    return extending(tiny_overrides, base)
+
+
 def bits(parameter):
     """A tensor whose equality tells -0.0 from 0.0."""
     return parameter.detach().contiguous().view(torch.int32)
 
 
 def base_of(kind, folder):
-    """A base of another architecture with the package's English tokenizer; some weights are -0.0."""
+    """A small base with the package's English tokenizer; some weights are -0.0."""
     torch.manual_seed(0)
     shape = {
         "vocab_size": OLD + 5,  # rows without a token, as many models have
@@ -66,9 +89,11 @@ def base_of(kind, folder):
         "num_hidden_layers": 3,
         "num_attention_heads": 2,
         "max_position_embeddings": 32,
-        "tie_word_embeddings": kind == "tied",
+        "tie_word_embeddings": kind in ("gpt2", "tied"),
     }
-    if kind == "biased":
+    if kind == "gpt2":
+        model = GPT2LMHeadModel(GPT2Config(**shape))
+    elif kind == "biased":
         model = PhiForCausalLM(PhiConfig(**shape))
         torch.nn.init.normal_(model.lm_head.bias)
     else:
@@ -78,7 +103,7 @@ def base_of(kind, folder):
             parameter[::7] = -0.0
     causal_lm.save(model, folder)
     tokenizer.save(causal_lm.load_with_tokenizer("package:english-nano")[1], folder)
-    return f"align.base={folder}"
+    return folder
 
 
 def rows_of(folder):
@@ -96,7 +121,7 @@ def test_alignment_keeps_every_old_row_bit_for_bit(overrides, tmp_path, kind, me
     text.write_text("".join(json.dumps({"text": sentence(n, 120)}) + "\n" for n in range(60)))
     words.write_text("".join(f"{word}\t{word}\n" for word in sorted(set(WORDS))))
     files = (f"align.source_documents={text}", f"align.dictionary={words}")
-    base = base_of(kind, tmp_path / "base")
+    base = f"align.base={base_of(kind, tmp_path / 'base')}"
     config = load_config(None, (*overrides, base, f"align.method={method}", *files, *more))
     made = Pipeline(config).build("align", init_world(config.runtime))
     source = causal_lm.load(tmp_path / "base")
@@ -142,7 +167,7 @@ def source_tokenizer():
 )
 def test_a_phase_of_new_rows_moves_nothing_else(overrides, tmp_path, settings):
     if settings in (("untied",), ("biased",)):
-        settings = (base_of(*settings, tmp_path / "base"),)
+        settings = (f"align.base={base_of(*settings, tmp_path / 'base')}",)
     folder = build(overrides, *settings)
     pipeline = Pipeline(load_config(None, (*overrides, *settings)))
     is_new_V = torch.from_numpy(new_rows(pipeline.folder("align")))
@@ -209,15 +234,18 @@ def test_a_phase_of_new_rows_resumes_to_the_byte(overrides, tmp_path, monkeypatc
         assert (resumed / name).read_bytes() == (straight / name).read_bytes()
 
 
-def test_two_processes_equal_one(overrides, tmp_path):
-    both = (*overrides, NO_DROPOUT, "runtime.micro_batch_size=2")
-    build(both, phases(ALL))  # the stages before training
-    process = torchrun(both)
-    _, errors = process.communicate(timeout=240)
+def test_two_processes_equal_one_across_unfreezing_and_new_rows(overrides, tmp_path):
+    both = (*overrides, NO_DROPOUT, "train.valid_tokens=448", phases(EMBEDDINGS, ALL, NEW_ROWS))
+    # each process accumulates twice; 7 validation batches split unevenly
+    process = torchrun((*both, "runtime.micro_batch_size=2"))
+    output, errors = process.communicate(timeout=240)
     assert process.returncode == 0, errors
-    alone = build(elsewhere(overrides, tmp_path / "alone"), NO_DROPOUT)
+    assert output.count("| after ... epochs |") == 1  # only one process prints
+    alone = build(elsewhere(both, tmp_path / "alone"))
+    assert alone.name == trained(both).name
+    assert artifacts.open_artifact(trained(both)).facts["processes"] == 2
     assert_equal(trained(both), alone)
-    before, after = (rows_of(trained(both) / f"phases/{n}")[0] for n in ("1-all", "2-new"))
+    before, after = (rows_of(trained(both) / f"phases/{n}")[0] for n in ("2-all", "3-new"))
     assert torch.equal(bits(before)[:OLD], bits(after)[:OLD])
 
 
@@ -232,9 +260,9 @@ def test_a_phase_without_new_rows_is_an_error_before_training():
 
 
 def test_the_whole_pipeline_adds_tokens_and_its_card_counts_them(overrides, capsys, tmp_path):
-    words = sets((*overrides, "export.formats=[gguf-f32]"))
-    assert gpt_pt("export", *words) == 0
-    pipeline = Pipeline(load_config(None, (*overrides, "export.formats=[gguf-f32]")))
+    settings = (*overrides, "align.base=package:english-nano", "export.formats=[gguf-f32]")
+    assert gpt_pt("export", *sets(settings)) == 0
+    pipeline = Pipeline(load_config(None, settings))
     folder = pipeline.folder("export")
     card = (folder / "README.md").read_text(encoding="utf-8")
     assert f"with {OLD + NEW:,} tokens: the {OLD:,} of `english-nano`, with their ids" in card
@@ -253,23 +281,23 @@ def test_the_whole_pipeline_adds_tokens_and_its_card_counts_them(overrides, caps
     assert capsys.readouterr().out.startswith("o rio")
 
 
-def test_a_vocabulary_that_is_too_small_is_an_error_before_anything_is_built(overrides, tmp_path):
-    words = sets((*overrides, f"tokenizer.vocab_size={OLD}", f"runtime.artifacts_dir={tmp_path}/x"))
-    done = subprocess.run(
-        [sys.executable, "-m", "gportuguese", "train", *words], capture_output=True, text=True
-    )
-    assert done.returncode == 2
-    assert f"vocab_size={OLD} counts the {OLD} tokens that package:english-nano has" in done.stderr
+def test_a_vocabulary_that_is_too_small_is_an_error_before_anything_is_built(
+    overrides, tmp_path, capsys
+):
+    new = ("align.base=package:english-nano", f"runtime.artifacts_dir={tmp_path}/x")
+    assert gpt_pt("train", *sets((*overrides, *new, f"tokenizer.vocab_size={OLD}"))) == 2
+    said = capsys.readouterr().err
+    assert f"vocab_size={OLD} counts the {OLD} tokens that package:english-nano has" in said
     assert not (tmp_path / "x").exists()
 
 
 def test_the_tokenizers_digest_covers_that_of_the_base_only_if_it_extends(overrides, tmp_path):
-    base_of("tied", tmp_path / "base")
+    other = f"align.base={base_of('tied', tmp_path / 'base')}"
 
     def digest(*more):
         return Pipeline(load_config(None, (*overrides, *more))).folder("tokenizer").name
 
-    retrain, other = "tokenizer.method=retrain", f"align.base={tmp_path / 'base'}"
+    retrain = "tokenizer.method=retrain"
     assert digest(retrain) == digest(retrain, other) != digest()
     before = digest(other)
     assert before != digest()

@@ -47,7 +47,7 @@ def learn_rows(
         losses = distill(
             model,
             source_VD,
-            resources.shuffled_blocks(section.distill_tokens),
+            resources.shuffled_blocks("distill_tokens"),
             Windows(resources.vocabularies, end_of_text, positions),
             is_copied_V,
             SavedState(out / artifacts.SCRATCH / "distillation.pt", minutes),
@@ -57,7 +57,7 @@ def learn_rows(
     if section.head_tokens:
         losses = fit_head(
             model,
-            resources.shuffled_blocks(section.head_tokens, skipped=section.distill_tokens),
+            resources.shuffled_blocks("head_tokens", skipped=section.distill_tokens),
             resources.target_counts,
             SavedState(out / artifacts.SCRATCH / "head.pt", minutes),
         )

@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
+from typing import Literal
 
 import numpy as np
 
@@ -55,11 +56,20 @@ class Resources:
         batch_size = max(1, _BATCH_TOKENS // self.block_size)
         return BlockLoader(self.target_ids, self.block_size, batch_size, num_blocks=num_blocks)
 
-    def shuffled_blocks(self, num_tokens: int, skipped: int = 0) -> BlockLoader:
-        """About `num_tokens` tokens in random blocks, after `skipped` tokens in others.
+    def shuffled_blocks(
+        self, setting: Literal["distill_tokens", "head_tokens"], skipped: int = 0
+    ) -> BlockLoader:
+        """About as many tokens as a setting says, in random blocks, after `skipped` tokens in others.
 
-        At most the whole training text. Of a text shorter than both, some blocks may come twice.
+        At most the whole training text, with a warning. Of a text shorter than both, some blocks may come
+        twice.
         """
+        num_tokens = int(getattr(self.section, setting))
+        if num_tokens > len(self.target_ids):
+            log.warning(
+                f"align.{setting}={num_tokens:,} is more than the {len(self.target_ids):,} tokens of the "
+                "training text in the new language; all of them are read once"
+            )
         seed, batch_size = self.section.seed, max(1, _STEP_TOKENS // self.block_size)
         total = (len(self.target_ids) - 1) // self.block_size
         num_blocks = min(max(1, num_tokens // self.block_size), total)

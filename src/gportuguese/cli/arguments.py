@@ -136,7 +136,8 @@ def add_command(
         shared.add_argument(
             "--config",
             type=Path,
-            help="YAML file, or name of a shipped config (gpt-pt config --list; default: demo)",
+            help="YAML file, name of a shipped config (gpt-pt config --list; default: demo), or a finished "
+            "stage of a run, for the config of that run",
         )
         shared.add_argument(
             "--set",

@@ -1,4 +1,4 @@
-"""The model that the arguments of `generate` and `serve` choose."""
+"""The config and the model that the arguments of a command choose."""
 
 from __future__ import annotations
 
@@ -6,11 +6,22 @@ import argparse
 import logging
 from pathlib import Path
 
+from gportuguese.artifacts import MANIFEST
 from gportuguese.cli.arguments import reject_config_beside
-from gportuguese.config import load_config
+from gportuguese.cli.following import command_line
+from gportuguese.config import Config, load_config
 from gportuguese.pipeline import Pipeline
 
 log = logging.getLogger("gportuguese")
+
+
+def config_of(args: argparse.Namespace) -> Config:
+    """The config of --config and --set: a YAML file, a shipped config, or that of a stage's folder."""
+    if args.config is not None and (args.config / MANIFEST).is_file():
+        from gportuguese import locate
+
+        return locate.config_of_run(args.config, tuple(args.set))
+    return load_config(args.config, tuple(args.set))
 
 
 def model_folder(args: argparse.Namespace) -> Path:
@@ -20,6 +31,7 @@ def model_folder(args: argparse.Namespace) -> Path:
 
         reject_config_beside(args.model, args.config, args.set)
         return locate.find_model(args.model)
-    folder = Pipeline(load_config(args.config, tuple(args.set))).built_folder("train") / "model"
+    trained = Pipeline(config_of(args)).built_folder("train", command_line("train", args))
+    folder = trained / "model"
     log.info("model: %s", folder)
     return folder

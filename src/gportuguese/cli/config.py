@@ -7,9 +7,10 @@ import argparse
 import yaml
 
 from gportuguese.cli.arguments import Commands, add_command
+from gportuguese.cli.chosen import config_of
 from gportuguese.cli.following import command_line, show_following
 from gportuguese.cli.output import show
-from gportuguese.config import as_tree, load_config, shipped_configs
+from gportuguese.config import as_tree, shipped_configs
 
 
 def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -32,6 +33,6 @@ def run(args: argparse.Namespace) -> None:
         width = max(map(len, shipped))
         show("\n".join(f"{name:{width}}  {about}" for name, about in shipped.items()))
         return
-    tree = as_tree(load_config(args.config, tuple(args.set)))
+    tree = as_tree(config_of(args))
     show(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False, width=100), end="")
     show_following([command_line("train", args)])

@@ -7,10 +7,10 @@ import logging
 import shlex
 
 from gportuguese.cli.arguments import Commands, add_command, reject_config_beside
-from gportuguese.cli.following import show_following
+from gportuguese.cli.chosen import config_of
+from gportuguese.cli.following import command_line, show_following
 from gportuguese.cli.output import show
 from gportuguese.cli.stage import RUN_FOLDER
-from gportuguese.config import load_config
 from gportuguese.pipeline import Pipeline
 from gportuguese.world import init_world
 
@@ -46,9 +46,10 @@ def run(args: argparse.Namespace) -> None:
         reject_config_beside(args.run_folder, args.config, args.set)
         folder = locate.find_stage(args.run_folder, "export")
     else:
-        config = load_config(args.config, tuple(args.set))
+        config = config_of(args)
         pipeline = Pipeline(config)
-        pipeline.built_folder("train")  # sending must not start hours of training
+        # sending must not start hours of training
+        pipeline.built_folder("train", command_line("train", args))
         folder = pipeline.build("export", init_world(config.runtime)).folder
     from gportuguese import push
 

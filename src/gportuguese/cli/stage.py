@@ -9,9 +9,10 @@ from pathlib import Path
 
 from gportuguese.artifacts import Artifact
 from gportuguese.cli.arguments import Commands, add_command, reject_config_beside
-from gportuguese.cli.following import following, show_following
+from gportuguese.cli.chosen import config_of
+from gportuguese.cli.following import command_line, following, show_following
 from gportuguese.cli.output import note, show
-from gportuguese.config import Config, load_config
+from gportuguese.config import Config
 from gportuguese.pipeline import Pipeline
 from gportuguese.progress import busy
 from gportuguese.stages import STAGES
@@ -45,7 +46,7 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> None:
     """Builds a stage and prints its folder."""
     has_run = args.command == "export" and args.run_folder is not None
-    config = _config_of_run(args) if has_run else load_config(args.config, tuple(args.set))
+    config = _config_of_run(args) if has_run else config_of(args)
     world = init_world(config.runtime)
     pipeline = Pipeline(config)
     artifact = pipeline.build(args.command, world)
@@ -76,9 +77,10 @@ def _config_of_run(args: argparse.Namespace) -> Config:
     log.info("run: %s", folder)
     config = locate.config_of_run(folder, tuple(args.set))
     if Pipeline(config).folder("train") != folder:
+        again = argparse.Namespace(config=folder, set=args.set)
         raise locate.LocateError(
             f"{folder} would be trained again: a setting, an input or the program has changed since "
-            "it was built; to train again, run: gpt-pt export --config CONFIG"
+            f"it was built; to train again, run: {command_line('export', again)}"
         )
     return config
 
@@ -111,7 +113,13 @@ def _show_measures(artifact: Artifact) -> None:
         else:
             show(f"{markdown}\n")
     if paths:
+        from gportuguese.intervals import caution
+
+        measured = [*artifact.facts["measures"].values()]
+        measured += [each["after"] for each in artifact.facts.get("sources", ())]
         show("[...]: 95 % intervals, bootstrap over documents")
+        if said := caution(each["documents"] for each in measured):
+            show(said)
 
 
 def _show_samples(prompts: list[str], model: Path, world: World) -> None:

@@ -6,6 +6,8 @@ from gportuguese.config.loading import (
     asset_path,
     checked,
     config_of,
+    did_you_mean,
+    is_path,
     load_config,
     resolve_path,
 )
@@ -54,7 +56,9 @@ __all__ = [
     "asset_path",
     "checked",
     "config_of",
+    "did_you_mean",
     "is_hub_id",
+    "is_path",
     "is_url",
     "load_config",
     "resolve_path",

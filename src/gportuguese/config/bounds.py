@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+
+_LANGUAGE = r"[A-Za-z]{2,3}(-[A-Za-z0-9]+)*"
+_TONGUES = Path(__file__).parents[1] / "wikitext" / "languages" / "tongues.tsv"
 
 
 @dataclass(frozen=True)
@@ -40,6 +44,32 @@ class Matches:
     def problem(self, value: Any) -> str | None:
         """Describes what is wrong with a value; None if it is valid."""
         return None if re.fullmatch(self.pattern, value) else f"must be {self.wanted}"
+
+
+@dataclass(frozen=True)
+class IsLanguage:
+    """The code of a language, with or without a region: `pt`, `pt-BR`."""
+
+    def problem(self, value: str) -> str | None:
+        """Describes what is wrong with a value; None if it is valid.
+
+        >>> IsLanguage().problem("English"), IsLanguage().problem("pt-BR")
+        ('must be an ISO 639 code; did you mean en?', None)
+        """
+        if re.fullmatch(_LANGUAGE, value):
+            return None
+        near = _codes_by_name().get(value.lower(), value.replace("_", "-"))
+        hint = (
+            f"; did you mean {near}?" if re.fullmatch(_LANGUAGE, near) else ", such as pt or pt-BR"
+        )
+        return f"must be an ISO 639 code{hint}"
+
+
+def _codes_by_name() -> dict[str, str]:
+    """The code of each language by its names in Portuguese, English, Spanish, French, German and Italian."""
+    lines = _TONGUES.read_text(encoding="utf-8").splitlines()[2:]
+    rows = sorted((line.lower().split("\t") for line in lines), key=lambda row: -len(row[0]))
+    return {name: code for code, *names in rows for name in names}  # of two, the shorter code
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import difflib
 import re
 import types
 import typing
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Literal
 
@@ -145,6 +146,30 @@ def resolve_path(source: str) -> Path:
     return Path(source).expanduser()
 
 
+def is_path(given: str) -> bool:
+    """Whether a name of a model or of documents is a path for sure: `data/new` is one if `data` is a folder.
+
+    Other names with one slash may be Hub ids.
+    """
+    first, slash, _ = given.partition("/")
+    return given.startswith(("package:", ".", "/", "~")) or bool(slash and Path(first).is_dir())
+
+
+def did_you_mean(missing: Path) -> str:
+    """` (did you mean ...?)` with the path that is nearest to one that does not exist; empty if none is near."""
+    known, rest = Path(), list(missing.parts)
+    while len(rest) > 1 and (known / rest[0]).is_dir():
+        known /= rest.pop(0)
+    with suppress(OSError):
+        names = sorted(each.name for each in known.iterdir())
+        close = difflib.get_close_matches(rest[0], names, n=1)
+        close += [name for name in names if name.startswith(f"{rest[0]}.")]  # without its suffix
+        if close:
+            whole = known.joinpath(close[0], *rest[1:])
+            return f" (did you mean {whole if whole.exists() else known / close[0]}?)"
+    return ""
+
+
 def as_tree(value: Any) -> Any:
     """Converts a config dataclass to plain dicts and lists, for YAML, JSON and digests."""
     tree = dataclasses.asdict(value) if dataclasses.is_dataclass(value) else value  # type: ignore[arg-type]
@@ -206,6 +231,17 @@ def _shown(value: Any) -> str:
     return text if len(text) <= _MAX_SHOWN else f"{text[: _MAX_SHOWN - 4]} ..."
 
 
+def _settings() -> list[str]:
+    """All settings as `section.key`."""
+    sections = typing.get_type_hints(Config)
+    return [
+        f"{section}.{field.name}"
+        for section, kind in sections.items()
+        if dataclasses.is_dataclass(kind)
+        for field in dataclasses.fields(kind)
+    ]
+
+
 def _parse_section(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
     if not isinstance(value, dict):
         problems.append(f"{where or 'config'}: expected a section, got {_shown(value)}")
@@ -215,7 +251,9 @@ def _parse_section(kind: Any, value: Any, where: str, problems: list[str]) -> An
     for key, item in value.items():
         name = f"{where}.{key}" if where else str(key)
         if key not in hints:
-            close = difflib.get_close_matches(str(key), hints, n=1)
+            # a setting without its section first: `block_size` for `tokens.block_size`
+            inside = [] if where else [each for each in _settings() if each.endswith(f".{key}")]
+            close = inside or difflib.get_close_matches(str(key), hints, n=1)
             hint = f"; did you mean {close[0]!r}?" if close else f"; known: {', '.join(hints)}"
             problems.append(f"{name}: unknown key{hint}")
         else:

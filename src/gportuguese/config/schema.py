@@ -5,11 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal
 
-from gportuguese.config.bounds import Matches, OneOf, Within
+from gportuguese.config.bounds import IsLanguage, Matches, OneOf, Within
 from gportuguese.config.formats import FORMATS
 from gportuguese.config.methods import METHODS
 
 DEVICE = Matches(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")
+_NAME = Matches(r"\w[\w.-]*", "letters, digits, ., - and _, the first no . or -")
 
 
 class UserError(Exception):
@@ -79,7 +80,7 @@ class SourceConfig:
     """A file or folder, a pattern (`texts/*.jsonl`), a URL, the id of a data set on the Hub
     (`wikimedia/wikipedia`), or `dump` for the dump of section `dump`. Files are .parquet, .json, .jsonl,
     .csv or .txt, the last four also as .gz, .bz2 or .zst. docs/data.md shows them."""
-    name: Annotated[str, Matches(r"[\w.-]+", "letters, digits, ., - and _")] | None = None
+    name: Annotated[str, _NAME] | None = None
     """Name in the `source` column and in reports; null derives it from `documents` and `subset`."""
     subset: str | None = None
     """Subset of a Hub data set, such as `20231101.pt`; null for the only or default one."""
@@ -97,7 +98,7 @@ class SourceConfig:
     weight: Annotated[float, Within("[0, 1]")] | None = None
     """Share of the training tokens. Set it for all sources, adding up to 1, or for none: then each is read
     once. 0 only measures a source in the report."""
-    language: str | None = None
+    language: Annotated[str, IsLanguage()] | None = None
     """Language of the documents (ISO 639-1). If null, the first source takes `corpus.language`, and `dump`
     then takes the dump's. Any other source without a language counts as text in the first one's. The
     tokenizer and the alignment learn from the sources in that language, whatever the region (`pt-BR` is
@@ -127,7 +128,7 @@ class CorpusConfig:
     ratios."""
     txt_document: Literal["file", "line", "paragraph"] = "file"
     """How to split a .txt file into documents. Blank lines separate paragraphs."""
-    language: str | None = None
+    language: Annotated[str, IsLanguage()] | None = None
     """Language of the documents (ISO 639-1) for sample prompts and the model card; null uses the
     language of the first source or of the dump."""
     min_chars: Annotated[int, Within("[0, inf)")] = 1800
@@ -342,7 +343,7 @@ class ExportConfig:
     """Name of the model; null uses the run's name."""
     repo: str | None = None
     """`user/name` for the examples in the card; null lets `push` fill in its `--repo`."""
-    language: str | None = None
+    language: Annotated[str, IsLanguage()] | None = None
     """Language of the model (ISO 639-1) for the Hub; null uses the corpus language."""
     license: str = "mit"
     """License of the model, as a Hub identifier."""

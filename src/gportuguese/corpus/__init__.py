@@ -106,7 +106,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         "cleaning": round(cleaned - start, 1),
         "duplicates_and_split": round(time.monotonic() - cleaned, 1),
     }
-    check_splits(sources, of_sources)
+    check_splits(section, sources, of_sources)
     return facts
 
 

@@ -9,7 +9,7 @@ import logging
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NamedTuple
 
 from gportuguese import hashes
 from gportuguese.config import (
@@ -17,6 +17,7 @@ from gportuguese.config import (
     CorpusConfig,
     SourceConfig,
     is_hub_id,
+    is_path,
     is_url,
     resolve_path,
     sources_of,
@@ -81,9 +82,9 @@ def _identity(section: CorpusConfig, source: SourceConfig, download: bool) -> st
 
 
 def check_sources(section: CorpusConfig) -> None:
-    """Reads each source up to its first text, except the dump.
+    """Reads each source until a text and the columns that it names are seen, except the dump.
 
-    Raises `CorpusError` if it has none. Called before the dump is fetched, which may take hours.
+    Raises `CorpusError` if they are not. Called before the dump is fetched, which may take hours.
     """
     for source in sources_of(section):
         if source.documents == DUMP:
@@ -99,7 +100,8 @@ def check_sources(section: CorpusConfig) -> None:
 
 def is_on_hub(source: SourceConfig) -> bool:
     """Whether the documents are a data set on the Hub; a file of that name comes first."""
-    return is_hub_id(source.documents) and not resolve_path(source.documents).exists()
+    given = source.documents
+    return is_hub_id(given) and not is_path(given) and not resolve_path(given).exists()
 
 
 def read_own(section: CorpusConfig) -> Iterator[Document | Dropped]:
@@ -229,7 +231,7 @@ def read_file(
 
 
 class _Check:
-    """Refuses one of `corpus.sources` if none of its rows has a text."""
+    """Refuses one of `corpus.sources` if its first rows lack a text, or an `id` or `title` that it names."""
 
     def __init__(
         self, section: CorpusConfig, source: SourceConfig, before: list[dict[str, Any]]
@@ -238,29 +240,42 @@ class _Check:
         self.rows = sum(summary["pages"] for summary in before)
         self.texts = self.rows - sum(summary["dropped"].get("no text", 0) for summary in before)
         self.columns: dict[str, None] = {}
+        # columns with the default names may be missing; a run that goes on has seen the first rows
+        self.unseen = {
+            key: name
+            for key in ("id", "title")
+            if not before and (name := getattr(source, key)) != getattr(SourceConfig, key)
+        }
 
     def add(self, row: Row, document: Document | Dropped) -> bool:
-        """Counts a row; returns whether there has been a text."""
+        """Counts a row; returns whether a text and the named columns have been seen."""
         self.rows += 1
         self.texts += isinstance(document, Document)
-        if self.is_on and not self.texts:
-            self.columns |= dict.fromkeys(row.fields if isinstance(row.fields, dict) else ())
+        if self.is_on and (self.unseen or not self.texts):
+            found = row.fields if isinstance(row.fields, dict) else {}
+            self.columns |= dict.fromkeys(found)
+            self.unseen = {key: name for key, name in self.unseen.items() if name not in found}
             if self.rows == _PATIENCE_ROWS:
-                self._refuse()
-        return bool(self.texts)
+                self._refuse_wrong()
+        return bool(self.texts) and not self.unseen
 
     def end(self) -> None:
         if self.is_on and not self.rows:
             raise CorpusError(f"source {self.source.name}: {self.source.documents} holds no rows")
-        if self.is_on and not self.texts:
-            self._refuse()
+        if self.is_on:
+            self._refuse_wrong()
 
-    def _refuse(self) -> NoReturn:
+    def _refuse_wrong(self) -> None:
+        """Raises `CorpusError` if a column that the source names has not been seen."""
+        wrong = self.unseen if self.texts else {"text": self.source.text}
+        if not wrong:
+            return
+        key, name = next(iter(wrong.items()))
         columns = list(self.columns)
         more = ", ..." if len(columns) > _SHOWN_COLUMNS else ""
         raise CorpusError(
-            f"source {self.source.name}: the first {self.rows:,} rows have no text in the column "
-            f"{self.source.text!r}; set its text to one of the columns found: "
+            f"source {self.source.name}: the first {self.rows:,} rows have no {key} in the column "
+            f"{name!r}; set its {key} to one of the columns found: "
             f"{', '.join(columns[:_SHOWN_COLUMNS]) or 'none'}{more}"
         )
 

@@ -8,7 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from gportuguese.config import SourceConfig
+from gportuguese.config import CorpusConfig, SourceConfig
 from gportuguese.corpus.exclusion import REASON
 from gportuguese.corpus.pool import CorpusError
 from gportuguese.corpus.shards import DROPPED_SAMPLES
@@ -20,7 +20,6 @@ log = logging.getLogger("gportuguese")
 _REMEDIES = {
     "train": "lower corpus.valid_per_mille and corpus.test_per_mille",
     "valid": "raise corpus.valid_per_mille",
-    "too short": "lower corpus.min_chars",
     REASON: "remove files from corpus.exclude",
 }
 
@@ -102,15 +101,30 @@ def collect_pages(readings: list[Reading], out: Path) -> dict[str, Any]:
     }
 
 
-def check_splits(sources: tuple[SourceConfig, ...], of_sources: list[dict[str, Any]]) -> None:
-    """Raises `CorpusError` with remedies if a source leaves no documents, or the first none to validate."""
+def check_splits(
+    section: CorpusConfig, sources: tuple[SourceConfig, ...], of_sources: list[dict[str, Any]]
+) -> None:
+    """Raises `CorpusError` with remedies if a source leaves no documents, or the first none to validate.
+
+    `sources` are those of the section with their defaults filled in.
+    """
     for number, (settings, source) in enumerate(zip(sources, of_sources, strict=True)):
         needed = ("train", "valid") if number == 0 else ("train",)
         empty = next((split for split in needed if not source["documents"][split]), None)
         if empty is not None:
             of = "" if len(of_sources) == 1 else f" in source {source['name']}"
             causes = [*([empty] if sum(source["documents"].values()) else []), *source["dropped"]]
-            known = {**_REMEDIES, "no text": f"give the rows a {settings.text!r}"}
+            at = f"corpus.sources[{number}]"
+            given = section.sources[number] if section.sources else None
+            has_filter = given is not None and given.filter.min_chars is not None
+            known = {
+                **_REMEDIES,
+                "no text": f"give the rows a {settings.text!r}",
+                "too short": f"lower {f'{at}.filter' if has_filter else 'corpus'}.min_chars",
+                "limit": f"raise {at}.bytes",
+            }
+            if settings.bytes and not source["missing_bytes"]:
+                causes.append("limit")
             remedies = [known[cause] for cause in causes if cause in known]
             counts = ", ".join(f"{number:,} {why}" for why, number in source["dropped"].items())
             raise CorpusError(

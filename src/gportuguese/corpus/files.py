@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, cast
 
-from gportuguese.config import resolve_path
+from gportuguese.config import did_you_mean, is_hub_id, is_path, resolve_path
 from gportuguese.corpus.pool import CorpusError
 
 log = logging.getLogger("gportuguese")
@@ -106,7 +106,10 @@ def _found(source: Path, documents: str) -> tuple[Path, list[Path]]:
         fixed = next(n for n, part in enumerate(parts) if glob.has_magic(part))
         root = Path(*parts[:fixed])
         return root, _visible(root, root.glob("/".join(parts[fixed:])))
-    raise CorpusError(f"no documents at {source}: there is no such file or folder")
+    hint = did_you_mean(source)
+    if not hint and is_hub_id(documents) and is_path(documents):
+        hint = f"; for the data set on the Hub, run where no folder is called {source.parts[0]}"
+    raise CorpusError(f"no documents at {source}: there is no such file or folder{hint}")
 
 
 def _visible(root: Path, paths: Iterable[Path]) -> list[Path]:

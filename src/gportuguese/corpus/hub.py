@@ -193,8 +193,8 @@ def _sentence(repo: str, revision: str | None, error: Exception) -> str:
         return f"{repo} on the Hub holds no files that can be read ({FORMATS})"
     if is_a(ConnectionError, TimeoutError, errors.RevisionResolutionError) or _is_network(causes):
         return (
-            f"cannot read {repo}: the Hub is unreachable; check the network, unset HF_HUB_OFFLINE and "
-            "run again to go on, or name a local file or folder"
+            f"there is no file or folder {repo!r}, and the Hub is unreachable; check the network, unset "
+            "HF_HUB_OFFLINE and run again to go on, or correct the path"
         )
     return f"cannot read {repo} from the Hub: {error}"
 

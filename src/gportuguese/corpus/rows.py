@@ -12,7 +12,7 @@ import json
 from collections.abc import Iterator
 from contextlib import nullcontext
 from decimal import Decimal
-from itertools import groupby
+from itertools import chain, groupby
 from typing import IO, Any, Literal, NamedTuple
 
 from gportuguese.corpus.files import File
@@ -22,6 +22,7 @@ _BATCH_ROWS = 256  # of a Parquet file in memory
 _BUFFER_BYTES = 1 << 22  # of each of its columns
 _CHUNK_CHARS = 1 << 16  # of a .json file
 _MAX_CHARS = 1 << 27  # of one value in a .json file or field of a .csv file
+_SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}  # of .csv files; the first is usual
 
 
 class Mark(NamedTuple):
@@ -62,7 +63,7 @@ def read_rows(
         elif file.kind == ".txt":
             yield from _txt_rows(file, raw, columns[0], unit, mark)
         elif file.kind == ".csv":
-            yield from _csv_rows(file, raw, mark)
+            yield from _csv_rows(file, raw, columns[0], mark)
         elif file.kind == ".json":
             yield from _json_rows(file, raw, mark)
         else:
@@ -176,7 +177,17 @@ def _json_values(file: File, raw: IO[bytes]) -> Iterator[Any]:
         start, need = end, 1
 
 
-def _csv_rows(file: File, raw: IO[bytes], mark: Mark) -> Iterator[Row]:
+def _separator(header: str, column: str) -> str:
+    """The separator with which a header names `column`; if none does, the one that gives most names.
+
+    >>> _separator("id;title, subtitle;text", "text")
+    ';'
+    """
+    names = {each: next(csv.reader([header], delimiter=each), []) for each in _SEPARATORS}
+    return max(names, key=lambda each: (column in names[each], len(names[each])))
+
+
+def _csv_rows(file: File, raw: IO[bytes], column: str, mark: Mark) -> Iterator[Row]:
     csv.field_size_limit(_MAX_CHARS)
     last = _Line("", START, 0)
 
@@ -187,17 +198,20 @@ def _csv_rows(file: File, raw: IO[bytes], mark: Mark) -> Iterator[Row]:
 
     try:
         with file.open() if mark.number else nullcontext(raw) as top:
-            rows = csv.reader(texts(_lines(file, top)), strict=True)
+            lines = texts(_lines(file, top))
+            header = next((line for line in lines if line.strip()), "")
+            separator = _separator(header, column)
+            rows = csv.reader(chain([header], lines), delimiter=separator, strict=True)
             names = next((row for row in rows if row), [])
         if mark.number:
-            rows = csv.reader(texts(_lines(file, raw, mark)), strict=True)
+            rows = csv.reader(texts(_lines(file, raw, mark)), delimiter=separator, strict=True)
             last = _Line("", mark, 0)
         number = last.mark.number + 1
         for row in rows:
             if len(row) > len(names):
                 raise CorpusError(
                     f"{file.place}:{number}: {len(row)} fields, but the first line names "
-                    f"{len(names)}; put fields that hold commas in quotes"
+                    f"{len(names)}; put fields that hold {_SEPARATORS[separator]} in quotes"
                 )
             if row:
                 fields = dict(zip(names, row, strict=False))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from gportuguese import artifacts, atomic, hashes
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, DumpConfig, resolve_path
+from gportuguese.config import Config, DumpConfig, did_you_mean, resolve_path
 from gportuguese.dump.reader import DumpError, RawPage, dump_language, read_header, read_pages
 from gportuguese.world import World
 
@@ -70,7 +70,9 @@ def local_path(section: DumpConfig) -> Path:
     """The local dump file of a section; raises `DumpError` if it is missing."""
     path = resolve_path(str(section.source))
     if not path.is_file():
-        raise DumpError(f"no dump at {path}; set dump.source to a pages-articles .xml or .xml.bz2")
+        raise DumpError(
+            f"no dump at {path}{did_you_mean(path)}; set dump.source to a pages-articles .xml or .xml.bz2"
+        )
     return path
 
 

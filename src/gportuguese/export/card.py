@@ -24,7 +24,7 @@ from gportuguese.config import (
 from gportuguese.corpus.documents import is_on_hub
 from gportuguese.corpus.exclusion import FEWEST_WORDS, NUM_WORDS, REASON
 from gportuguese.epochs import epochs_markdown
-from gportuguese.intervals import shown
+from gportuguese.intervals import caution, shown
 from gportuguese.progress import clock
 
 _TEMPLATE = Path(__file__).parent / "card.jinja"
@@ -42,7 +42,7 @@ def make(
 ) -> ModelCard:
     """Builds the card of a run from its stages, the facts of the export, and the exported files."""
     corpus, training, target = inputs["corpus"], inputs["train"], sources_of(config.corpus)[0]
-    evaluated = inputs["evaluate"].facts
+    evaluated, sources = inputs["evaluate"].facts, _sources(config, inputs)
     measures, prompts = evaluated["measures"], evaluated["prompts"]
     section = config.export
     architecture = json.loads((inputs["align"].folder / "config.json").read_text(encoding="utf-8"))
@@ -55,13 +55,13 @@ def make(
         base=_base(config, inputs),
         language=_language(config, inputs),
         parameters=facts["parameters"],
-        documents=_documents(corpus.facts, inputs["tokens"].facts),
+        documents=_documents(corpus.facts, sources),
         corpus_settings=config.corpus,
         min_chars=target.filter.min_chars,
         excluding=_excluding(config, corpus),
         is_dump=target.documents == DUMP,
         text=_text_of(target, inputs),
-        sources=_sources(config, inputs),
+        sources=sources,
         others=_others(inputs["evaluate"]),
         tokens=inputs["tokens"].facts["tokens"],
         token_bytes=inputs["tokens"].facts["bytes"],
@@ -74,6 +74,8 @@ def make(
         measures=measures,
         changes=evaluated["changes"],
         shown=shown,
+        caution=caution(each["documents"] for each in measures.values()),
+        others_caution=caution(each["after"]["documents"] for each in evaluated.get("sources", ())),
         epochs=epochs_markdown(training),
         settings=yaml.safe_dump(as_tree(config.train), sort_keys=False, width=88).rstrip(),
         training=training.facts,
@@ -188,21 +190,28 @@ def _dump_facts(inputs: dict[str, Artifact]) -> dict[str, Any]:
     return inputs["dump"].facts if "dump" in inputs else {}
 
 
-def _documents(corpus: dict[str, Any], tokens: dict[str, Any]) -> dict[str, int]:
-    """Documents by split; of several sources, those read in a pass and those of the first held out."""
-    parts = tokens.get("sources")
-    if not parts:
+def _documents(corpus: dict[str, Any], sources: list[dict[str, Any]]) -> dict[str, int]:
+    """Documents by split; of several sources, all that are trained on and those of the first held out."""
+    if not sources:
         return dict(corpus["documents"])
-    return {**corpus["sources"][0]["documents"], "train": sum(p["documents"] for p in parts)}
+    distinct = sum(each["documents"] for each in sources)
+    return {**corpus["sources"][0]["documents"], "train": distinct}
 
 
 def _sources(config: Config, inputs: dict[str, Artifact]) -> list[dict[str, Any]]:
-    """Each source and its part of the training text; empty if there is only one source."""
+    """Each source and its part of the training text; empty if there is only one source.
+
+    `documents` counts each document once, and `times` says how often a pass reads it, on average over its
+    tokens: `tokens` counts it as often as it is read.
+    """
     found = {each["name"]: each for each in inputs["corpus"].facts.get("sources", ())}
     texts = {source.name: _text_of(source, inputs) for source in sources_of(config.corpus)}
     return [
         {
             **part,
+            # a source that is read once or more is read whole
+            "documents": min(part["documents"], found[part["name"]]["documents"]["train"]),
+            "times": max(part["repeats"], 1.0) if part["documents"] else 0.0,
             "text": texts[part["name"]],
             "language": found[part["name"]]["language"] or "",
         }

@@ -127,7 +127,7 @@ def _corpus_tokens(
         )
     raise PlanError(
         f"{config.name}: the corpus is not built, so the number of training tokens is unknown; "
-        "add --tokens N, set train.epoch_tokens, or run: gpt-pt tokens"
+        "add --tokens N, set train.epoch_tokens, or run gpt-pt tokens with the same --config and --set"
     )
 
 
