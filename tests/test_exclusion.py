@@ -59,6 +59,7 @@ def excluded(folder, texts):
 @given(st.text() | st.text("aÀé_-'9 \n\u0301\u093fß, .ﬁ"))
 @example("")
 @example("x" * 400 + " " + "x" * 401)
+@example("ab cde " * 10_000 + "é" * 70_000)
 @example("हिन्दी में “लिखा” e\u0301 É")
 def test_words_are_those_of_the_slow_twin(text):
     words = Words.of(text)

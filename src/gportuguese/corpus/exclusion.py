@@ -25,6 +25,7 @@ REASON = "shares text with corpus.exclude"
 # hashes are polynomials modulo 2^64 in an odd number, whose powers lose no bits and have inverses
 _FACTOR = 0x9E3779B97F4A7C15
 _SEVERAL = 0xFFFFFFFF  # marks a character whose folded form has several, as ß
+_USUAL_CHARS = 1 << 16  # of a document; a longer one needs tables of 16 bytes a character
 _TABLE_PLACES = 8  # of a prefix in the first, rough look-up, which one in eight others passes
 _FILES = "excluded-"
 
@@ -51,7 +52,7 @@ class Words:
         is_word = np.zeros(len(codes) + 2, bool)
         np.not_equal(codes, 0, out=is_word[1:-1])
         starts_W, ends_W = np.flatnonzero(is_word[1:] != is_word[:-1]).reshape(-1, 2).T
-        powers, inverses = _powers(1 << max(16, len(codes).bit_length()))
+        powers, inverses = _powers(max(_USUAL_CHARS, len(codes)))
         sums = np.zeros(len(codes) + 1, np.uint64)
         np.cumsum(codes * powers[: len(codes)], out=sums[1:])
         # of a word's own characters, as if the text began with it
@@ -93,13 +94,13 @@ def _folding() -> np.ndarray:
     return table
 
 
-@functools.lru_cache(maxsize=3)  # for runs, most documents, and long ones
+@functools.lru_cache(maxsize=2)  # for most documents, and for the last long one
 def _powers(number: int) -> tuple[np.ndarray, np.ndarray]:
     """Powers of `_FACTOR` from the first, and of its inverse from the zeroth, uint64."""
     factors = np.full((2, number), _FACTOR, np.uint64)
     factors[1] = pow(_FACTOR, -1, 1 << 64)
     factors[1, 0] = 1
-    powers, inverses = np.cumprod(factors, axis=1)
+    powers, inverses = np.cumprod(factors, axis=1, out=factors)
     return powers, inverses
 
 
@@ -187,6 +188,6 @@ def _hashes_of_runs(hashes_W: np.ndarray, num_words: int) -> np.ndarray:
     """The hashes of all runs of so many words, uint64 `[W - num_words + 1]`: a polynomial in theirs."""
     num_runs = max(len(hashes_W) - num_words + 1, 0)
     sums_N = np.zeros(num_runs, np.uint64)
-    for place, factor in enumerate(_powers(NUM_WORDS)[0][:num_words]):
+    for place, factor in enumerate(_powers(_USUAL_CHARS)[0][:num_words]):
         sums_N += factor * hashes_W[place : place + num_runs]
     return sums_N
