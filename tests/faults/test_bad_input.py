@@ -72,6 +72,8 @@ def test_bad_dumps(tiny_overrides, tmp_path, capsys, name):
         ("tokens.block_size=64", "is above align.base.positions=32"),
         ("tokenizer.vocab_size=9000", "fills only"),
         ("corpus.min_chars=100000", "no document for train"),
+        ("dump.source=.", "no dump at .; set dump.source"),
+        ("dump.source=/tmp", "no dump at /tmp; set dump.source"),
         ("align={base: ./nowhere, method: mean}", "no base model at nowhere"),
         ("train.epoch_tokens=10", "train.epoch_tokens=10: must be at least"),
     ],

@@ -156,11 +156,16 @@ def is_path(given: str) -> bool:
 
 
 def did_you_mean(missing: Path) -> str:
-    """` (did you mean ...?)` with the path that is nearest to one that does not exist; empty if none is near."""
-    known, rest = Path(), list(missing.parts)
-    while len(rest) > 1 and (known / rest[0]).is_dir():
-        known /= rest.pop(0)
+    """` (did you mean ...?)` with the path that is nearest to one that does not exist; empty if none is near.
+
+    Empty for a path that exists, such as a folder where a file is wanted.
+    """
     with suppress(OSError):
+        if missing.exists():
+            return ""
+        known, rest = Path(), list(missing.parts)
+        while len(rest) > 1 and (known / rest[0]).is_dir():
+            known /= rest.pop(0)
         names = sorted(each.name for each in known.iterdir())
         close = difflib.get_close_matches(rest[0], names, n=1)
         close += [name for name in names if name.startswith(f"{rest[0]}.")]  # without its suffix
