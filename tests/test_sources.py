@@ -293,10 +293,11 @@ def test_a_source_that_cannot_be_read_is_refused_in_a_sentence(
 
 @pytest.mark.parametrize("name", ["d.csv", "d.jsonl", "d.parquet"])
 @pytest.mark.parametrize("column", ["id", "title"])
-def test_a_named_column_that_no_row_has_is_refused(tmp_path, read, name, column):
+@pytest.mark.parametrize("limit", [{}, {"bytes": 1}])
+def test_a_named_column_that_no_row_has_is_refused(tmp_path, read, name, column, limit):
     (tmp_path / name).write_bytes(FILES[name])
     with pytest.raises(CorpusError) as caught:
-        read(tmp_path / name, **{column: "uid"})
+        read(tmp_path / name, **{column: "uid"}, **limit)
     assert f"rows have no {column} in the column 'uid'; set its {column} to one of the columns found: " \
         "id, title, text" in str(caught.value)  # fmt: skip
 
@@ -320,7 +321,7 @@ A, B = {"documents": "a.jsonl"}, {"documents": "b/texts/"}
         ((A | {"weight": -0.5}, B), "corpus.sources[0].weight: -0.5 must lie in [0, 1]"),
         (
             (A | {"name": ".."},),
-            "'..' must be letters, digits, ., - and _, the first no . or -",
+            "'..' must be letters, digits, ., - and _, not beginning with . or -",
         ),
         (
             (A | {"name": "a/b"},),

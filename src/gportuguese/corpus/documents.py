@@ -38,7 +38,7 @@ log = logging.getLogger("gportuguese")
 _SHARD_DOCUMENTS = 2000
 _SHARD_BYTES = 32 << 20  # of text, in memory
 _REPORT_BYTES = 1 << 20  # between two reports of progress
-_PATIENCE_ROWS = 1000  # without a text, before a source is refused
+_PATIENCE_ROWS = 1000  # without a text or a named column, before a source is refused
 _SHOWN_COLUMNS = 12
 
 
@@ -185,6 +185,7 @@ def _read(
             rows = read_file(file, section, source, mark if place == first else START)
             for row, document in rows:
                 if source.bytes and num_bytes >= source.bytes:
+                    check.end()
                     return
                 check.add(row, document)
                 if isinstance(document, Document):
