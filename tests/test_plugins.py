@@ -254,7 +254,6 @@ other = 3
 
 
 @pytest.mark.usefixtures("built_stages")
-@pytest.mark.usefixtures("built_stages")
 def test_callbacks_are_named_on_the_command_line(tiny_overrides, plain, tmp_path):
     """A class and a function that creates a callback, in one run."""
     (tmp_path / "mine.py").write_text(MINE, encoding="utf-8")

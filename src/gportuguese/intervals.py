@@ -16,9 +16,8 @@ import numpy as np
 NUM_RESAMPLES = 1000
 _PERCENTILES = (2.5, 97.5)
 _SEED = 0
-_FEW = (
-    10  # documents; intervals of 9 held the true value in 88 % of 1,000 draws, those of 80 in 94 %
-)
+# intervals of 9 documents held the true value in 88 % of 1,000 draws, those of 80 in 94 %
+_FEW = 10
 
 Interval = tuple[float, float]
 """Lower and upper end."""
@@ -78,18 +77,18 @@ def shown(value: float, interval: Interval | None, *, sign: str = "") -> str:
 
 
 def caution(counts: Iterable[int]) -> str:
-    """What to say beside intervals of these numbers of documents; empty if there is nothing to say.
+    """A warning beside intervals of these numbers of documents; empty if all are large enough.
 
     >>> caution([7, 90])
     'Intervals of fewer than 10 documents are too narrow.'
     """
     numbers = list(counts)
-    said = []
+    warnings = []
     if any(1 < number < _FEW for number in numbers):
-        said.append(f"Intervals of fewer than {_FEW} documents are too narrow.")
+        warnings.append(f"Intervals of fewer than {_FEW} documents are too narrow.")
     if any(number < 2 for number in numbers):
-        said.append("A text of one document has no interval.")
-    return " ".join(said)
+        warnings.append("A text of one document has no interval.")
+    return " ".join(warnings)
 
 
 def _interval(documents: DocumentSums, minus: DocumentSums | None) -> Interval | None:

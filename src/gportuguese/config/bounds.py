@@ -69,7 +69,7 @@ def _codes_by_name() -> dict[str, str]:
     """The code of each language by its names in Portuguese, English, Spanish, French, German and Italian."""
     lines = _TONGUES.read_text(encoding="utf-8").splitlines()[2:]
     rows = sorted((line.lower().split("\t") for line in lines), key=lambda row: -len(row[0]))
-    return {name: code for code, *names in rows for name in names}  # of two, the shorter code
+    return {name: code for code, *names in rows for name in names}  # the shorter code wins
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ from gportuguese.config.formats import FORMATS
 from gportuguese.config.methods import METHODS
 
 DEVICE = Matches(r"auto|cpu|cuda(:\d+)?", "auto, cpu, cuda or cuda:N")
-_NAME = Matches(r"\w[\w.-]*", "letters, digits, ., - and _, the first no . or -")
+_NAME = Matches(r"\w[\w.-]*", "letters, digits, ., - and _, not beginning with . or -")
 
 
 class UserError(Exception):
