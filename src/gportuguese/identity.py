@@ -75,7 +75,7 @@ def mix_settings(config: Config) -> dict[str, Any]:
 
 
 def corpus_files(config: Config, folders: Folders) -> Hashes:
-    """Own documents, the language's tables, and the texts of `corpus.exclude`."""
+    """The identities of own documents, the language's tables, and the texts of `corpus.exclude`."""
     excluded: Hashes = {}
     if config.corpus.exclude:
         from gportuguese import corpus  # only now: it loads numpy
@@ -108,7 +108,7 @@ def tokenizer_settings(config: Config) -> dict[str, Any]:
 
 
 def base_tokenizer(config: Config, folders: Folders) -> Hashes:
-    """The tokenizer of the base, if it is extended."""
+    """The identity of the base's tokenizer, if it is extended."""
     if config.tokenizer.method == "retrain":
         return {}
     return {"base": base.identity_of(config.align.base, download=False, with_weights=False)}
@@ -128,7 +128,7 @@ def align_settings(config: Config) -> dict[str, Any]:
 
 
 def base_and_resources(config: Config, folders: Folders) -> Hashes:
-    """The base model and the files of the `align` section."""
+    """The identities of the base model and of the files of the `align` section."""
     from gportuguese.align_files import hash_resources
 
     return {
@@ -155,7 +155,7 @@ def train_settings(config: Config) -> dict[str, Any]:
 
 
 def dump_receipt(config: Config, folders: Folders) -> Hashes:
-    """The dump's folder: the card prints its facts, which differ between a download and a local file."""
+    """The dump's folder, because the card prints facts that differ between a download and a local file."""
     if not uses_dump(config.corpus):
         return {}
     folder = folders("dump")

@@ -158,7 +158,7 @@ def _only_stage(root: Path, name: str, of: Path | None = None) -> Path:
 
 
 def _command(name: str, root: Path, of: Path | None = None) -> str:
-    """The command that builds a stage of the run in a folder: its newest finished stage holds its config."""
+    """The command that builds a stage, with the config of the newest finished stage in a folder."""
     words = ["gpt-pt", name]
     if name == "export" and (of or _stages(root, "train")):
         return shlex.join([*words, str(of or root)])

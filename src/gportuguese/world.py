@@ -156,9 +156,9 @@ class World:
         yield
 
     def from_main(self, what: str, find: Callable[[], Any]) -> Any:
-        """What `find` returns in the main process, as JSON; the others wait for it and follow.
+        """The result of `find` in the main process, for all processes; JSON carries it to the others.
 
-        Raises like `main_first`.
+        `find` runs nowhere else. Raises like `main_first`.
         """
         if self.num_ranks == 1:
             return find()

@@ -24,7 +24,7 @@ REASON = "shares text with corpus.exclude"
 
 # hashes are polynomials modulo 2^64 in an odd number, whose powers lose no bits and have inverses
 _FACTOR = 0x9E3779B97F4A7C15
-_SEVERAL = 0xFFFFFFFF  # marks a character whose folded form has several, as ß
+_SEVERAL = 0xFFFFFFFF  # marks a character that folds to several, as ß to ss
 _USUAL_CHARS = 1 << 16  # of a document; a longer one needs tables of 16 bytes a character
 _TABLE_PLACES = 8  # of a prefix in the first, rough look-up, which one in eight others passes
 _FILES = "excluded-"
@@ -96,7 +96,7 @@ def _folding() -> np.ndarray:
 
 @functools.lru_cache(maxsize=2)  # for most documents, and for the last long one
 def _powers(number: int) -> tuple[np.ndarray, np.ndarray]:
-    """Powers of `_FACTOR` from the first, and of its inverse from the zeroth, uint64."""
+    """Powers of `_FACTOR` from the first, and of its inverse from the zeroth, uint64 `[number]` each."""
     factors = np.full((2, number), _FACTOR, np.uint64)
     factors[1] = pow(_FACTOR, -1, 1 << 64)
     factors[1, 0] = 1
