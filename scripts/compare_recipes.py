@@ -98,17 +98,17 @@ def identity_of(args: argparse.Namespace, way: str, rate: float, seed: int) -> d
     return {"way": way, "rate": rate, "seed": seed, "run": pipeline.folder("evaluate").name}
 
 
-def run(args: argparse.Namespace, identity: dict) -> dict:
+def run(args: argparse.Namespace, identity: dict) -> dict | None:
     """Trains and measures one run in a process of its own; returns its line of the results.
 
-    Its report is None if the run stopped itself.
+    None if the run stopped itself, or an error of the user ended it; a repeated comparison tries again.
     """
     sets = overrides(args, identity["way"], identity["rate"], identity["seed"])
     words = [sys.executable, "-m", "gportuguese", "evaluate", "--config", str(args.config)]
     words += words_of(sets)
     done = subprocess.run(words, env=environment(args.jobs), stdout=subprocess.DEVNULL)
-    if done.returncode == 2:  # stopped itself; other user errors come up in the stages above
-        return {**identity, "report": None}
+    if done.returncode == 2:
+        return None
     done.check_returncode()
     folder = Pipeline(load_config(args.config, tuple(sets))).open("evaluate").folder
     report = json.loads((folder / "report.json").read_text(encoding="utf-8"))
@@ -122,10 +122,14 @@ def evaluate(args: argparse.Namespace, runs: list[tuple[str, float, int]]) -> li
         return []
     identities = [identity_of(args, *each) for each in runs]
     results = Results(args.results)
-    todo = [identities[number] for number in results.missing(identities)]
-    run_all(lambda identity: results.add(run(args, identity)), todo, args.jobs)
+
+    def add(number: int) -> None:
+        if (line := run(args, identities[number])) is not None:
+            results.add(line)
+
+    run_all(add, results.missing(identities), args.jobs)
     found = {line["run"]: line["report"] for line in results.of(identities)}
-    return [found[identity["run"]] for identity in identities]
+    return [found.get(identity["run"]) for identity in identities]
 
 
 def end_of(report: dict | None) -> float:

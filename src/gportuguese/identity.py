@@ -141,11 +141,13 @@ def train_settings(config: Config) -> dict[str, Any]:
     """The recipe, with the names of callbacks and without the tracker, which only logs."""
     section = section_of("train", "tokens.block_size")(config)
     del section["tracker"]
-    for phase in section["phases"]:
+    *others, last = section["phases"]
+    for phase in others:
+        if phase["trainable"] == "new_rows":
+            phase["moments"] = "dropped"  # earlier versions kept them for the next phase
+    for phase in (*others, last):
         if phase["trainable"] == "groups":
             del phase["trainable"]  # keeps the digests of runs from before there was a choice
-        else:
-            phase["moments"] = "dropped"  # earlier versions kept them for the next phase
     named = plugins.digest_settings(section.pop("callbacks"))
     # runs from before `tracker` hashed `tensorboard`, and those from before `boundaries` hashed nothing;
     # the defaults keep their digests

@@ -195,7 +195,8 @@ def _join() -> tuple[Any, Counter[str]]:
 
     # gloo for tensors in host memory, NCCL for tensors on GPUs; both, because a later run of this
     # process may use the other device
-    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    has_nccl = torch.cuda.is_available() and distributed.is_nccl_available()
+    backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
     store, rank, num_ranks = next(rendezvous("env://"))
     distributed.init_process_group(backend, store=store, rank=rank, world_size=num_ranks)
     prefixed = distributed.PrefixStore("gportuguese", store)  # type: ignore[attr-defined]

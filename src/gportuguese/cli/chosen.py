@@ -15,7 +15,7 @@ from gportuguese.pipeline import Pipeline
 log = logging.getLogger("gportuguese")
 
 
-def config_of(args: argparse.Namespace) -> Config:
+def chosen_config(args: argparse.Namespace) -> Config:
     """The config of --config and --set: a YAML file, a shipped config, or that of a stage's folder."""
     if args.config is not None and (args.config / MANIFEST).is_file():
         from gportuguese import locate
@@ -31,7 +31,7 @@ def model_folder(args: argparse.Namespace) -> Path:
 
         reject_config_beside(args.model, args.config, args.set)
         return locate.find_model(args.model)
-    trained = Pipeline(config_of(args)).built_folder("train", command_line("train", args))
+    trained = Pipeline(chosen_config(args)).built_folder("train", command_line("train", args))
     folder = trained / "model"
     log.info("model: %s", folder)
     return folder

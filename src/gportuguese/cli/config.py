@@ -7,7 +7,7 @@ import argparse
 import yaml
 
 from gportuguese.cli.arguments import Commands, add_command
-from gportuguese.cli.chosen import config_of
+from gportuguese.cli.chosen import chosen_config
 from gportuguese.cli.following import command_line, show_following
 from gportuguese.cli.output import show
 from gportuguese.config import as_tree, shipped_configs
@@ -33,6 +33,6 @@ def run(args: argparse.Namespace) -> None:
         width = max(map(len, shipped))
         show("\n".join(f"{name:{width}}  {about}" for name, about in shipped.items()))
         return
-    tree = as_tree(config_of(args))
+    tree = as_tree(chosen_config(args))
     show(yaml.safe_dump(tree, allow_unicode=True, sort_keys=False, width=100), end="")
     show_following([command_line("train", args)])

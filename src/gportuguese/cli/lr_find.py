@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gportuguese.cli.arguments import Commands, add_command
-from gportuguese.cli.chosen import config_of
+from gportuguese.cli.chosen import chosen_config
 from gportuguese.cli.following import command_line, show_following
 from gportuguese.cli.output import show
 from gportuguese.pipeline import Pipeline
@@ -25,7 +25,7 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the suggested rate and the path of the curve."""
-    config = config_of(args)
+    config = chosen_config(args)
     world, pipeline = init_world(config.runtime), Pipeline(config)
     inputs = {"align": pipeline.build("align", world), "tokens": pipeline.open("tokens")}
     with busy("loading fastai"):

@@ -6,7 +6,7 @@ import argparse
 import json
 
 from gportuguese.cli.arguments import Commands, add_command
-from gportuguese.cli.chosen import config_of
+from gportuguese.cli.chosen import chosen_config
 from gportuguese.cli.following import command_line, show_following
 from gportuguese.cli.output import show
 from gportuguese.config import as_tree
@@ -42,7 +42,7 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Prints the plan."""
-    config = config_of(args)
+    config = chosen_config(args)
     built = None
     # finding the tokens may hash the whole dump, so skip it if the token counts are set
     if args.tokens is None and None in (config.train.epoch_tokens, config.train.valid_tokens):

@@ -7,7 +7,7 @@ import logging
 import shlex
 
 from gportuguese.cli.arguments import Commands, add_command, reject_config_beside
-from gportuguese.cli.chosen import config_of
+from gportuguese.cli.chosen import chosen_config
 from gportuguese.cli.following import command_line, show_following
 from gportuguese.cli.output import show
 from gportuguese.cli.stage import RUN_FOLDER
@@ -46,7 +46,7 @@ def run(args: argparse.Namespace) -> None:
         reject_config_beside(args.run_folder, args.config, args.set)
         folder = locate.find_stage(args.run_folder, "export")
     else:
-        config = config_of(args)
+        config = chosen_config(args)
         pipeline = Pipeline(config)
         # sending must not start hours of training
         pipeline.built_folder("train", command_line("train", args))

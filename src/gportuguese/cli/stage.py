@@ -9,7 +9,7 @@ from pathlib import Path
 
 from gportuguese.artifacts import Artifact
 from gportuguese.cli.arguments import Commands, add_command, reject_config_beside
-from gportuguese.cli.chosen import config_of
+from gportuguese.cli.chosen import chosen_config
 from gportuguese.cli.following import command_line, following, show_following
 from gportuguese.cli.output import note, show
 from gportuguese.config import Config
@@ -46,7 +46,7 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> None:
     """Builds a stage and prints its folder."""
     has_run = args.command == "export" and args.run_folder is not None
-    config = _config_of_run(args) if has_run else config_of(args)
+    config = _config_of_run(args) if has_run else chosen_config(args)
     world = init_world(config.runtime)
     pipeline = Pipeline(config)
     artifact = pipeline.build(args.command, world)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 
 from gportuguese.cli.arguments import Commands, add_command
-from gportuguese.cli.chosen import config_of
+from gportuguese.cli.chosen import chosen_config
 from gportuguese.cli.following import command_line
 from gportuguese.cli.output import show
 from gportuguese.pipeline import Pipeline
@@ -19,7 +19,7 @@ def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
 def run(args: argparse.Namespace) -> None:
     """Prints one line per stage."""
     missing = None
-    for stage in Pipeline(config_of(args)).status():
+    for stage in Pipeline(chosen_config(args)).status():
         show(f"{stage.name:10} {stage.state:8} {stage.folder or ''}".rstrip())
         if missing is None and stage.state != "done":
             missing = stage.name
