@@ -165,6 +165,55 @@ def tiny_settings(dump, artifacts):
     )
 
 
+def base_of(kind, folder):
+    """Saves a small base with the package's English tokenizer; some weights are -0.0. Returns the folder.
+
+    `gpt2` and `tied` (a Llama) share input and output rows, `untied` and `biased` (a Phi) do not.
+    """
+    import torch
+    from transformers import (
+        GPT2Config,
+        GPT2LMHeadModel,
+        LlamaConfig,
+        LlamaForCausalLM,
+        PhiConfig,
+        PhiForCausalLM,
+    )
+
+    from gportuguese import causal_lm, tokenizer
+
+    torch.manual_seed(0)
+    bpe = causal_lm.load_with_tokenizer("package:english-nano")[1]
+    shape = {
+        "vocab_size": len(bpe) + 5,  # rows without a token, as many models have
+        "hidden_size": 16,
+        "intermediate_size": 32,
+        "num_hidden_layers": 3,
+        "num_attention_heads": 2,
+        "max_position_embeddings": 32,
+        "tie_word_embeddings": kind in ("gpt2", "tied"),
+    }
+    if kind == "gpt2":
+        model = GPT2LMHeadModel(GPT2Config(**shape))
+    elif kind == "biased":
+        model = PhiForCausalLM(PhiConfig(**shape))
+        torch.nn.init.normal_(model.lm_head.bias)
+    else:
+        model = LlamaForCausalLM(LlamaConfig(**shape))
+    with torch.no_grad():
+        for parameter in causal_lm.row_parameters(model):
+            parameter[::7] = -0.0
+    causal_lm.save(model, folder)
+    tokenizer.save(bpe, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def small_base(tmp_path_factory):
+    """The folder of a GPT-2 with random weights and the package's English tokenizer."""
+    return base_of("gpt2", tmp_path_factory.mktemp("base"))
+
+
 @pytest.fixture(scope="session")
 def writer():
     """The small English model shipped with the package."""

@@ -20,7 +20,7 @@ from gportuguese.align.resources import Resources
 from gportuguese.artifacts import Artifact
 from gportuguese.causal_lm import load_with_tokenizer
 from gportuguese.cli.stage import _show_measures as show_measures
-from gportuguese.config import EvaluateConfig, FilterConfig, SourceConfig, asset_path
+from gportuguese.config import EvaluateConfig, FilterConfig, SourceConfig
 from gportuguese.evaluation import build as build_report
 from gportuguese.export import card
 from gportuguese.forgetting import _validation_texts
@@ -67,9 +67,9 @@ def files(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def settings(files, tmp_path_factory):
-    """The settings of a tiny run that transfers the packaged English model to 80 % Portuguese."""
-    return settings_of(files, tmp_path_factory.mktemp("run") / "artifacts", (0.8, 0.2))
+def settings(files, small_base, tmp_path_factory):
+    """The settings of a tiny run that transfers a small model to 80 % Portuguese."""
+    return settings_of(files, tmp_path_factory.mktemp("run") / "artifacts", (0.8, 0.2), small_base)
 
 
 def plain_settings(artifacts):
@@ -77,7 +77,7 @@ def plain_settings(artifacts):
     return (*tiny_settings("", artifacts), *all_texts)
 
 
-def settings_of(files, artifacts, weights):
+def settings_of(files, artifacts, weights, base="package:english-nano"):
     sources = [
         {"documents": files[name], "name": name, "language": name, "weight": weight}
         for name, weight in zip(("pt", "en"), weights, strict=True)
@@ -85,7 +85,7 @@ def settings_of(files, artifacts, weights):
     return (
         *plain_settings(artifacts),
         f"corpus.sources={json.dumps(sources)}",
-        "align={base: 'package:english-nano', method: mean}",
+        f"align={{base: '{base}', method: mean}}",
     )
 
 
@@ -157,10 +157,10 @@ def test_the_log_names_the_sources_that_the_tokenizer_learns_from(
     assert f"tokenizer and alignment learn from {wanted}" in caplog.messages
 
 
-def test_the_report_measures_what_was_forgotten(run, files, capsys, settings):
+def test_the_report_measures_what_was_forgotten(run, small_base, capsys, settings):
     (found,) = run.open("evaluate").facts["sources"]
     texts = texts_of(run, "valid", "en")
-    base = evaluate(asset_path("english-nano"), texts, block_size=32)
+    base = evaluate(small_base, texts, block_size=32)
     trained = evaluate(run.open("train"), texts, block_size=32)
     for key, wanted in (("before", base), ("after", trained)):
         for name in ("bits_per_byte", "bits_per_byte_interval", "loss", "documents"):
@@ -280,7 +280,9 @@ def test_the_card_states_the_filter_and_excluded_texts_of_a_single_source(run):
 
 def test_a_weight_changes_neither_corpus_nor_tokenizer(run, files, settings):
     artifacts = run.config.runtime.artifacts_dir
-    other = Pipeline(load_config(None, settings_of(files, artifacts, (0.9, 0.1))))
+    other = Pipeline(
+        load_config(None, settings_of(files, artifacts, (0.9, 0.1), run.config.align.base))
+    )
     again = Pipeline(load_config(None, (*settings, "tokens.max_repeats=2")))
     seeded = Pipeline(load_config(None, (*settings, "tokens.seed=1")))
     for stage in ("corpus", "tokenizer"):
@@ -341,8 +343,8 @@ def test_vocabularies_are_compared_on_text_of_the_first_source(run, files, reque
     assert found["target"] == texts_of(run, "valid", "pt")
 
 
-def test_a_base_without_an_end_of_text_token_is_not_measured(run, caplog, tmp_path):
-    model, bpe = load_with_tokenizer("package:english-nano")
+def test_a_base_without_an_end_of_text_token_is_not_measured(run, small_base, caplog, tmp_path):
+    model, bpe = load_with_tokenizer(str(small_base))
     bpe.eos_token = None
     model.save_pretrained(tmp_path / "base")
     bpe.save_pretrained(tmp_path / "base")

@@ -9,22 +9,14 @@ import pytest
 import torch
 from fastai.learner import Recorder
 from torch.nn.functional import cross_entropy
-from transformers import (
-    AutoTokenizer,
-    GPT2Config,
-    GPT2LMHeadModel,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PhiConfig,
-    PhiForCausalLM,
-)
+from transformers import AutoTokenizer
 
-from gportuguese import Pipeline, artifacts, causal_lm, init_world, load_config, tokenizer, training
+from gportuguese import Pipeline, artifacts, causal_lm, init_world, load_config, training
 from gportuguese.align_files import new_rows
 from gportuguese.callbacks import TrainableRows
 from gportuguese.config import METHODS, ConfigError, PhaseConfig, UserError, asset_path
 from gportuguese.learner import learning_rates, trainable_part
-from tests.conftest import WORDS, sentence, tiny_settings
+from tests.conftest import WORDS, base_of, sentence, tiny_settings
 from tests.invariants.test_distributed import assert_equal, torchrun, trained
 from tests.invariants.test_equal_runs import build, elsewhere
 from tests.invariants.test_resume import OFTEN, StopAt
@@ -57,53 +49,24 @@ def extending(settings, base):
 
 
 @pytest.fixture(scope="module")
-def extended(tiny_dump, tiny_stages, tmp_path_factory):
-    """A small GPT-2, and an artifacts folder with the stages up to `align` that extend its vocabulary."""
-    base = base_of("gpt2", tmp_path_factory.mktemp("base"))
+def extended(tiny_dump, tiny_stages, small_base, tmp_path_factory):
+    """An artifacts folder with the stages up to `align` that extend the vocabulary of a small GPT-2."""
     folder = shutil.copytree(tiny_stages, tmp_path_factory.mktemp("extended") / "artifacts")
-    config = load_config(None, extending(tiny_settings(tiny_dump, folder), base))
+    config = load_config(None, extending(tiny_settings(tiny_dump, folder), small_base))
     Pipeline(config).build("align", init_world(config.runtime))
-    return base, folder
+    return folder
 
 
 @pytest.fixture
-def overrides(tiny_overrides, extended, tmp_path):
+def overrides(tiny_overrides, small_base, extended, tmp_path):
     """A run whose stages before training are built."""
-    base, folder = extended
-    shutil.copytree(folder, tmp_path / "artifacts")
-    return extending(tiny_overrides, base)
+    shutil.copytree(extended, tmp_path / "artifacts")
+    return extending(tiny_overrides, small_base)
 
 
 def bits(parameter):
     """A tensor whose equality tells -0.0 from 0.0."""
     return parameter.detach().contiguous().view(torch.int32)
-
-
-def base_of(kind, folder):
-    """A small base with the package's English tokenizer; some weights are -0.0."""
-    torch.manual_seed(0)
-    shape = {
-        "vocab_size": OLD + 5,  # rows without a token, as many models have
-        "hidden_size": 16,
-        "intermediate_size": 32,
-        "num_hidden_layers": 3,
-        "num_attention_heads": 2,
-        "max_position_embeddings": 32,
-        "tie_word_embeddings": kind in ("gpt2", "tied"),
-    }
-    if kind == "gpt2":
-        model = GPT2LMHeadModel(GPT2Config(**shape))
-    elif kind == "biased":
-        model = PhiForCausalLM(PhiConfig(**shape))
-        torch.nn.init.normal_(model.lm_head.bias)
-    else:
-        model = LlamaForCausalLM(LlamaConfig(**shape))
-    with torch.no_grad():
-        for parameter in causal_lm.row_parameters(model):
-            parameter[::7] = -0.0
-    causal_lm.save(model, folder)
-    tokenizer.save(causal_lm.load_with_tokenizer("package:english-nano")[1], folder)
-    return folder
 
 
 def rows_of(folder):
