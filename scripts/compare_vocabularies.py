@@ -205,7 +205,9 @@ def main() -> None:
     run_all(add, finished.missing(wanted), args.jobs)
     results = finished.of(wanted)
     results.sort(key=lambda result: [BASE, *args.ways].index(result["way"]))
-    print(report(results, args.tokens))
+    # whole batches, so often fewer than --tokens
+    trained = max(result.get("trained_tokens", 0) for result in results)
+    print(report(results, trained))
     print(setting(len(args.seeds), args.jobs, f"{args.chars:,} characters of each text"))
 
 
