@@ -37,7 +37,7 @@ import pyarrow.parquet as pq
 
 from gportuguese import Pipeline, corpus, load_config
 from gportuguese.dump import read_pages
-from gportuguese.dump.reader import RawPage, dump_language, read_header, stream_starts
+from gportuguese.dump.reader import RawPage, read_header, stream_starts
 from gportuguese.wikitext import Language, count_faults, language_of
 
 
@@ -182,7 +182,8 @@ def compared(text: str, rendered: str) -> Counter[str]:
 
 def print_quality(dump: Path, rendered: Path | None, texts: dict[str, dict[str, str]]) -> None:
     """Prints leftovers and holes of each cleaner; with `rendered`, also recall and precision."""
-    language, shown = language_of(dump_language(dump), read_header(dump).namespaces), {}
+    header, shown = read_header(dump), {}
+    language = language_of(header.language, header.namespaces)
     if rendered is not None:
         with gzip.open(rendered, "rt", encoding="utf-8") as file:
             shown = {str(row["id"]): row["text"] for row in map(json.loads, file)}
@@ -206,7 +207,7 @@ def print_quality(dump: Path, rendered: Path | None, texts: dict[str, dict[str, 
 
 def repeated(dump: Path, times: int, out: Path) -> Path:
     """A dump that holds the pages of a multistream dump several times."""
-    data, starts = dump.read_bytes(), stream_starts(dump)
+    data, starts = dump.read_bytes(), list(stream_starts(dump))
     head, body, foot = data[: starts[1]], data[starts[1] : starts[-1]], data[starts[-1] :]
     if b"<page>" in bz2.decompress(foot):
         sys.exit("the last stream of this dump holds pages")

@@ -80,7 +80,7 @@ def overrides(args: argparse.Namespace, way: str, rate: float, seed: int) -> lis
     if args.parts > 1:
         if section.epoch_tokens is None:
             sys.exit(
-                "--parts needs train.epoch_tokens; set it, such as --set train.epoch_tokens=1e6"
+                "--parts needs train.epoch_tokens; set it, such as --set train.epoch_tokens=1_000_000"
             )
         sets.append(f"train.epoch_tokens={section.epoch_tokens // args.parts}")
     if method is not None:

@@ -44,7 +44,7 @@ from gportuguese.config import Config, CorpusConfig, sources_of
 from gportuguese.corpus import Document
 from gportuguese.corpus.documents import read_own
 from gportuguese.hashes import digest_of
-from gportuguese.metrics import measure
+from gportuguese.metrics import TokenSums, measure
 from gportuguese.tokens import BlockLoader, bytes_per_token, joined_ids
 
 BASE = "base"
@@ -96,7 +96,7 @@ def measured(model, bpe, texts: dict[str, list[str]], config: Config) -> dict[st
     for name, documents in texts.items():
         ids, _ = joined_ids(bpe, documents)
         blocks = BlockLoader(ids, config.tokens.block_size, config.runtime.micro_batch_size)
-        measures = measure(model, blocks, token_bytes_V, nullcontext)
+        measures = measure(model, blocks, TokenSums(token_bytes_V), nullcontext)
         num_bytes = sum(len(text.encode()) for text in documents)
         found[name] = {
             "bytes_per_token": round(num_bytes / (len(ids) - len(documents)), 4),

@@ -16,7 +16,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from matplotlib.figure import Figure
 from matplotlib.image import imread
+from tokenizers import Tokenizer
 from torch.nn import functional
+from transformers import PreTrainedTokenizerFast
 
 from gportuguese import Pipeline, causal_lm, init_world, load_config, tokenizer
 from gportuguese.align import AlignError, candidates, make_room, put_rows, rows, wechsel
@@ -218,6 +220,17 @@ def test_token_vectors_keep_the_leading_space_and_average_the_words():
     np.testing.assert_allclose(got.matrix[ids[b" casa"]], [1, 0])
     np.testing.assert_allclose(got.matrix[ids[b"x"]], [0, 1])
     assert not got.known[ids[b"q"]]
+
+
+def test_token_vectors_have_a_row_for_each_id_also_those_that_are_not_used():
+    bpe = byte_tokenizer(["casa"], 4)
+    tree = json.loads(bpe.backend_tokenizer.to_str())
+    vocab = tree["model"]["vocab"]
+    vocab["ĠÄ"] = len(vocab) + 10  # as in vocabularies that leave ids out
+    tree["model"]["merges"].append(["Ġ", "Ä"])
+    gaps = PreTrainedTokenizerFast(tokenizer_object=Tokenizer.from_str(json.dumps(tree)))
+    words = Words({"casa": 1}, {"casa": 0}, unit_vectors(np.array([[1.0]]), np.ones(1, bool)))
+    assert len(token_vectors(gaps, words).matrix) == tokenizer.num_ids(gaps) > len(gaps)
 
 
 def test_wechsel_finds_the_translations_of_planted_words():
@@ -668,6 +681,12 @@ def test_truncated_word_vectors_are_rejected(tmp_path, keep):
     (tmp_path / "w.bin").write_bytes(whole[:keep])
     with pytest.raises(AlignError, match="cannot use the word vectors"):
         wechsel._read_vectors(tmp_path / "w.bin", ["casa"])
+
+
+def test_word_vectors_of_another_language_are_said_to_be_that(tmp_path):
+    (tmp_path / "w.vec").write_text("1 2\nдом 0.5 0.5\n", encoding="utf-8")
+    with pytest.raises(AlignError, match="has no vector for any word of the corpus; use vectors"):
+        wechsel._read_vectors(tmp_path / "w.vec", ["casa"])
 
 
 def test_auto_tries_the_methods_whose_files_are_given():

@@ -28,7 +28,7 @@ from gportuguese import (
 from gportuguese.artifacts import Artifact
 from gportuguese.config import PhaseConfig, TrainConfig, asset_path
 from gportuguese.generation import GenerateError, Sampling, Writer
-from gportuguese.metrics import measure
+from gportuguese.metrics import TokenSums, measure
 
 MODULES = [module.name for module in pkgutil.walk_packages(gportuguese.__path__, "gportuguese.")]
 
@@ -163,7 +163,9 @@ def test_a_failed_evaluation_leaves_the_model_as_it_was(writer):
         with pytest.raises(UserError, match=r"must lie in \[1, 256\], the model's positions"):
             evaluate(writer, "A text.", block_size=block_size)
     with pytest.raises(ValueError, match="fp9"):
-        measure(writer.model, [(torch.zeros(1, 2).long(),) * 2], torch.ones(4096), _broken)
+        measure(
+            writer.model, [(torch.zeros(1, 2).long(),) * 2], TokenSums(torch.ones(4096)), _broken
+        )
     assert generate(writer, "The capital of", top_k=1) == before
 
 

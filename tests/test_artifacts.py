@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -188,6 +189,22 @@ def test_processes_that_hash_together_all_remember(large):
     assert {hashes._identity(copy.stat())[0] for copy in copies} <= set(hashes._read_hashes())
 
 
+def test_many_files_are_hashed_with_one_writing_of_the_cache(large, monkeypatch):
+    path, made = large
+    copies = [path, *(path.with_name(f"copy{number}") for number in range(3))]
+    for copy in copies[1:]:
+        copy.write_bytes(path.read_bytes())
+    written, write = [], hashes.write_json
+    monkeypatch.setattr(hashes, "write_json", lambda *what: written.append(write(*what)))
+    first = hashes.hash_files((copy.name, copy) for copy in copies)
+    assert hashes.hash_files((copy.name, copy) for copy in copies) == first
+    assert (made, len(written)) == (copies, 1)
+    monkeypatch.setattr(hashes, "_SAVE_SECONDS", 0)
+    (path.parent / "cache" / "gportuguese" / "hashes.json").unlink()
+    hashes.hash_files((copy.name, copy) for copy in copies)
+    assert len(written) == 5
+
+
 def test_the_cache_forgets_the_oldest_files(large, monkeypatch):
     path, made = large
     monkeypatch.setattr(hashes, "_CACHED_FILES", 2)
@@ -215,6 +232,55 @@ def test_published_files_can_be_read_by_whom_the_umask_allows(tmp_path):
     assert {path.stat().st_mode & 0o777 for path in folder.iterdir()} == {0o644}
 
 
+def test_a_folder_is_synced_before_its_rename_and_its_parent_after_it(tmp_path, monkeypatch):
+    """What a loss of power would test."""
+    events = []
+
+    def rename(source, target, move=Path.rename):
+        events.append("rename")
+        return move(source, target)
+
+    monkeypatch.setattr(Path, "rename", rename)
+    monkeypatch.setattr(os, "fsync", lambda handle: events.append(os.fstat(handle).st_ino))
+    folder = tmp_path / f"x-{DIGEST}"
+    make(folder)
+    renamed = events.index("rename")
+    synced = {path.stat().st_ino for path in (folder, *folder.iterdir())}
+    assert len(synced) == 3
+    assert synced <= set(events[:renamed])
+    assert events[renamed + 1 :] == [tmp_path.stat().st_ino]
+
+
+@pytest.mark.parametrize("where", ["write_json", "rename_whole", "rmtree"])
+def test_a_run_stopped_while_it_publishes_loses_neither_checkpoints_nor_the_stage(
+    tmp_path, monkeypatch, where
+):
+    folder = tmp_path / f"x-{DIGEST}"
+    partial = artifacts.partial_of(folder)
+
+    def publish_it():
+        with building(folder, resumable=True):
+            (partial / "scratch").mkdir(exist_ok=True)
+            (partial / "scratch" / "checkpoint").write_text("c", encoding="utf-8")
+            (partial / "a.txt").write_text("a", encoding="utf-8")
+            publish(partial, folder, {"digest": DIGEST, "facts": {}})
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    place = artifacts.shutil if where == "rmtree" else artifacts
+    with monkeypatch.context() as patch:
+        patch.setattr(place, where, stop)
+        with pytest.raises(KeyboardInterrupt):
+            publish_it()
+    if where != "rmtree":
+        assert (partial / "scratch" / "checkpoint").exists()
+        (partial / "manifest.json.tmp").write_text("{", encoding="utf-8")  # left by a full disk
+        publish_it()
+    assert set(open_artifact(folder).manifest["files"]) == {"a.txt"}
+    assert not (folder / "scratch").exists()
+
+
 def test_a_large_file_of_a_stage_is_hashed_once_unless_it_changes(large, tmp_path):
     path, made = large
     folder = tmp_path / f"x-{DIGEST}"
@@ -236,7 +302,7 @@ def test_a_hash_that_a_stage_already_knows_is_not_computed_again(large, tmp_path
     folder = tmp_path / f"x-{DIGEST}"
     with building(folder, resumable=False) as partial:
         path.rename(partial / "large")
-        hashes.remember((partial / "large").stat(), "known")
+        hashes.remember(((partial / "large").stat(), "known"))
         assert publish(partial, folder, {"digest": DIGEST}).manifest["files"]["large"] == {
             "size": 2 << 20,
             "sha256": "known",

@@ -5,12 +5,17 @@ from functools import partialmethod
 
 import pytest
 import torch
-from huggingface_hub.errors import LocalEntryNotFoundError
+from httpx import Request, Response
+from huggingface_hub.errors import GatedRepoError, LocalEntryNotFoundError
 from transformers import (
     GPT2Config,
     GPT2LMHeadModel,
     LlamaConfig,
     LlamaForCausalLM,
+    OPTConfig,
+    OPTForCausalLM,
+    Starcoder2Config,
+    Starcoder2ForCausalLM,
     masking_utils,
 )
 
@@ -202,8 +207,22 @@ def test_all_phases_and_validations_share_few_compiled_graphs(make, graphs):
     assert 1 <= len(graphs) <= 6
 
 
-@pytest.mark.parametrize("model", [gpt2(), llama()])
-def test_dropout_is_set_everywhere(model):
+def opt():
+    sizes = {"hidden_size": 16, "ffn_dim": 32, "word_embed_proj_dim": 16, "num_attention_heads": 2}
+    return OPTForCausalLM(OPTConfig(vocab_size=64, max_position_embeddings=32, **sizes))
+
+
+def starcoder2():
+    """Its rates are 0 unless they are set."""
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_attention_heads": 2}
+    rates = dict.fromkeys(("attention_dropout", "residual_dropout", "embedding_dropout"), 0.1)
+    heads = {"num_key_value_heads": 2, "num_hidden_layers": 3}
+    return Starcoder2ForCausalLM(Starcoder2Config(vocab_size=64, **sizes, **rates, **heads))
+
+
+@pytest.mark.parametrize("make", [gpt2, llama, opt, starcoder2])
+def test_dropout_is_set_everywhere(make):
+    model = make()
     ids_BT = torch.randint(64, (4, 16))
     causal_lm.set_dropout(model.train(), 0.5)
     assert not torch.equal(model(ids_BT).logits, model(ids_BT).logits)
@@ -287,5 +306,22 @@ def test_a_cached_hub_model_without_weights_is_not_found(tmp_path, monkeypatch):
     (tmp_path / "tokenizer.json").write_text("{}", encoding="utf-8")
     monkeypatch.setattr("huggingface_hub.snapshot_download", lambda *_, **__: str(tmp_path))
     assert base.locate_base("some/model", download=False) is None
+    with pytest.raises(base.ModelError, match="on the Hub has no weights"):
+        base.locate_base("some/model", download=True)
     (tmp_path / "model.safetensors").write_bytes(b"weights")
     assert base.locate_base("some/model", download=False) == tmp_path
+    (tmp_path / "tokenizer.json").rename(tmp_path / "tokenizer.model")
+    with pytest.raises(base.ModelError, match="on the Hub has no byte-level BPE tokenizer"):
+        base.locate_base("some/model", download=True)
+
+
+def test_a_gated_hub_model_says_where_its_conditions_are(monkeypatch):
+    def snapshot_download(_, allow_patterns, local_files_only=False):
+        if local_files_only:
+            raise LocalEntryNotFoundError("not cached")
+        response = Response(403, request=Request("GET", "https://huggingface.co"))
+        raise GatedRepoError("restricted", response=response)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    with pytest.raises(base.ModelError, match=r"accept its conditions at https://hug.*/some/model"):
+        base.locate_base("some/model", download=True)

@@ -52,6 +52,7 @@ def test_all_problems_are_reported_at_once_with_suggestions(tmp_path):
         ("train.seed=-1", "-1 must be at least 0"),
         ("runtime.device=cuda:x", "must be auto, cpu, cuda or cuda:N"),
         ("runtime.device=cudafoo", "must be auto, cpu, cuda or cuda:N"),
+        ("corpus.language=no", "YAML reads this word as false; put it in quotes, such as 'no'"),
         ("corpus.language=english", "'english' must be an ISO 639 code; did you mean en?"),
         ("corpus.sources=[{documents: a, language: Português}]", "code; did you mean pt?"),
         ("export.language=pt_BR", "'pt_BR' must be an ISO 639 code; did you mean pt-BR?"),
@@ -249,6 +250,38 @@ def test_a_resolved_config_survives_a_round_trip(block_size, rate, precision):
     assert parse(Config, as_tree(config), "", problems) == config
     assert not problems
     assert config.align.base == Architecture(layers=3, width=8, heads=2, positions=8192)
+
+
+PHASE = "{name: a, epochs: 1, trainable_groups: 4, lr_max: 1e-3}"
+
+
+def test_phases_may_share_settings_by_yaml_aliases(tmp_path):
+    path = write(tmp_path, f"name: x\ntrain:\n  phases: [&a {PHASE}, {{<<: *a, name: b}}, *a]\n")
+    first, second, third = load_config(path, ("train.phases.2.lr_max=5e-4",)).train.phases
+    assert [each.name for each in (first, second, third)] == ["a", "b", "a"]
+    assert [each.lr_max for each in (first, second, third)] == [1e-3, 1e-3, 5e-4]
+
+
+@pytest.mark.parametrize(
+    ("setting", "value"),
+    [("name=007", "007"), ("name=2023_01", "2023_01"), ("dump.date=20161101", "20161101")],
+)
+def test_text_that_looks_like_a_number_stays_as_it_is_written(setting, value):
+    config = load_config(None, ("dump.source=null", setting))
+    assert value in (config.name, config.dump.date)
+
+
+def test_numbers_are_plain_numbers():
+    config = load_config(None, ("train.epoch_tokens=100_000", "runtime.num_workers=0"))
+    assert type(config.train.epoch_tokens) is type(config.runtime.num_workers) is int
+    assert config.train.epoch_tokens == 100_000
+
+
+def test_a_date_that_does_not_exist_is_a_problem_of_its_setting(tmp_path):
+    with pytest.raises(ConfigError, match="--set dump.date=2016-31-12: the value is not YAML"):
+        load_config(None, ("dump.date=2016-31-12",))
+    with pytest.raises(ConfigError, match="c.yaml is not YAML: month must be in 1..12"):
+        load_config(write(tmp_path, "name: x\ndump: {date: 2016-31-12}\n"))
 
 
 def test_a_key_that_stands_twice_is_named_with_its_line(tmp_path):

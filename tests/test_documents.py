@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import subprocess
 import sys
 import tracemalloc
@@ -181,19 +182,35 @@ BROKEN = [
     ("a.jsonl", GOOD + b'{"text": "caf\xe9"}', "a.jsonl:2: not UTF-8 (invalid continuation"),
     ("a.jsonl", "\ufeff{}".encode("utf-16-le"), "a.jsonl:1: not UTF-8"),
     ("a.jsonl", GOOD + b"[" * 99_999, "a.jsonl:2: JSON nested too deeply"),
-    ("a.jsonl.gz", gzip.compress(GOOD * 9999)[:-200], "a.jsonl.gz: Compressed file ended"),
+    ("a.jsonl.gz", gzip.compress(GOOD * 9999, mtime=0)[:-200], "a.jsonl.gz: Compressed file ended"),
     ("a.jsonl.gz", GOOD, "a.jsonl.gz: Not a gzipped file"),
     ("a.txt", b"\n\ncaf\xe9", "a.txt:3: not UTF-8"),
     ("a.parquet", b"PAR1", "a.parquet after row 0: "),
+    ("a.jsonl", GOOD + b"x" * 9999, "a.jsonl:2: a line of more than 5,000 bytes"),
+    ("a.jsonl.gz", gzip.compress(b"x" * 9999, mtime=0), "a.jsonl.gz:1: a line of more than"),
 ]
 
 
 @pytest.mark.parametrize(("name", "content", "message"), BROKEN)
-def test_what_cannot_be_read_is_named_by_file_and_line(tmp_path, name, content, message):
+def test_what_cannot_be_read_is_named_by_file_and_line(
+    tmp_path, monkeypatch, name, content, message
+):
+    if "a line of more than" in message:
+        monkeypatch.setattr("gportuguese.corpus.rows._MAX_CHARS", 5_000)
     (tmp_path / name).write_bytes(content)
     with pytest.raises(CorpusError) as caught:
         own(tmp_path)
     assert f"{tmp_path}/{message}" in str(caught.value)
+
+
+@pytest.mark.skipif(sys.platform == "darwin", reason="macOS has no such file names")
+def test_a_file_name_that_is_not_utf8_is_written_with_its_bytes(tmp_path):
+    """Archives of the time before UTF-8 hold such names."""
+    path = tmp_path / os.fsdecode(b"not\xedcia.txt")
+    path.write_text(LONG, encoding="utf-8")
+    (document,) = own(tmp_path)
+    assert document.id == "not\\xedcia.txt"
+    assert identify_sources(CorpusConfig(documents=str(tmp_path)), download=False)
 
 
 def test_the_command_ends_with_a_sentence_and_exit_code_2(tmp_path):

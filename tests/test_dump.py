@@ -121,6 +121,15 @@ def test_flipped_bits_are_noticed(tmp_path):
         list(read_pages(path))
 
 
+def test_xml_without_the_end_of_a_page_does_not_fill_the_memory(tmp_path, monkeypatch):
+    monkeypatch.setattr(reader, "_RANGE_BYTES", 1000)
+    monkeypatch.setattr(reader, "_MAX_PAGE_BYTES", 100_000)
+    path = tmp_path / "d.xml"
+    path.write_text(dump_xml("<page>" + "x" * 999_999), encoding="utf-8")
+    with pytest.raises(DumpError, match=r"has [\d,]+ bytes of XML without the end of a page"):
+        list(read_pages(path))
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
@@ -165,5 +174,5 @@ def test_streams_are_found_where_the_whole_file_shows_them(parts):
         path = Path(folder) / "dump.bz2"
         path.write_bytes(data)
         patch.setattr(reader, "_RANGE_BYTES", 1)  # releases every page of memory it has searched
-        assert list(reader._starts(path)) == whole
-        assert list(reader._starts(path, whole[-1])) == whole[-1:]
+        assert list(reader.stream_starts(path)) == whole
+        assert list(reader.stream_starts(path, whole[-1])) == whole[-1:]

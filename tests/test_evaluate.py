@@ -5,8 +5,11 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from gportuguese import Pipeline, init_world, load_config
+from gportuguese import Pipeline, evaluation, init_world, load_config
+from gportuguese.cli import stage
 from gportuguese.epochs import epochs_markdown, read_epochs
+from gportuguese.generation import Writer
+from gportuguese.world import World
 
 pytestmark = pytest.mark.usefixtures("built_stages")
 
@@ -33,6 +36,16 @@ def test_report_repeats_the_table_and_measures_both_sets(tiny_overrides):
     assert epochs_markdown(artifact).splitlines() == table
     assert (artifact.folder / "curves.png").read_bytes().startswith(b"\x89PNG")
     assert "**o rio**" in (artifact.folder / "samples.md").read_text(encoding="utf-8")
+
+
+def test_samples_fit_a_model_of_few_positions(small_base, capsys):
+    writer = Writer.load(small_base, "cpu")
+    config = load_config(None, ("evaluate.sample_tokens=500",))
+    prompt = "o rio corre para o mar " * 20
+    text = evaluation._samples(config, [prompt], writer)
+    assert text.count(f"**{prompt}**") == 3
+    stage._show_samples([prompt], small_base, World("cpu", num_workers=1))
+    assert capsys.readouterr().err.startswith("sample: o rio")
 
 
 def test_intervals_are_in_the_report_and_follow_from_the_sums_of_documents(tiny_overrides):

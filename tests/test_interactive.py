@@ -21,7 +21,9 @@ from gportuguese import (
     make_learner,
     train,
 )
+from gportuguese.callbacks.guard import TrainingStopped
 from gportuguese.config import Config
+from gportuguese.loss import HeadLoss
 from gportuguese.world import seed_everything
 from tests.conftest import tiny_settings
 
@@ -202,6 +204,43 @@ def test_an_interrupted_learner_can_be_used_again(learn):
     assert learn.model(learn.dls.one_batch()[0]).logits.shape == (4, 32, 300)
     learn.fit(1, 1e-2)
     assert learn.recorder.values[-1][1] < 5.7
+
+
+class InsideAStep(Callback):
+    """Ctrl+C between the two passes of a step."""
+
+    def after_backward(self):
+        if self.iter == 2:
+            raise KeyboardInterrupt("ctrl-c")
+
+
+def test_a_fit_that_ended_inside_a_step_leaves_nothing_to_the_next(config):
+    once, twice = (make_learner(config) for _ in range(2))
+    with pytest.raises(KeyboardInterrupt):
+        twice.fit(1, 0.0, cbs=InsideAStep())
+    assert any(p.grad is not None for p in twice.model.parameters())
+    for learn in (once, twice):
+        learn.create_opt()  # the first fit has moved the moments
+        learn.dls.train.epoch = 0
+        seed_everything(0, 0)
+        learn.freeze_to(-1)
+        learn.fit(1, 1e-2)
+    assert torch.equal(weights(once), weights(twice))
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_a_fit_stopped_by_a_loss_that_is_not_finite_can_be_followed_by_another(
+    config, precision, monkeypatch
+):
+    learn = make_learner(replace(config, train=replace(config.train, precision=precision)))
+    real = HeadLoss.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(HeadLoss, "__call__", lambda *args: real(*args) * torch.nan)
+        with pytest.raises(TrainingStopped):
+            learn.fit(1, 1e-3)
+    before = learn.validate()[0]
+    learn.fit(1, 1e-2)
+    assert learn.validate()[0] < before
 
 
 def test_an_interrupted_validation_ends_autocast(config):

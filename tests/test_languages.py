@@ -10,7 +10,7 @@ import yaml
 
 from gportuguese import Pipeline, corpus, init_world, load_config
 from gportuguese.dump import read_pages
-from gportuguese.dump.reader import dump_language, read_header
+from gportuguese.dump.reader import read_header
 from gportuguese.wikitext import FAULT, hash_tables, language_of, wikitext_to_text
 from gportuguese.wikitext.languages import _FOLDER, LanguageError
 from tests.conftest import SHARED
@@ -99,7 +99,8 @@ DUTCH = """<mediawiki xml:lang="nl"><siteinfo><namespaces>
 def test_a_language_without_a_table_knows_its_namespaces(tmp_path):
     dump = tmp_path / "nl.xml"
     dump.write_text(DUTCH, encoding="utf-8")
-    language = language_of(dump_language(dump), read_header(dump).namespaces)
+    header = read_header(dump)
+    language = language_of(header.language, header.namespaces)
     page, redirect = read_pages(dump)
     text = wikitext_to_text(page.wikitext, page.title, language)
     assert text == "Gent is een stad.\nBronnen\neen"

@@ -11,7 +11,8 @@ from gportuguese.config import PhaseConfig, TrainConfig
 from gportuguese.loaders import make_loaders
 from gportuguese.loss import HeadLoss
 from gportuguese.lr_find import find_rate
-from gportuguese.world import WorldError
+from gportuguese.world import World, WorldError
+from tests.test_cli import gpt_pt, sets
 
 pytestmark = pytest.mark.usefixtures("built_stages")
 
@@ -105,6 +106,15 @@ def test_lr_find_suggests_a_rate_and_draws(tiny_overrides, tmp_path, monkeypatch
         assert 1e-7 < find_rate(small, inputs, picture, world) < 10
         assert picture.read_bytes().startswith(b"\x89PNG")
     assert all(80 < steps <= 100 for steps in taken)  # the search ends when the loss diverges
+
+
+def test_lr_find_refuses_several_processes(tiny_overrides, capsys, monkeypatch):
+    world = World("cpu", num_workers=0, num_ranks=2)
+    monkeypatch.setattr("gportuguese.cli.lr_find.init_world", lambda _: world)
+    assert gpt_pt("lr-find", *sets(tiny_overrides)) == 2
+    assert capsys.readouterr().err == (
+        "gpt-pt: lr-find runs in one process; start it without torchrun\n"
+    )
 
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])

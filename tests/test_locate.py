@@ -94,6 +94,7 @@ def test_an_artifacts_folder_may_be_named_like_a_stage(run, tmp_path, name):
     for stage in ("train", "export"):
         (root / stages[stage].name).symlink_to(stages[stage])
         assert find_stage(str(root), stage) == root / stages[stage].name
+        assert find_stage(str(root / stages[stage].name), stage) == root / stages[stage].name
     assert find_model(str(root)) == root / stages["train"].name / "model"
 
 
@@ -103,6 +104,10 @@ def test_an_artifacts_folder_may_be_named_like_a_stage(run, tmp_path, name):
         ("{corpus}", "no model in .*/corpus-"),
         ("{corpus}/nothing/at/all", "nothing/at/all does not exist; pass a model folder"),
         ("./here", "here does not exist"),
+        (
+            "Era uma vez " * 30,
+            r"'Era uma vez Era .*'\.\.\. is too long for the name of a model",
+        ),
         ("{yaml}", "my.yaml is a file; pass a model folder, or select a run by --config"),
         ("{empty}", "no model in .*/empty: it holds neither a trained run .* run: gpt-pt train"),
         (
@@ -231,6 +236,15 @@ def test_a_run_of_another_version_is_reported(run, monkeypatch):
     message = r"(?s)was built by another version of gportuguese; .*train.old_key: unknown key"
     with pytest.raises(LocateError, match=message):
         locate.config_of_run(stages["train"], ())
+
+
+def test_the_working_folder_may_be_the_stage_whose_config_is_taken(run, capsys, monkeypatch):
+    _, stages = run
+    for place, given in ((stages["train"], "."), (stages["train"] / "model", "..")):
+        monkeypatch.chdir(place)
+        assert gpt_pt("status", "--config", given) == 0
+        assert "missing" not in capsys.readouterr().out
+        assert find_stage(given, "train") == stages["train"]
 
 
 def test_the_config_of_a_run_can_be_read_from_its_manifest(run):

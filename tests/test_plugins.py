@@ -15,6 +15,7 @@ from fastai.callback.tracker import EarlyStoppingCallback, SaveModelCallback
 from fastai.metrics import Perplexity, accuracy
 
 from gportuguese import Pipeline, artifacts, causal_lm, load_config, plugins, train
+from gportuguese.callbacks import trackers
 from gportuguese.config import Config, ConfigError, TrainConfig
 from gportuguese.epochs import read_epochs, read_steps
 from gportuguese.stages import STAGES
@@ -305,6 +306,15 @@ def test_digests_of_runs_without_callbacks_stay():
     assert STAGES["train"].settings(config) == section
     seen = replace(config, train=TrainConfig(callbacks=("fastai.callback.progress:CSVLogger",)))
     assert "callbacks" not in STAGES["train"].settings(seen)
+
+
+def test_trackers_get_no_secrets():
+    tree = {"corpus": {"sources": [{"documents": "https://anna:secret@host/d.csv?key=secret"}]}}
+    public = {"corpus": {"sources": [{"documents": "https://host/d.csv"}]}}
+    assert trackers._public(tree | {"name": "a?b", "seed": 1}) == public | {
+        "name": "a?b",
+        "seed": 1,
+    }
 
 
 def test_callbacks_for_a_stage_before_training_are_an_error(plain):

@@ -1,6 +1,7 @@
 """Compares the engine with `Writer.write`; tests the API with OpenAI's client and hostile requests."""
 
 import contextlib
+import copy
 import json
 import math
 import signal
@@ -14,7 +15,7 @@ import openai
 import pytest
 import torch
 
-from gportuguese.generation import Sampling
+from gportuguese.generation import GenerateError, Sampling, Writer
 from gportuguese.generation.text import TextStream, TokenTexts
 from gportuguese.serve import Engine, Limits, ServeError, model_name, run
 from gportuguese.serve import connection as connections
@@ -209,6 +210,31 @@ def test_a_prompt_may_be_token_ids(client, writer):
         for prompt in (ids, [ids], PROMPTS[0])
     ]
     assert len({answer.choices[0].text for answer in texts}) == 1
+
+
+def test_a_token_that_only_the_tokenizer_knows_loses_no_other_text(writer):
+    """Some fine-tunings add a token to the tokenizer and no row to the model."""
+    bpe = copy.deepcopy(writer.tokenizer)
+    bpe.add_tokens(["[PAD]"])
+    writer = Writer(writer.model, bpe, writer.device)
+    with pytest.raises(GenerateError, match=r"no row for the token '\[PAD\]' of the prompt"):
+        writer.write("A [PAD]", GREEDY)
+    with serving(writer) as url:
+        for prompt in ("A [PAD]", [writer.num_rows]):
+            answer = httpx.post(f"{url}/v1/completions", json={"prompt": prompt})
+            assert answer.status_code == 400
+            assert answer.json()["error"]["param"] == "prompt"
+        answer = httpx.post(f"{url}/v1/completions", json={"prompt": "A", "max_tokens": 2})
+        assert answer.status_code == 200
+
+
+def test_a_job_that_cannot_start_gets_its_answer(writer, monkeypatch):
+    with Engine(writer, Limits()) as engine:
+        with monkeypatch.context() as patch:
+            patch.setattr("gportuguese.serve.engine._Row", lambda *_: 1 / 0)
+            _, ends = write_together(engine, writer, [("A", GREEDY)])
+        assert [end.finish for end in ends] == ["error"]
+        assert write_together(engine, writer, [("A", GREEDY)])[0] == [writer.write("A", GREEDY)]
 
 
 def test_logprobs_are_the_models_own(client, writer):

@@ -51,9 +51,8 @@ def nats_of(writer, ids, block_size):
     inputs_BT = torch.tensor(ids[:-1]).view(-1, block_size)
     targets_BT = torch.tensor(ids[1:]).view(-1, block_size)
     num_bytes = torch.ones(len(writer.tokenizer), dtype=torch.long)
-    found = metrics.measure(
-        writer.model, [(inputs_BT, targets_BT)], num_bytes, contextlib.nullcontext
-    )
+    sums = metrics.TokenSums(num_bytes)
+    found = metrics.measure(writer.model, [(inputs_BT, targets_BT)], sums, contextlib.nullcontext)
     return found.loss * targets_BT.numel()
 
 

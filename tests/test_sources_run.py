@@ -236,13 +236,16 @@ def test_intervals_of_few_documents_come_with_a_caution(run, capsys):
 def test_the_card_links_data_sets_on_the_hub(run):
     hub = (
         SourceConfig(documents="me/news", subset="x.pt", name="pt", language="pt"),
-        SourceConfig(documents="https://host/en.jsonl", name="en", language="en"),
+        SourceConfig(
+            documents="https://anna:secret@host/en.jsonl?sign=secret", name="en", language="en"
+        ),
     )
     config = replace(run.config, corpus=replace(run.config.corpus, sources=hub))
     inputs = {name: run.open(name) for name in STAGES["export"].used_inputs(run.config)}
     made = card.make(config, inputs, run.open("export").facts, [])
     assert "| pt | [me/news](https://huggingface.co/datasets/me/news), `x.pt` | pt |" in made.text
     assert "| en | https://host/en.jsonl | en |" in made.text
+    assert "secret" not in str(made)
     assert made.data.datasets == ["me/news"]
     assert {result.dataset_type for result in made.data.eval_results} == {"me/news"}
 

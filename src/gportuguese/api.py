@@ -168,5 +168,5 @@ def evaluate(
     limit = block_size or min(positions, 1024)
     sums = sums_over(writer, documents, limit, batch_size)
     context = partial(autocast, writer.device, precision)
-    metrics.measure(writer.model, sums.loader, sums.bytes_per_token, context, sums=sums)
+    metrics.measure(writer.model, sums.loader, sums, context)
     return sums.evaluation()

@@ -89,6 +89,7 @@ def open_artifact(folder: Path) -> Artifact:
     """
     again = f"remove {folder} to build it again"
     artifact = read_manifest(folder)
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)  # of a run stopped right after publishing
     found = {
         path.relative_to(folder).as_posix()
         for path in folder.rglob("*")
@@ -157,9 +158,10 @@ def _lock(handle: int, partial: Path) -> None:
 def publish(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artifact:
     """Writes the manifest, syncs everything to disk, and publishes the folder by one atomic rename.
 
-    The scratch folder is deleted only after the manifest is written, so a run killed earlier can
-    still resume.
+    The scratch folder is deleted only then, so a run stopped earlier can still resume.
     """
+    for leftover in partial.glob(f"{MANIFEST}*"):  # of a run that was stopped here
+        leftover.unlink()
     files: dict[str, dict[str, Any]] = {}
     scratch = partial / SCRATCH
     for path in sorted(path for path in partial.rglob("*") if path.is_file()):
@@ -169,8 +171,8 @@ def publish(partial: Path, folder: Path, manifest: dict[str, Any]) -> Artifact:
         files[name] = {"size": path.stat().st_size, "sha256": remembered_hash(path)}
     manifest = {**manifest, "files": files, "versions": _versions()}
     write_json(partial / MANIFEST, {**manifest, "checksum": digest_of(manifest)})
-    shutil.rmtree(scratch, ignore_errors=True)
     rename_whole(partial, folder)
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
     return Artifact(folder, manifest)
 
 

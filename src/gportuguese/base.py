@@ -36,6 +36,7 @@ def hub_folder(repo: str, download: bool) -> Path | None:
     """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import (
+        GatedRepoError,
         HFValidationError,
         LocalEntryNotFoundError,
         RepositoryNotFoundError,
@@ -58,7 +59,14 @@ def hub_folder(repo: str, download: bool) -> Path | None:
         for weights in _WEIGHTS:
             folder = Path(snapshot_download(repo, allow_patterns=[*_SETTINGS, weights]))
             if any(folder.glob(weights)):
-                return folder
+                break
+        else:
+            weights = ""
+    except GatedRepoError as error:
+        raise ModelError(
+            f"{repo!r} is gated: accept its conditions at https://huggingface.co/{repo}, and run "
+            "`hf auth login`"
+        ) from error
     except RepositoryNotFoundError as error:
         raise ModelError(
             f"the Hub has no model {repo!r}, or you may not see it; check the name, or run "
@@ -71,9 +79,16 @@ def hub_folder(repo: str, download: bool) -> Path | None:
         ) from error
     except Exception as error:
         raise ModelError(f"cannot fetch {repo!r} from the Hub: {error}") from error
-    raise ModelError(
-        f"{repo!r} on the Hub has no weights ({' or '.join(_WEIGHTS)}); choose another model"
-    )
+    if not weights:
+        raise ModelError(
+            f"{repo!r} on the Hub has no weights ({' or '.join(_WEIGHTS)}); choose another model"
+        )
+    if not any((folder / name).exists() for name in _VOCABULARIES):
+        raise ModelError(
+            f"{repo!r} on the Hub has no byte-level BPE tokenizer ({' or '.join(_VOCABULARIES)}); "
+            "choose another model"
+        )
+    return folder
 
 
 def identity_of(base: str | Architecture, download: bool, with_weights: bool = True) -> str | None:

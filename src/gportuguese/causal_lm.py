@@ -180,8 +180,12 @@ def load(folder: Path) -> PreTrainedModel:
 
 @_without_bars()
 def save(model: PreTrainedModel, folder: Path) -> None:
-    """Writes a model's config and weights as safetensors."""
-    model.save_pretrained(folder)
+    """Writes a model's config and weights as safetensors; the saved model generates with its cache."""
+    was, model.config.use_cache = model.config.use_cache, True
+    try:
+        model.save_pretrained(folder)
+    finally:
+        model.config.use_cache = was
 
 
 def set_dropout(model: PreTrainedModel, dropout: float) -> None:
@@ -192,8 +196,10 @@ def set_dropout(model: PreTrainedModel, dropout: float) -> None:
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
-        elif isinstance(getattr(module, "attention_dropout", None), float):
-            module.attention_dropout = dropout
+            continue
+        for key, value in list(vars(module).items()):  # OPT's blocks keep their rates as numbers
+            if key.endswith(("pdrop", "dropout")) and isinstance(value, float):
+                setattr(module, key, dropout)
 
 
 def prepare_model(model: PreTrainedModel, config: Config, world: World) -> None:
@@ -280,7 +286,7 @@ def row_parameters(model: PreTrainedModel) -> list[nn.Parameter]:
     embeddings, head = model.get_input_embeddings(), model.get_output_embeddings()
     modules = [embeddings] if head is None else [embeddings, head]
     found = [p for module in modules for p in module.parameters(recurse=False)]
-    return list({id(parameter): parameter for parameter in found}.values())
+    return list(dict.fromkeys(found))
 
 
 def block_list(model: nn.Module) -> nn.ModuleList:
@@ -296,4 +302,4 @@ def block_list(model: nn.Module) -> nn.ModuleList:
 
 def count_parameters(parameters: Any) -> int:
     """Number of scalars in unique parameters."""
-    return sum({id(p): p.numel() for p in parameters}.values())
+    return sum(parameter.numel() for parameter in set(parameters))

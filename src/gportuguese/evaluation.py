@@ -104,7 +104,7 @@ def _measure(
     context = partial(autocast, world.device, config.train.precision)
     sums = metrics.SumsByDocument(token_bytes, loader, load_offsets(tokens.folder, split))
     with tracked(description, loader, len(loader)) as batches:
-        metrics.measure(model, batches, token_bytes, context, sums=sums)
+        metrics.measure(model, batches, sums, context)
     return sums
 
 
@@ -155,7 +155,7 @@ def _write_documents(
 
 
 def _samples(config: Config, prompts: list[str], writer: Writer) -> str:
-    new_tokens = config.evaluate.sample_tokens
+    new_tokens = min(config.evaluate.sample_tokens, causal_lm.num_positions(writer.model) - 1)
     kinds = {
         "greedy": Sampling(max_new_tokens=new_tokens, top_k=1),
         "top-k 40": Sampling(max_new_tokens=new_tokens, top_k=40),
@@ -171,7 +171,7 @@ def _samples(config: Config, prompts: list[str], writer: Writer) -> str:
     for prompt in prompts:
         lines += [f"## {prompt}", ""]
         for kind, sampling in kinds.items():
-            text = " ".join(writer.write(prompt, sampling).split())
+            text = " ".join("".join(writer.stream(prompt, sampling, window=True)).split())
             lines += [f"- {kind}: **{prompt}** {text}"]
         lines.append("")
     return "\n".join(lines)

@@ -77,7 +77,7 @@ def _measure(
         block_size, batch_size = config.tokens.block_size, config.runtime.micro_batch_size
         sums = found[name] = sums_over(writer, documents, block_size, batch_size)
         with tracked(f"evaluate: {when}{name}", sums.loader, len(sums.loader)) as batches:
-            metrics.measure(writer.model, batches, sums.bytes_per_token, context, sums=sums)
+            metrics.measure(writer.model, batches, sums, context)
     return found
 
 

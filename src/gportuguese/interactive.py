@@ -22,7 +22,7 @@ from fastai.callback.schedule import valley
 from fastai.learner import Recorder
 
 from gportuguese import artifacts, causal_lm, locate, tokenizer
-from gportuguese.config import Config, UserError, load_config, shipped_configs
+from gportuguese.config import Config, UserError, load_config, resolve_path, shipped_configs
 from gportuguese.generation import Sampling, Writer
 from gportuguese.loaders import make_loaders, show_texts
 from gportuguese.loss import HeadLoss
@@ -187,9 +187,7 @@ class InteractiveLearner(PhaseLearner):
         """Writes model and tokenizer to `learn.path/folder`, for transformers and `load_model`."""
         out: Path = self.path / folder
         out.mkdir(parents=True, exist_ok=True)
-        self.model.config.use_cache = True
         causal_lm.save(self.model, out)
-        self.model.config.use_cache = False
         tokenizer.save(self.tokenizer, out)
         return out
 
@@ -250,7 +248,7 @@ def make_learner(
     assert isinstance(learn, InteractiveLearner)
     learn.leave()
     learn.tokenizer, learn.logger = bpe, print
-    learn.path = Path(config.runtime.artifacts_dir)
+    learn.path = resolve_path(config.runtime.artifacts_dir)
     of_tokens = TokenMetrics(load_token_bytes(tokens.folder, world.device))
     learn.metrics = [*of_tokens.metrics(), *metrics]
     learn.add_cbs([HeadInLoss, Logits, of_tokens, Recorder, ProgressCallback, NextEpoch])

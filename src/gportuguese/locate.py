@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import re
 import shlex
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from gportuguese import artifacts, base
@@ -42,6 +44,15 @@ def find_model(source: str) -> Path:
     no such model, or more than one.
     """
     path = resolve_path(source)
+    with suppress(FileNotFoundError, NotADirectoryError, ValueError):
+        try:
+            path.stat()
+        except OSError as error:
+            if error.errno != errno.ENAMETOOLONG:
+                raise
+            raise LocateError(
+                f"{source[:40]!r}... is too long for the name of a model; pass the model before a prompt"
+            ) from error
     if path.is_dir():
         stage = _only_stage(path, "train") if _stages(path, "train") else path
         folder = stage / "model" if (stage / "model" / "config.json").is_file() else stage
@@ -81,8 +92,13 @@ def find_stage(source: str, name: str) -> Path:
     stage, or the `model` folder of `train`. Raises `UserError` if there is no such stage, or more
     than one.
     """
-    folder, here = _stage_of(resolve_path(source).resolve(), name), Path.cwd()
+    folder, here = _stage_of(absolute(resolve_path(source)), name), Path.cwd()
     return folder.relative_to(here) if here in folder.parents else folder  # short in messages
+
+
+def absolute(path: Path) -> Path:
+    """The whole path, in which a stage that is a link stays in the folder of its run."""
+    return path.resolve() if ".." in path.parts else path.absolute()
 
 
 def _stage_of(path: Path, name: str) -> Path:

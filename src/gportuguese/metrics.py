@@ -74,13 +74,14 @@ class TokenSums:
 
     def add(
         self, nats_BT: torch.Tensor, correct_BT: torch.Tensor, targets_BT: torch.Tensor
-    ) -> None:
-        """Adds one batch."""
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Adds one batch; returns the nats and bytes of its tokens, 0 for specials."""
         bytes_BT = self.bytes_per_token[targets_BT]
         of_text_BT = nats_BT * (bytes_BT > 0)
         ones_BT = torch.ones_like(targets_BT)
         parts = (nats_BT, of_text_BT, correct_BT, bytes_BT, ones_BT)
         self.sums_5 += torch.stack([part.sum(dtype=torch.float64) for part in parts])
+        return of_text_BT, bytes_BT
 
     def measures(self, total: Callable[[torch.Tensor], object] = lambda sums: None) -> Measures:
         """The measures of all batches; `total` adds up the sums of several processes in place."""
@@ -113,13 +114,13 @@ class SumsByDocument(TokenSums):
 
     def add(
         self, nats_BT: torch.Tensor, correct_BT: torch.Tensor, targets_BT: torch.Tensor
-    ) -> None:
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Adds the loader's next batch."""
-        super().add(nats_BT, correct_BT, targets_BT)
+        of_text_BT, bytes_BT = super().add(nats_BT, correct_BT, targets_BT)
         documents_N = torch.from_numpy(next(self.documents).ravel()).to(targets_BT.device)
-        bytes_N = self.bytes_per_token[targets_BT.flatten()]
-        of_text_N = nats_BT.flatten() * (bytes_N > 0)
-        self.sums_D2.index_add_(0, documents_N, torch.stack([of_text_N, bytes_N], 1).double())
+        parts_N2 = torch.stack([of_text_BT.flatten(), bytes_BT.flatten()], 1)
+        self.sums_D2.index_add_(0, documents_N, parts_N2.double())
+        return of_text_BT, bytes_BT
 
     def by_document(self) -> DocumentSums:
         """Nats and bytes of each document."""
@@ -149,19 +150,17 @@ def change(before: SumsByDocument, after: SumsByDocument) -> dict[str, Any]:
 def measure(
     model: PreTrainedModel,
     batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
-    bytes_per_token: torch.Tensor,
+    sums: TokenSums,
     autocast: Callable[[], AbstractContextManager[object]],
     *,
     loss: HeadLoss | None = None,
     total: Callable[[torch.Tensor], object] = lambda sums: None,
-    sums: TokenSums | None = None,
 ) -> Measures:
-    """The measures of a causal LM over batches, on the device that `bytes_per_token` is on.
+    """The measures of a causal LM over batches, which are added to `sums`, on their device.
 
-    If the model already has a `HeadLoss`, pass it as `loss`. The batches are added to `sums`.
+    If the model already has a `HeadLoss`, pass it as `loss`.
     """
-    sums = sums or TokenSums(bytes_per_token)
-    device = bytes_per_token.device
+    device = sums.bytes_per_token.device
     model.eval()
     head_loss = loss or HeadLoss(model)
     try:

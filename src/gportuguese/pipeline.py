@@ -13,7 +13,7 @@ from typing import Any
 
 from gportuguese import artifacts, hashes, plugins
 from gportuguese.artifacts import Artifact, ArtifactError
-from gportuguese.config import Config, UserError, as_tree, checked, load_config
+from gportuguese.config import Config, UserError, as_tree, checked, load_config, resolve_path
 from gportuguese.progress import busy
 from gportuguese.stages import STAGES, Stage
 from gportuguese.world import World, init_world
@@ -52,7 +52,7 @@ class Pipeline:
         self.config = self._given = checked(config)
         self._callbacks: Sequence[Any] = ()
         self._metrics: Sequence[Any] = ()
-        self._root = Path(config.runtime.artifacts_dir)
+        self._root = resolve_path(config.runtime.artifacts_dir)
         self._folders: dict[str, Path] = {}
         self._opened: dict[str, Artifact] = {}
 

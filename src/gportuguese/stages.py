@@ -102,13 +102,18 @@ def _check_alignment(world: World, config: Config) -> None:
 
 
 def _fetch_base(config: Config) -> None:
-    """Also rejects too long blocks and a tied head that is to be fitted, before earlier stages take hours."""
+    """Also rejects what alignment would, before earlier stages take hours.
+
+    That is a base without a byte-level tokenizer, too long blocks, and a tied head that is to be fitted.
+    """
     base.identity_of(config.align.base, download=True)
     if isinstance(config.align.base, str):
-        with busy("reading the base's config"):
+        with busy("reading the base's config and tokenizer"):
             from gportuguese.plan import read_shape
+            from gportuguese.tokenizer import load_base
 
             read_shape(config)
+            load_base(config.align.base)
 
 
 def _check_formats(world: World, config: Config) -> None:

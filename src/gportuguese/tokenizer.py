@@ -112,14 +112,11 @@ def _too_little_text(found: int, wanted: int) -> TokenizerError:
     )
 
 
-def load_extendable(config: Config) -> PreTrainedTokenizerBase:
-    """The tokenizer of the base model, which `tokenizer.method: extend` adds tokens to.
+def load_base(name: str) -> PreTrainedTokenizerBase:
+    """The tokenizer of a base model, which is fetched if necessary.
 
-    Fetches the base if necessary. Raises `TokenizerError` if it cannot be extended, or if
-    `tokenizer.vocab_size` leaves no room for new tokens.
+    Raises `TokenizerError` if it has none, or one that is not byte-level BPE.
     """
-    name, wanted = config.align.base, config.tokenizer.vocab_size
-    assert isinstance(name, str)  # config/relations.py rejects an architecture
     path = locate_base(name, download=True)
     assert path is not None
     try:
@@ -129,6 +126,18 @@ def load_extendable(config: Config) -> PreTrainedTokenizerBase:
     except (OSError, ValueError, KeyError) as error:
         raise TokenizerError(f"{name} has no tokenizer: {why_not_loaded(error)}") from error
     check_byte_level(tokenizer, name)
+    return tokenizer
+
+
+def load_extendable(config: Config) -> PreTrainedTokenizerBase:
+    """The tokenizer of the base model, which `tokenizer.method: extend` adds tokens to.
+
+    Fetches the base if necessary. Raises `TokenizerError` if it cannot be extended, or if
+    `tokenizer.vocab_size` leaves no room for new tokens.
+    """
+    name, wanted = config.align.base, config.tokenizer.vocab_size
+    assert isinstance(name, str)  # config/relations.py rejects an architecture
+    tokenizer = load_base(name)
     reason = extension.unsupported(tokenizer.backend_tokenizer)
     if tokenizer.eos_token_id is None:
         reason = "it has no end-of-text token (eos_token) to put after each document"

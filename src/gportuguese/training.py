@@ -35,7 +35,7 @@ from gportuguese.config import Config, PhaseConfig, TrainConfig
 from gportuguese.epochs import EpochRow
 from gportuguese.learner import count_trainable, fit_phase, make_phase_learner, trainable_part
 from gportuguese.loaders import make_loaders
-from gportuguese.metrics import measure
+from gportuguese.metrics import TokenSums, measure
 from gportuguese.precision import autocast
 from gportuguese.progress import track, tracked
 from gportuguese.tokens import BlockLoader, documents_of, load_token_bytes
@@ -105,11 +105,11 @@ def build(
             learn.add_cb(MetricsTable(out, table))
     position = checkpoint.position if checkpoint else Position()
     if checkpoint is None:
-        context = partial(autocast, world.device, section.precision)
+        context, sums = partial(autocast, world.device, section.precision), TokenSums(token_bytes)
         valid_start = time.monotonic()
         with tracked("validation", loaders.valid, len(loaders.valid)) as batches:
             measures = measure(
-                model, batches, token_bytes, context, loss=learn.loss_func, total=world.total
+                model, batches, sums, context, loss=learn.loss_func, total=world.total
             )
         table.add_row("before", float("nan"), measures, 0.0, time.monotonic() - valid_start)
     else:
@@ -194,9 +194,7 @@ def _save_phase(folder: Path, model: PreTrainedModel) -> None:
     for leftover in (scratch, folder):  # from a run that was killed before its next checkpoint
         shutil.rmtree(leftover, ignore_errors=True)
     scratch.mkdir(parents=True)
-    model.config.use_cache = True
     causal_lm.save(model, scratch)
-    model.config.use_cache = False
     atomic.rename_whole(scratch, folder)
 
 

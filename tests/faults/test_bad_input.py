@@ -171,6 +171,33 @@ def test_a_base_without_a_byte_level_tokenizer_is_rejected(tiny_overrides, tmp_p
     assert "is not byte-level BPE (it is WordPiece)" in capsys.readouterr().err
 
 
+def test_a_folder_base_is_looked_into_before_anything_is_built(tiny_overrides, tmp_path, capsys):
+    from tests.test_causal_lm import gpt2
+
+    gpt2().save_pretrained(tmp_path / "base")
+    align = f"align={{base: {tmp_path / 'base'}, method: mean}}"
+    assert gpt_pt("align", *sets((*tiny_overrides, align))) == 2
+    assert "has no tokenizer files" in capsys.readouterr().err
+    assert not whole_folders(tiny_overrides)
+
+
+def test_a_path_that_may_not_be_read_is_named(monkeypatch, capsys):
+    def denied(*_, **__):
+        raise PermissionError(errno.EACCES, "Permission denied", "/root/mine.yaml")
+
+    monkeypatch.setattr("gportuguese.cli.chosen.load_config", denied)
+    assert gpt_pt("status", "--config", "mine.yaml") == 2
+    assert capsys.readouterr().err == "gpt-pt: /root/mine.yaml: Permission denied\n"
+
+
+def test_artifacts_of_a_home_folder_are_there(tiny_overrides, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    assert gpt_pt("dump", *sets((*tiny_overrides, "runtime.artifacts_dir=~/runs"))) == 0
+    assert list((tmp_path / "runs").glob("dump-*"))
+    assert not (tmp_path / "~").exists()
+
+
 def test_the_error_names_an_edited_artifact(tiny_overrides, capsys):
     config = load_config(None, tiny_overrides)
     folder = Pipeline(config).build("tokenizer", init_world(config.runtime)).folder

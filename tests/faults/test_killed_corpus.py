@@ -32,7 +32,7 @@ def start(dump, folder):
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_twenty_kills_change_nothing(tmp_path):
-    data, starts = SAMPLE.read_bytes(), stream_starts(SAMPLE)
+    data, starts = SAMPLE.read_bytes(), list(stream_starts(SAMPLE))
     body = data[starts[1] : starts[-1]]
     dump = tmp_path / "d.xml.bz2"  # three times the sample, so that it outlives twenty kills
     dump.write_bytes(data[: starts[1]] + 3 * body + data[starts[-1] :])

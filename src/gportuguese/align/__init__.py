@@ -155,7 +155,8 @@ def choose(
             continue
         put_rows(model, source_rows, found[method])
         _calibrate(model, resources)
-        losses[method] = metrics.measure(model, blocks, token_bytes, nullcontext).loss
+        sums = metrics.TokenSums(token_bytes)
+        losses[method] = metrics.measure(model, blocks, sums, nullcontext).loss
     best = min(losses, key=lambda method: losses[method])
     others = ", ".join(f"{method} {loss:.3f}" for method, loss in losses.items() if method != best)
     reason = f"lowest loss on training text: {losses[best]:.3f} nats per token ({others})"

@@ -29,7 +29,7 @@ from gportuguese.align.vectors import (
 )
 from gportuguese.align_files import AlignError
 from gportuguese.config import resolve_path
-from gportuguese.tokenizer import plain_backend
+from gportuguese.tokenizer import num_ids, plain_backend
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -105,7 +105,7 @@ def token_vectors(tokenizer: PreTrainedTokenizerBase, words: Words) -> Vectors:
     encodings = plain_backend(tokenizer).encode_batch(
         [f" {word}" for word, _ in known], add_special_tokens=False
     )
-    matrix = np.zeros((len(tokenizer), words.vectors.matrix.shape[1]))
+    matrix = np.zeros((num_ids(tokenizer), words.vectors.matrix.shape[1]))
     for (word, count), encoding in zip(known, encodings, strict=True):
         matrix[encoding.ids] += count * words.vectors.matrix[words.indices[word.lower()]]
     return unit_vectors(matrix, np.asarray(matrix.any(1)))
@@ -148,7 +148,7 @@ def _read_vectors(path: Path, words: list[str]) -> tuple[dict[str, int], Vectors
         else:
             vectors = KeyedVectors.load_word2vec_format(str(path), binary=False)
         found = [word for word in words if word in vectors]
-        matrix = np.array([vectors[word] for word in found]).reshape(len(found), -1)
+        matrix = np.array([vectors[word] for word in found])
     # gensim raises these for a truncated file, another format or a supervised model
     except (
         OSError,

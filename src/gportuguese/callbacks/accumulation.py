@@ -16,6 +16,10 @@ class Accumulation(GradientAccumulation):
         super().__init__(n_acc=global_batch_size)
         self.passes_per_step = passes_per_step
 
+    def before_train(self) -> None:  # an earlier fit or epoch may have ended inside a step
+        self.count = 0
+        self.learn.opt.zero_grad()
+
     def before_batch(self) -> None:
         step = self.train_iter // self.passes_per_step
         num_steps = self.n_iter * self.n_epoch // self.passes_per_step

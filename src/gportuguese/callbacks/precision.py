@@ -58,12 +58,10 @@ class Precision(Callback):
         self.is_finite = False
         self.scaler.unscale_(self)
         self.scaler.step(self)
+        self.scaler.update()
         if not self.is_finite:
             loss = self.step_loss.value
             if not torch.isfinite(loss):  # a smaller loss scale would not help
                 nan = float("nan")
                 self.guard.stop(self.learn.epoch, self.step_loss.step, loss.item(), nan, nan)
             raise CancelStepException("the scaled gradients overflowed")
-
-    def after_step(self) -> None:  # also runs after a cancelled step
-        self.scaler.update()

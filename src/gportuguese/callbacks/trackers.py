@@ -16,7 +16,7 @@ from fastai.callback.core import Callback
 from gportuguese import artifacts
 from gportuguese.callbacks.epoch_table import EpochTable
 from gportuguese.callbacks.guard import StepLoss
-from gportuguese.config import Config, as_tree
+from gportuguese.config import Config, as_tree, without_secrets
 from gportuguese.plugins import tracker_error
 
 
@@ -48,6 +48,15 @@ class TensorBoard:
         self.writer.close()
 
 
+def _public(tree: Any) -> Any:
+    """A tree of settings in which no URL has a password or a query."""
+    if isinstance(tree, dict):
+        return {key: _public(value) for key, value in tree.items()}
+    if isinstance(tree, list):
+        return [_public(value) for value in tree]
+    return without_secrets(tree) if isinstance(tree, str) else tree
+
+
 class HostedRun:
     """A run of Weights & Biases, or of Trackio, which has the same functions."""
 
@@ -56,7 +65,7 @@ class HostedRun:
         options: dict[str, Any] = {
             "project": os.environ.get(f"{package.upper()}_PROJECT", "gportuguese"),
             "name": f"{config.name} {out.name.removesuffix('.partial')}",
-            "config": as_tree(config),
+            "config": _public(as_tree(config)),
             "resume": "allow",  # a resumed training continues the same run
         }
         if package == "wandb":  # Trackio knows a run by its name

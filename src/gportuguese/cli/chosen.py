@@ -20,7 +20,7 @@ def chosen_config(args: argparse.Namespace) -> Config:
     if args.config is not None and (args.config / MANIFEST).is_file():
         from gportuguese import locate
 
-        return locate.config_of_run(args.config, tuple(args.set))
+        return locate.config_of_run(locate.absolute(args.config), tuple(args.set))
     return load_config(args.config, tuple(args.set))
 
 

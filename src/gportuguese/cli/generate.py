@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import sys
 import time
 from pathlib import Path
@@ -226,4 +227,4 @@ def _check(prompts: list[str]) -> None:
 def _is_model(text: str) -> bool:
     """Whether a prompt is in fact a model folder, as when a shell pattern matches several."""
     # the file system raises for names longer than 255 bytes
-    return "/" in text and len(text.encode()) < 256 and Path(text, "config.json").is_file()
+    return "/" in text and len(os.fsencode(text)) < 256 and Path(text, "config.json").is_file()

@@ -10,7 +10,7 @@ from gportuguese.cli.following import command_line, show_following
 from gportuguese.cli.output import show
 from gportuguese.pipeline import Pipeline
 from gportuguese.progress import busy
-from gportuguese.world import init_world
+from gportuguese.world import WorldError, init_world
 
 
 def add_to(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -27,6 +27,8 @@ def run(args: argparse.Namespace) -> None:
     """Prints the suggested rate and the path of the curve."""
     config = chosen_config(args)
     world, pipeline = init_world(config.runtime), Pipeline(config)
+    if world.num_ranks > 1:
+        raise WorldError("lr-find runs in one process; start it without torchrun")
     inputs = {"align": pipeline.build("align", world), "tokens": pipeline.open("tokens")}
     with busy("loading fastai"):
         from gportuguese import lr_find

@@ -38,6 +38,11 @@ def run(words: Sequence[str]) -> int:
         return 2
     except BrokenPipeError:
         return 1
+    except OSError as error:
+        if debug or not error.filename:
+            raise
+        note(f"gpt-pt: {error.filename}: {error.strerror}")
+        return 2
     finally:
         note(end="")  # log lines that could not be written would fail again at the exit
     return 0

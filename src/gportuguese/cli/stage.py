@@ -127,9 +127,13 @@ def _show_samples(prompts: list[str], model: Path, world: World) -> None:
     if not prompts:
         return
     with busy("writing samples"):
+        from gportuguese import causal_lm
         from gportuguese.generation import Sampling, Writer
 
         writer = Writer.load(model, world.device)
-        texts = [writer.write(p, Sampling(max_new_tokens=_SAMPLE_TOKENS)) for p in prompts]
+        sampling = Sampling(
+            max_new_tokens=min(_SAMPLE_TOKENS, causal_lm.num_positions(writer.model) - 1)
+        )
+        texts = ["".join(writer.stream(prompt, sampling, window=True)) for prompt in prompts]
     for prompt, text in zip(prompts, texts, strict=True):
         note(f"sample: {prompt} | {' '.join(text.split())}")

@@ -30,7 +30,14 @@ from gportuguese.config.schema import (
     UserError,
 )
 from gportuguese.config.shipped import shipped_configs
-from gportuguese.config.sources import DUMP, is_hub_id, is_url, sources_of, uses_dump
+from gportuguese.config.sources import (
+    DUMP,
+    is_hub_id,
+    is_url,
+    sources_of,
+    uses_dump,
+    without_secrets,
+)
 
 __all__ = [
     "DUMP",
@@ -65,4 +72,5 @@ __all__ = [
     "shipped_configs",
     "sources_of",
     "uses_dump",
+    "without_secrets",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import datetime
 import difflib
@@ -23,19 +22,34 @@ from gportuguese.config.shipped import configs_folder, find_config
 _MAX_SHOWN = 60  # characters of a value in an error message
 
 
+class _Written(int):
+    """An integer that remembers its text, which a setting that is text keeps: `subset: 2023_01`."""
+
+    text: str
+
+
 class _Loader(yaml.SafeLoader):
     """YAML 1.1, except that `1e-3` is a number and a repeated key is an error."""
 
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+    def compose_mapping_node(self, anchor: Any) -> yaml.MappingNode:
         """A section; raises `yaml.YAMLError` that names the line of a repeated key."""
-        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
-        for number, key in enumerate(keys):
-            if key in keys[:number]:
-                mark = node.value[number][0].start_mark
-                raise yaml.YAMLError(f"line {mark.line + 1}: {key!r} is given twice")
-        return super().construct_mapping(node, deep)
+        node, seen = super().compose_mapping_node(anchor), set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    line = key.start_mark.line + 1
+                    raise yaml.YAMLError(f"line {line}: {key.value!r} is given twice")
+                seen.add(key.value)
+        return node
+
+    def construct_yaml_int(self, node: yaml.ScalarNode) -> int:
+        """An integer."""
+        number = _Written(super().construct_yaml_int(node))
+        number.text = node.value
+        return number
 
 
+_Loader.add_constructor("tag:yaml.org,2002:int", _Loader.construct_yaml_int)
 _Loader.add_implicit_resolver(
     "tag:yaml.org,2002:float",
     re.compile(r"^[-+]?(?:\d[\d_]*)(?:\.[\d_]*)?[eE][-+]?\d+$"),
@@ -53,10 +67,12 @@ def load_config(path: str | Path | None = None, overrides: str | tuple[str, ...]
         overrides = (overrides,)
     try:
         path = configs_folder() / "demo.yaml" if path is None else find_config(path)
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+        # as_tree: a section that aliases share becomes several
+        tree = as_tree(yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader))
     except OSError as error:
         raise ConfigError(f"cannot read the config {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    # ValueError: no UTF-8, or a date like 2016-31-12; RecursionError: an alias inside itself
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not YAML: {error}") from error
     if not isinstance(tree, dict):
         raise ConfigError(f"{path} holds no settings; for examples, run: gpt-pt config --list")
@@ -68,7 +84,7 @@ def config_of(tree: dict[str, Any], overrides: tuple[str, ...], source: str) -> 
 
     `source` names the tree in error messages. Raises `ConfigError` that lists all problems.
     """
-    changed = copy.deepcopy(tree)
+    changed = as_tree(tree)
     rejected = [problem for each in overrides if (problem := _apply(changed, each))]
     config, problems = _checked(changed)
     if rejected or problems:
@@ -97,10 +113,10 @@ def _apply(tree: dict[str, Any], override: str) -> str | None:
         return f"{_flag(override)}: write it as section.key=value"
     try:
         set_value(tree, as_tree(Config(name="")), key.strip(), yaml.load(text, Loader=_Loader))
-    except yaml.YAMLError:
-        return f"{_flag(override)}: the value is not YAML"
     except ConfigError as error:
         return f"{_flag(override)}: {error}"
+    except (yaml.YAMLError, ValueError):
+        return f"{_flag(override)}: the value is not YAML"
     return None
 
 
@@ -143,7 +159,9 @@ def resolve_path(source: str) -> Path:
     """Resolves a path from the config, including `package:NAME` and `~`."""
     if source.startswith("package:"):
         return asset_path(source.removeprefix("package:"))
-    return Path(source).expanduser()
+    with suppress(RuntimeError):  # no such user
+        return Path(source).expanduser()
+    return Path(source)
 
 
 def is_path(given: str) -> bool:
@@ -219,13 +237,18 @@ def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
             for index, item in enumerate(value)
         ]
         return tuple(items)
-    if kind is str and type(value) is int:  # dump.date: 20161101 is an int in YAML
-        return str(value)
+    if isinstance(value, _Written):
+        value = value.text if kind is str else int(value)
     if kind is str and type(value) is datetime.date:  # YAML reads 2016-11-01 as a date
         return value.strftime("%Y%m%d") if where == "dump.date" else value.isoformat()
     if kind is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if type(value) is not kind:
+    if kind is str and isinstance(value, bool):  # the language `no`
+        word = str(value).lower()
+        problems.append(f"{where}: YAML reads this word as {word}; put it in quotes, such as 'no'")
+    elif kind is str and isinstance(value, float):
+        problems.append(f"{where}: YAML reads this as the number {value}; put it in quotes")
+    elif type(value) is not kind:
         problems.append(f"{where}: expected {kind.__name__}, got {_shown(value)}")
     return value
 

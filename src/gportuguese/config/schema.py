@@ -254,7 +254,8 @@ class PhaseConfig:
     epochs: Annotated[int, Within("[1, inf)")]
     """Epochs of the phase, in one cycle of the learning rate."""
     trainable_groups: Annotated[int, Within("[1, 4]")]
-    """How many of the four parameter groups are trained: 1 is only the embeddings, 4 is everything."""
+    """How many of the four parameter groups are trained, counted from the last. The first three are
+    thirds of the blocks; the last is what is outside them: embeddings, positions, final norm, head."""
     trainable: Literal["groups", "new_rows"] = "groups"
     """`new_rows` trains only the rows of embeddings and output head that alignment did not copy from the
     base. All other weights stay as they are, bit for bit. It needs `trainable_groups: 1`."""

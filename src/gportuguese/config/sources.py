@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from urllib.parse import urlsplit
 
 from gportuguese.config.schema import CorpusConfig, FilterConfig, SourceConfig
 
@@ -46,6 +47,18 @@ def uses_dump(corpus: CorpusConfig) -> bool:
 def is_url(documents: str) -> bool:
     """Whether the documents are at a URL."""
     return _URL.match(documents) is not None
+
+
+def without_secrets(documents: str) -> str:
+    """A URL without password and query, which may hold a signature; other documents as they are.
+
+    >>> without_secrets("https://anna:secret@host/texts.jsonl?signature=1")
+    'https://host/texts.jsonl'
+    """
+    if not is_url(documents):
+        return documents
+    parts = urlsplit(documents)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
 
 
 def is_hub_id(documents: str) -> bool:

@@ -121,7 +121,9 @@ def _visible(root: Path, paths: Iterable[Path]) -> list[Path]:
 
 
 def _name(path: Path, root: Path) -> str:
-    return path.relative_to(root).as_posix()
+    """The path as text that UTF-8 can hold: bytes that it cannot are written as `\\xed`."""
+    name = path.relative_to(root).as_posix()
+    return os.fsencode(name).decode("utf-8", "backslashreplace")
 
 
 def _file(path: Path, root: Path) -> File:

@@ -21,7 +21,7 @@ from gportuguese.corpus.pool import CorpusError
 _BATCH_ROWS = 256  # of a Parquet file in memory
 _BUFFER_BYTES = 1 << 22  # of each of its columns
 _CHUNK_CHARS = 1 << 16  # of a .json file
-_MAX_CHARS = 1 << 27  # of one value in a .json file or field of a .csv file
+_MAX_CHARS = 1 << 27  # of one line, value of a .json file or field of a .csv file
 _SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}  # of .csv files; the first is usual
 
 
@@ -83,9 +83,11 @@ def _lines(file: File, raw: IO[bytes], mark: Mark = START) -> Iterator[_Line]:
     number, offset = mark
     if offset:
         _skip(stream, offset, is_packed=bool(file.packing))
-    for line in stream:
+    while line := stream.readline(_MAX_CHARS + 1):
         number += 1
         offset += len(line)
+        if len(line) > _MAX_CHARS:
+            raise CorpusError(f"{file.place}:{number}: a line of more than {_MAX_CHARS:,} bytes")
         try:
             text = line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:

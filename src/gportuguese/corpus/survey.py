@@ -8,7 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from gportuguese.dump import read_pages
-from gportuguese.dump.reader import RawPage, dump_language, read_header
+from gportuguese.dump.reader import RawPage, read_header
 from gportuguese.wikitext import HOLE, LEFTOVER, Language, language_of, wikitext_to_text
 from gportuguese.wikitext.languages import has_table
 from gportuguese.wikitext.names import template_name
@@ -25,8 +25,8 @@ def survey(path: Path, num_pages: int, num_names: int) -> str:
     It lists level-2 headings by number of pages (end matter is marked), templates that no table decides,
     and markup left after cleaning.
     """
-    code = dump_language(path)
-    language = language_of(code, read_header(path).namespaces)
+    header = read_header(path)
+    code, language = header.language, language_of(header.language, header.namespaces)
     pages = list(
         islice((page for page in read_pages(path) if _is_article(page, language)), num_pages)
     )

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from gportuguese import artifacts, atomic, hashes
 from gportuguese.artifacts import Artifact
-from gportuguese.config import Config, DumpConfig, did_you_mean, resolve_path
-from gportuguese.dump.reader import DumpError, RawPage, dump_language, read_header, read_pages
+from gportuguese.config import Config, DumpConfig, did_you_mean, is_url, resolve_path
+from gportuguese.dump.reader import DumpError, RawPage, read_header, read_pages
 from gportuguese.world import World
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ __all__ = [
 
 def is_remote(section: DumpConfig) -> bool:
     """Whether the dump has to be downloaded."""
-    return section.source is None or section.source.startswith(("http://", "https://"))
+    return section.source is None or is_url(section.source)
 
 
 def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) -> dict[str, Any]:
@@ -51,7 +51,7 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
         receipt = {"source": str(section.source), "path": str(path.resolve())}
     if not path.stat().st_size:
         raise DumpError(f"{path} is empty")
-    receipt["language"] = dump_language(path)  # raises if the file is no dump
+    receipt["language"] = read_header(path).language  # raises if the file is no dump
     receipt["size"] = path.stat().st_size
     if not is_remote(section):
         receipt["sha256"] = hashes.remembered_hash(path)
@@ -89,7 +89,7 @@ def _fetch(section: DumpConfig, out: Path) -> dict[str, Any]:
         fetched = [host.fetch(file, out / file.name) for file in files]
     for file, each in zip(files, fetched, strict=True):
         # so that `publish` does not read it again
-        hashes.remember((out / file.name).stat(), each["sha256"])
+        hashes.remember(((out / file.name).stat(), each["sha256"]))
     return {
         "source": files[0].url,
         "path": files[0].name,

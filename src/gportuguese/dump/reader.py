@@ -21,6 +21,7 @@ _END_OF_DUMP = b"</mediawiki>"
 _RANGE_BYTES = 1 << 20  # of the file, in one piece of work
 _HEADER_BYTES = 1 << 20  # within which <siteinfo> ends
 _CHUNK = 1 << 18
+_MAX_PAGE_BYTES = 1 << 26  # MediaWiki allows pages of 2 MB
 _TITLE = re.compile(rb"<title>([^<]*)</title>")
 _ID = re.compile(rb"<id>(\d+)</id>")
 _NAMESPACE = re.compile(rb"<ns>(-?\d+)</ns>")
@@ -92,11 +93,6 @@ def read_header(path: Path) -> Header:
     )
 
 
-def dump_language(path: Path) -> str:
-    """The language code of a dump, from its header."""
-    return read_header(path).language
-
-
 def pieces_of(path: Path) -> Iterator[Piece]:
     """Yields the pieces of a dump in order, always cut at the same places.
 
@@ -109,18 +105,14 @@ def pieces_of(path: Path) -> Iterator[Piece]:
         return
     size = path.stat().st_size
     first, number = 0, 0
-    for start in chain(islice(_starts(path), 1, None), [size]):
+    for start in chain(islice(stream_starts(path), 1, None), [size]):
         if start - first >= _RANGE_BYTES or start == size:
             yield Piece(number, first, start)
             first, number = start, number + 1
 
 
-def stream_starts(path: Path) -> list[int]:
-    """Start positions of a file's bz2 streams; empty for a plain file."""
-    return list(_starts(path))
-
-
-def _starts(path: Path, first: int = 0) -> Iterator[int]:
+def stream_starts(path: Path, first: int = 0) -> Iterator[int]:
+    """Start positions of a file's bz2 streams, from byte `first` on; none for a plain file."""
     with path.open("rb") as raw:
         if raw.read(3) != _BZ2:
             return
@@ -138,7 +130,7 @@ def _starts(path: Path, first: int = 0) -> Iterator[int]:
 
 def _streams_hold_whole_pages(path: Path) -> bool:
     """Whether a file is a multistream dump, not one that pbzip2 cut anywhere."""
-    starts = list(islice(_starts(path), 2))
+    starts = list(islice(stream_starts(path), 2))
     if len(starts) < 2:
         return False
     with path.open("rb") as raw:
@@ -184,7 +176,7 @@ def check_end(path: Path, piece: Piece, last_page: str) -> None:
     if piece.xml is not None:
         tail = piece.xml[-256:]
     else:
-        *_, start = _starts(path, piece.start)
+        *_, start = stream_starts(path, piece.start)
         with path.open("rb") as raw:
             raw.seek(start)
             try:
@@ -197,7 +189,7 @@ def check_end(path: Path, piece: Piece, last_page: str) -> None:
 
 def read_pages(path: Path) -> Iterator[RawPage]:
     """Yields every page of a dump in order, in this process."""
-    dump_language(path)
+    read_header(path)  # raises if this is no dump
     last_page, piece = "before any page", None
     for piece in pieces_of(path):
         for page in pages_in(path, piece):
@@ -219,6 +211,11 @@ def _chunks(path: Path) -> Iterator[Piece]:
                     if cut >= len(b"</page>"):
                         yield Piece(number, start, raw.tell(), rest[:cut])
                         rest, number, start = rest[cut:], number + 1, raw.tell()
+                    elif len(rest) > _MAX_PAGE_BYTES:
+                        raise DumpError(
+                            f"{path} has {len(rest):,} bytes of XML without the end of a page, "
+                            f"before byte {raw.tell():,}; fetch it again, or take a dump without old revisions"
+                        )
         except (EOFError, OSError) as error:
             titles = _TITLE.findall(rest)
             after = (

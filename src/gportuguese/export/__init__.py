@@ -34,7 +34,6 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     training = inputs["train"]
     source = training.folder / "model"
     model, bpe = causal_lm.load(source).eval(), tokenizer.load(source)
-    model.config.use_cache = True
     generation = model.generation_config
     generation._from_model_config = False  # otherwise transformers overwrites the settings below
     generation.do_sample, generation.top_k = True, TOP_K

@@ -20,6 +20,7 @@ from gportuguese.config import (
     as_tree,
     is_url,
     sources_of,
+    without_secrets,
 )
 from gportuguese.corpus.documents import is_on_hub
 from gportuguese.corpus.exclusion import FEWEST_WORDS, NUM_WORDS, REASON
@@ -226,7 +227,11 @@ def _text_of(source: SourceConfig, inputs: dict[str, Artifact]) -> str:
     if is_on_hub(source):
         link = f"[{source.documents}](https://huggingface.co/datasets/{source.documents})"
         return f"{link}, `{source.subset}`" if source.subset else link
-    return source.documents if is_url(source.documents) else "the author's own documents"
+    return (
+        without_secrets(source.documents)
+        if is_url(source.documents)
+        else "the author's own documents"
+    )
 
 
 def _others(evaluated: Artifact) -> str:
@@ -246,7 +251,7 @@ def _dump_name(inputs: dict[str, Artifact]) -> str:
     if name := _wikimedia_dump(inputs):
         wiki, date = name.rsplit("-", 1)
         return f"the Wikimedia dump `{wiki}` of {date[:4]}-{date[4:6]}-{date[6:]}"
-    source = str(_dump_facts(inputs).get("source"))
+    source = without_secrets(str(_dump_facts(inputs).get("source")))
     if source.startswith("package:"):
         return (
             f"the small encyclopedia `{source.removeprefix('package:')}` shipped with gportuguese"

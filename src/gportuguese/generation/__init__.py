@@ -123,11 +123,19 @@ class Writer:
                     row.take(logits_V)
 
     def prompt_ids(self, prompt: str) -> list[int]:
-        """The tokens of a prompt, at least one."""
+        """The tokens of a prompt, at least one; raises `GenerateError` if the model lacks one of them."""
         # an empty prompt starts a new document, as after an end-of-text token
-        return list(self.tokenizer(prompt, verbose=False)["input_ids"]) or [
-            self.tokenizer.eos_token_id
-        ]
+        ids = self.tokenizer(prompt, verbose=False)["input_ids"] or [self.tokenizer.eos_token_id]
+        if max(ids) >= self.num_rows:  # added to the tokenizer alone, as some fine-tunings do
+            name = self.tokenizer.convert_ids_to_tokens(max(ids))
+            raise GenerateError(f"the model has no row for the token {name!r} of the prompt")
+        return list(ids)
+
+    @property
+    def num_rows(self) -> int:
+        """The number of tokens that the model knows, which may be more or less than the tokenizer's."""
+        rows: int = self.model.get_input_embeddings().num_embeddings
+        return rows
 
     def fitting_ids(self, prompt: str, max_new_tokens: int, window: bool) -> list[int]:
         """The tokens of a prompt; raises `GenerateError` if they leave no room for new ones."""

@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from gportuguese.sampling import GenerateError
 from gportuguese.serve.engine import BusyError, Candidates, Engine, Job, Piece
 from gportuguese.serve.requests import CompletionRequest, RefusedError
 
@@ -166,13 +167,15 @@ def prompt_ids(
                 param="prompt",
                 code="context_length_exceeded",
             )
-        ids = engine.writer.prompt_ids(prompt)
+        try:
+            ids = engine.writer.prompt_ids(prompt)
+        except GenerateError as error:
+            raise RefusedError(str(error), param="prompt") from error
     else:
         ids = list(prompt)
-        if not all(0 <= token < len(engine.texts) for token in ids):
-            raise RefusedError(
-                f"prompt: token ids must be between 0 and {len(engine.texts) - 1}", param="prompt"
-            )
+        highest = min(len(engine.texts), engine.writer.num_rows) - 1
+        if not all(0 <= token <= highest for token in ids):
+            raise RefusedError(f"prompt: token ids must be between 0 and {highest}", param="prompt")
     kept = ids if limit is None else ids[-limit:]
     num_new = request.sampling.max_new_tokens
     if len(kept) + num_new > engine.context:

@@ -195,7 +195,11 @@ class Engine:
                 if not self._waiting:
                     return
                 job = self._waiting.popleft()
-                row = _Row(job, self.writer)
+                try:
+                    row = _Row(job, self.writer)
+                except Exception:
+                    _deliver(job, Piece("", 0, finish="error"))
+                    raise
                 self._rows.append(row)
             if self._end_if_late(row):
                 self._rows.pop()
