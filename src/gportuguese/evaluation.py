@@ -18,7 +18,7 @@ from gportuguese.forgetting import measure_sources, sources_markdown
 from gportuguese.generation import Sampling, Writer
 from gportuguese.intervals import shown
 from gportuguese.precision import autocast
-from gportuguese.progress import tracked
+from gportuguese.progress import busy, tracked
 from gportuguese.tokens import BlockLoader, load_ids, load_offsets, load_token_bytes
 from gportuguese.world import World, keep_freed_memory
 
@@ -61,7 +61,9 @@ def build(config: Config, inputs: dict[str, Artifact], out: Path, world: World) 
     steps = epochs.read_steps(kept) if kept.exists() else []  # older runs have none
     title = f"{config.name}: losses, accuracy and bits per byte"
     epochs.draw_curves(rows, steps, title, out / "curves.png")
-    (out / "samples.md").write_text(_samples(config, prompts, writer), encoding="utf-8")
+    with busy("writing samples"):
+        text = _samples(config, prompts, writer)
+    (out / "samples.md").write_text(text, encoding="utf-8")
     content = {
         **facts,
         "epochs": [asdict(row) for row in rows],
