@@ -11,7 +11,9 @@ from gportuguese.config import (
     Architecture,
     Config,
     ConfigError,
+    DumpConfig,
     as_tree,
+    checked,
     load_config,
     shipped_configs,
 )
@@ -269,6 +271,10 @@ def test_phases_may_share_settings_by_yaml_aliases(tmp_path):
 def test_text_that_looks_like_a_number_stays_as_it_is_written(setting, value):
     config = load_config(None, ("dump.source=null", setting))
     assert value in (config.name, config.dump.date)
+
+
+def test_a_number_from_python_is_read_as_text_too():
+    assert checked(Config(name="x", dump=DumpConfig(date=20161101))).dump.date == "20161101"
 
 
 def test_numbers_are_plain_numbers():

@@ -60,8 +60,6 @@ def hub_folder(repo: str, download: bool) -> Path | None:
             folder = Path(snapshot_download(repo, allow_patterns=[*_SETTINGS, weights]))
             if any(folder.glob(weights)):
                 break
-        else:
-            weights = ""
     except GatedRepoError as error:
         raise ModelError(
             f"{repo!r} is gated: accept its conditions at https://huggingface.co/{repo}, and run "
@@ -79,7 +77,7 @@ def hub_folder(repo: str, download: bool) -> Path | None:
         ) from error
     except Exception as error:
         raise ModelError(f"cannot fetch {repo!r} from the Hub: {error}") from error
-    if not weights:
+    if not any(folder.glob(weights)):
         raise ModelError(
             f"{repo!r} on the Hub has no weights ({' or '.join(_WEIGHTS)}); choose another model"
         )

@@ -7,7 +7,6 @@ import logging
 import re
 import shlex
 import time
-from contextlib import suppress
 from pathlib import Path
 
 from gportuguese import artifacts, base
@@ -44,12 +43,10 @@ def find_model(source: str) -> Path:
     no such model, or more than one.
     """
     path = resolve_path(source)
-    with suppress(FileNotFoundError, NotADirectoryError, ValueError):
-        try:
-            path.stat()
-        except OSError as error:
-            if error.errno != errno.ENAMETOOLONG:
-                raise
+    try:
+        path.stat()
+    except (OSError, ValueError) as error:
+        if getattr(error, "errno", None) == errno.ENAMETOOLONG:
             raise LocateError(
                 f"{source[:40]!r}... is too long for the name of a model; pass the model before a prompt"
             ) from error

@@ -183,11 +183,11 @@ def test_a_folder_base_is_looked_into_before_anything_is_built(tiny_overrides, t
 
 def test_a_path_that_may_not_be_read_is_named(monkeypatch, capsys):
     def denied(*_, **__):
-        raise PermissionError(errno.EACCES, "Permission denied", "/root/mine.yaml")
+        raise PermissionError(errno.EACCES, "Permission denied", "private/mine.yaml")
 
     monkeypatch.setattr("gportuguese.cli.chosen.load_config", denied)
     assert gpt_pt("status", "--config", "mine.yaml") == 2
-    assert capsys.readouterr().err == "gpt-pt: /root/mine.yaml: Permission denied\n"
+    assert capsys.readouterr().err == "gpt-pt: private/mine.yaml: Permission denied\n"
 
 
 def test_artifacts_of_a_home_folder_are_there(tiny_overrides, tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 
 from gportuguese.align.rows import Vocabularies
-from gportuguese.align.vectors import Sentences, cut
+from gportuguese.align.vectors import Sentences, counts_of, cut
 from gportuguese.align_files import AlignError, own_documents
 from gportuguese.artifacts import Artifact
 from gportuguese.config import AlignConfig, resolve_path
@@ -48,10 +48,7 @@ class Resources:
     def target_counts(self) -> np.ndarray:
         """The count of each token, including end of text, in the target text; int64 `[V_target]`."""
         ids, size = self.target_ids[: self.section.vector_tokens], self.vocabularies.shape[0]
-        slices = (ids[start : start + _SLICE] for start in range(0, len(ids), _SLICE))
-        return sum(
-            (np.bincount(part, minlength=size) for part in slices), start=np.zeros(size, np.int64)
-        )
+        return counts_of(lambda: iter(np.split(ids, range(_SLICE, len(ids), _SLICE))), size)
 
     def blocks(self, num_tokens: int) -> BlockLoader:
         """About `num_tokens` tokens of the training text, in blocks spread evenly over it."""

@@ -239,6 +239,8 @@ def _parse(kind: Any, value: Any, where: str, problems: list[str]) -> Any:
         return tuple(items)
     if isinstance(value, _Written):
         value = value.text if kind is str else int(value)
+    elif kind is str and type(value) is int:  # from Python: DumpConfig(date=20161101)
+        value = str(value)
     if kind is str and type(value) is datetime.date:  # YAML reads 2016-11-01 as a date
         return value.strftime("%Y%m%d") if where == "dump.date" else value.isoformat()
     if kind is float and isinstance(value, int) and not isinstance(value, bool):

@@ -197,7 +197,7 @@ class Engine:
                 job = self._waiting.popleft()
                 try:
                     row = _Row(job, self.writer)
-                except Exception:
+                except Exception:  # it has left the queue, so nobody else would answer it
                     _deliver(job, Piece("", 0, finish="error"))
                     raise
                 self._rows.append(row)
